@@ -1,0 +1,390 @@
+//! How both dialects stay cheap and open to the future.
+//!
+//! Large strings are never decoded and never copied: a JSON string token of one dialect is a valid token of
+//! the other, byte for byte, so [`Text`] keeps the token as it came and [`encode`] splices it. Pieces of the
+//! client's body that are worth it leave as slices of that very body ([`Rope`]).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::ser::{Serialize, Serializer};
+use serde_json::ser::Formatter;
+use serde_json::value::RawValue;
+
+pub use crate::body::Rope;
+
+/// A string: either a JSON token as it came (spliced when written), or a text of ours (escaped when written).
+#[derive(Clone)]
+pub enum Text<'a> {
+    /// The token with its quotes, checked to be a string without lone surrogates.
+    Raw(&'a RawValue),
+    /// Plain text.
+    Plain(Cow<'a, str>),
+}
+
+impl<'a> Text<'a> {
+    /// A text of ours.
+    pub fn plain(text: impl Into<Cow<'a, str>>) -> Self {
+        Self::Plain(text.into())
+    }
+
+    /// Takes a raw JSON value as a text.
+    ///
+    /// # Errors
+    /// When the value is not a string, or holds a lone surrogate (`"\ud800"`), which no UTF-8 text can.
+    pub fn from_raw(raw: &'a RawValue) -> Result<Self, serde_json::Error> {
+        let token = raw.get();
+        if !token.starts_with('"') || memchr::memmem::find(token.as_bytes(), b"\\u").is_some() {
+            serde_json::from_str::<String>(token)?;
+        }
+        Ok(Self::Raw(raw))
+    }
+
+    /// The characters between the quotes when no escape is among them: what a raw token and its meaning share.
+    pub fn unescaped(&self) -> Option<&str> {
+        match self {
+            Self::Raw(raw) => bare(raw),
+            Self::Plain(text) => Some(text),
+        }
+    }
+
+    /// The meaning, decoded only if an escape makes that necessary.
+    pub fn decode(&self) -> Cow<'a, str> {
+        match self {
+            Self::Raw(raw) => match bare(raw) {
+                Some(text) => Cow::Borrowed(text),
+                // `from_raw` saw that it is a string, so this cannot fail; an empty text is the harmless answer.
+                None => Cow::Owned(serde_json::from_str(raw.get()).unwrap_or_default()),
+            },
+            Self::Plain(text) => text.clone(),
+        }
+    }
+
+    /// Whether the text is `""`.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Raw(raw) => raw.get().len() <= 2,
+            Self::Plain(text) => text.is_empty(),
+        }
+    }
+}
+
+/// The inside of a string token that holds no escape.
+fn bare(raw: &RawValue) -> Option<&str> {
+    let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+    memchr::memchr(b'\\', inner.as_bytes()).is_none().then_some(inner)
+}
+
+impl fmt::Debug for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Text({} bytes)", self.unescaped().map_or(0, str::len))
+    }
+}
+
+impl PartialEq for Text<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.decode() == other.decode()
+    }
+}
+
+impl PartialEq<str> for Text<'_> {
+    fn eq(&self, other: &str) -> bool {
+        self.decode() == other
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&'a RawValue>::deserialize(deserializer)?;
+        if !raw.get().starts_with('"') {
+            return Err(de::Error::invalid_type(unexpected(raw), &"a string"));
+        }
+        Self::from_raw(raw).map_err(|_| de::Error::custom("a string holds a lone surrogate or a bad escape"))
+    }
+}
+
+/// What kind of JSON value a raw one is, for messages.
+pub fn unexpected(raw: &RawValue) -> de::Unexpected<'static> {
+    match raw.get().as_bytes().first() {
+        Some(b'{') => de::Unexpected::Map,
+        Some(b'[') => de::Unexpected::Seq,
+        Some(b't') => de::Unexpected::Bool(true),
+        Some(b'f') => de::Unexpected::Bool(false),
+        Some(b'n') => de::Unexpected::Unit,
+        Some(b'"') => de::Unexpected::Other("string"),
+        _ => de::Unexpected::Other("number"),
+    }
+}
+
+impl Serialize for Text<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Raw(raw) => raw.serialize(serializer),
+            Self::Plain(text) => serializer.serialize_str(text),
+        }
+    }
+}
+
+/// Base64 (or anything else that needs no JSON escape) cut out of a longer token. Written by [`encode`] as a
+/// JSON string, byte for byte, without looking for characters to escape.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Base64<'a>(Cow<'a, str>);
+
+impl<'a> Base64<'a> {
+    /// Takes a payload, if no character of it would need an escape in JSON.
+    pub fn new(payload: impl Into<Cow<'a, str>>) -> Option<Self> {
+        let payload = payload.into();
+        let fits = memchr::memchr2(b'"', b'\\', payload.as_bytes()).is_none()
+            && !payload.bytes().any(|byte| byte < 0x20);
+        fits.then_some(Self(payload))
+    }
+
+    /// The payload.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Base64<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Base64({} bytes)", self.0.len())
+    }
+}
+
+impl Serialize for Base64<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0.as_bytes())
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Base64<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Text::deserialize(deserializer)?;
+        Self::new(text.decode()).ok_or_else(|| de::Error::custom("not base64"))
+    }
+}
+
+/// A value we know, or the text that came instead: tomorrow's enum member is not a parse failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Open<T> {
+    /// One of the values this release knows.
+    Known(T),
+    /// Whatever else came.
+    Other(String),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Open<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = Cow::<'de, str>::deserialize(deserializer)?;
+        let known = T::deserialize(de::value::CowStrDeserializer::<de::value::Error>::new(name.clone()));
+        Ok(known.map_or_else(|_| Self::Other(name.into_owned()), Self::Known))
+    }
+}
+
+impl<T: Serialize> Serialize for Open<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Known(known) => known.serialize(serializer),
+            Self::Other(text) => serializer.serialize_str(text),
+        }
+    }
+}
+
+/// Names of fields that a request carried and this release does not know; their values are skipped.
+///
+/// Used as the last, flattened field of a wire struct, so that nothing is dropped without being reported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unknown(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Unknown {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = Unknown;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Unknown, A::Error> {
+                let mut names = Vec::new();
+                while let Some((name, de::IgnoredAny)) = map.next_entry::<String, _>()? {
+                    names.push(name);
+                }
+                Ok(Unknown(names))
+            }
+        }
+        deserializer.deserialize_map(Names)
+    }
+}
+
+/// JSON for the wire: like `serde_json`'s compact form, with [`Base64`] written as it stands.
+#[derive(Debug, Default)]
+struct Splice;
+
+impl Formatter for Splice {
+    fn write_byte_array<W: io::Write + ?Sized>(&mut self, writer: &mut W, value: &[u8]) -> io::Result<()> {
+        writer.write_all(b"\"")?;
+        writer.write_all(value)?;
+        writer.write_all(b"\"")
+    }
+}
+
+/// Pieces at least this long leave as slices of the body they came from instead of being copied.
+const WORTH_SLICING: usize = 8 * 1024;
+
+struct Weaver<'s> {
+    source: &'s Bytes,
+    rope: Rope,
+    tail: BytesMut,
+}
+
+impl io::Write for Weaver<'_> {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        let inside = || {
+            let body = self.source.as_ptr_range();
+            let part = piece.as_ptr_range();
+            body.start <= part.start && part.end <= body.end
+        };
+        if piece.len() >= WORTH_SLICING && inside() {
+            self.rope.push(self.tail.split().freeze());
+            self.rope.push(self.source.slice_ref(piece));
+        } else {
+            self.tail.extend_from_slice(piece);
+        }
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes `value` as JSON. Long pieces borrowed from `source` (the client's body) are not copied.
+///
+/// # Errors
+/// Only if a value's own `Serialize` fails; ours do not.
+pub fn encode<T: Serialize + ?Sized>(value: &T, source: &Bytes) -> Result<Rope, serde_json::Error> {
+    let mut weaver = Weaver { source, rope: Rope::default(), tail: BytesMut::with_capacity(1024) };
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut weaver, Splice))?;
+    let Weaver { mut rope, tail, .. } = weaver;
+    rope.push(tail.freeze());
+    Ok(rope)
+}
+
+/// Writes `value` as JSON behind whatever is in `out`.
+///
+/// # Errors
+/// Only if a value's own `Serialize` fails; ours do not.
+pub fn append<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), serde_json::Error> {
+    value.serialize(&mut serde_json::Serializer::with_formatter(Append(out), Splice))
+}
+
+struct Append<'b>(&'b mut BytesMut);
+
+impl io::Write for Append<'_> {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(piece);
+        Ok(piece.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What makes a JSON text unfit before any parser spends memory on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// Nested deeper than the limit.
+    TooDeep,
+    /// More values than the limit.
+    TooMany,
+}
+
+/// Looks at the shape alone: nesting and number of values. Strings are skipped at memory speed.
+///
+/// `serde_json` limits depth only where it builds values, not where it keeps raw ones, so a bomb inside a
+/// tool schema would pass through us to Google.
+///
+/// # Errors
+/// The limit that was passed. Bad JSON is not an error here; the parser says it better.
+pub fn survey(json: &[u8], max_depth: usize, max_values: usize) -> Result<(), Unfit> {
+    let (mut depth, mut values, mut at) = (0_usize, 0_usize, 0_usize);
+    while let Some(&byte) = json.get(at) {
+        at += 1;
+        match byte {
+            b'"' => {
+                while let Some(found) = json.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+                    at += found + 1;
+                    if json.get(at - 1) == Some(&b'"') {
+                        break;
+                    }
+                    at += 1;
+                }
+            }
+            b'{' | b'[' => {
+                depth += 1;
+                values += 1;
+                if depth > max_depth {
+                    return Err(Unfit::TooDeep);
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b',' => values += 1,
+            _ => {}
+        }
+        if values > max_values {
+            return Err(Unfit::TooMany);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Serialize;
+
+    #[test]
+    fn a_token_is_spliced_and_a_long_one_is_not_copied() {
+        let long = "A".repeat(20_000);
+        let body = Bytes::from(format!(r#"{{"a":"x\u00e9\n","b":"data:,{long}"}}"#));
+        #[derive(serde::Deserialize)]
+        struct In<'a> {
+            #[serde(borrow)]
+            a: Text<'a>,
+            #[serde(borrow)]
+            b: Text<'a>,
+        }
+        #[derive(Serialize)]
+        struct Out<'a> {
+            text: Text<'a>,
+            data: Base64<'a>,
+        }
+        let text = std::str::from_utf8(&body).unwrap();
+        let read: In<'_> = serde_json::from_str(text).unwrap();
+        let Text::Raw(raw) = &read.b else { panic!() };
+        let payload = raw.get().strip_prefix("\"data:,").unwrap().strip_suffix('"').unwrap();
+        let out = Out { text: read.a.clone(), data: Base64::new(payload).unwrap() };
+        let rope = encode(&out, &body).unwrap();
+        assert_eq!(rope.clone().join(), format!(r#"{{"text":"x\u00e9\n","data":"{long}"}}"#));
+        let slices = body.as_ptr_range();
+        assert!(rope.0.iter().any(|piece| piece.len() == 20_000 && slices.contains(&piece.as_ptr())));
+        assert_eq!(read.a.decode(), "xé\n");
+    }
+
+    #[test]
+    fn lone_surrogates_and_other_types_are_no_texts() {
+        assert!(serde_json::from_str::<Text<'_>>(r#""\ud800""#).is_err());
+        assert!(serde_json::from_str::<Text<'_>>("5").is_err());
+        assert!(serde_json::from_str::<Text<'_>>(r#""\ud83d\ude00""#).is_ok());
+    }
+
+    #[test]
+    fn depth_and_number_are_bounded_and_strings_do_not_count() {
+        assert_eq!(survey(br#"{"a":"[[[[[[,,,,\""}"#, 2, 2), Ok(()));
+        assert_eq!(survey(&b"[".repeat(65), 64, 1000), Err(Unfit::TooDeep));
+        assert_eq!(survey(b"[1,2,3,4]", 64, 3), Err(Unfit::TooMany));
+    }
+}
