@@ -36,7 +36,7 @@ pub fn rope(rope: Rope) -> Body {
 
 /// Ready pieces of one body. Cloning copies handles, never data: a retry costs nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Rope(std::collections::VecDeque<Bytes>);
+pub struct Rope(pub(crate) std::collections::VecDeque<Bytes>);
 
 impl Rope {
     /// Appends a piece; empty ones are left out.

@@ -1,0 +1,4 @@
+//! What Gemini is asked.
+/// `GenerateContentRequest`.
+#[derive(Debug)]
+pub struct GenerateRequest<'a>(pub std::marker::PhantomData<&'a ()>);

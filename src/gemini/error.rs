@@ -1,0 +1,1 @@
+//! `google.rpc.Status`.

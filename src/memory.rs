@@ -1,0 +1,1 @@
+//! A bounded memory of thought signatures.

@@ -1,0 +1,5 @@
+//! The openai dialect: types only.
+pub mod chat;
+pub mod completion;
+pub mod error;
+pub mod models;

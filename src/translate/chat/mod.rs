@@ -1,0 +1,41 @@
+//! Chat Completions ↔ generateContent.
+
+use std::collections::HashMap;
+
+use crate::gemini::ask::GenerateRequest;
+
+pub mod reply;
+pub mod request;
+pub mod stream;
+
+/// What the answering half must know of the request.
+#[derive(Clone, Debug, Default)]
+pub struct Shape {
+    /// `stream_options.include_usage`.
+    pub include_usage: bool,
+    /// The request used the deprecated `functions`: answer with `function_call`.
+    pub legacy_functions: bool,
+    /// `parallel_tool_calls: false`: only the first call is given.
+    pub single_call: bool,
+    /// Function names as Gemini knows them → as the client declared them, where they differ.
+    pub names: HashMap<String, String>,
+    /// Custom tools (by the client's name), wrapped as functions with one string `input`.
+    pub custom: Vec<String>,
+    /// How many choices were asked for (`n`).
+    pub choices: u32,
+    /// Thoughts are wanted as `reasoning_content`.
+    pub thoughts: bool,
+    /// A hidden function carries the structured answer: its arguments become the content.
+    pub answer_function: Option<String>,
+}
+
+/// A translated request.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// What Gemini is asked.
+    pub request: GenerateRequest<'a>,
+    /// What the answering half must know.
+    pub shape: Shape,
+    /// Fields that Gemini has no equal of, for `x-gemway-dropped-params`.
+    pub dropped: Vec<String>,
+}

@@ -1,0 +1,1 @@
+//! Google's failures as ours.

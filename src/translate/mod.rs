@@ -1,0 +1,78 @@
+//! Translation between the dialects: pure. No I/O, no clock, no logging; ids, time and the memory of thought
+//! signatures arrive as arguments.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use crate::catalog::Traits;
+use crate::error::Result;
+use crate::ids::Ids;
+use crate::usage::Usage;
+
+pub mod chat;
+pub mod fault;
+
+/// Which Google surface a request goes to; a few fields exist on one of them only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// generativelanguage.googleapis.com, and the simulator.
+    GeminiApi,
+    /// aiplatform.googleapis.com.
+    Vertex,
+}
+
+/// Where a request goes and what may be said there.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'t> {
+    /// The bare model id that is dispatched (`gemini-3.8-flash`), after aliases and prefixes.
+    pub model: &'t str,
+    /// What that model can do.
+    pub traits: &'t Traits,
+    /// The surface.
+    pub backend: Backend,
+    /// Refuse what would be dropped.
+    pub strict: bool,
+}
+
+/// The memory of thought signatures by tool call id, for clients that drop unknown fields.
+pub trait Signatures: Send + Sync + std::fmt::Debug {
+    /// Keeps the signature that came with a call.
+    fn remember(&self, call_id: &str, signature: &str);
+    /// The signature that came with a call, if it is still known.
+    fn recall(&self, call_id: &str) -> Option<Arc<str>>;
+}
+
+/// What a reply needs and no translation may invent.
+#[derive(Clone, Debug)]
+pub struct Stamp {
+    /// The reply's id (`chatcmpl-…`).
+    pub id: String,
+    /// Unix seconds.
+    pub created: u64,
+    /// The model name that the client is told: what it asked for.
+    pub model: String,
+    /// Names for calls that came without one.
+    pub ids: Arc<Ids>,
+    /// Where signatures are kept.
+    pub signatures: Arc<dyn Signatures>,
+}
+
+/// One stream's translator: upstream events in, the client's frames out.
+pub trait Machine: Send + 'static {
+    /// Takes one upstream event (the JSON of a `GenerateContentResponse`, or of Google's error object) and
+    /// appends whole SSE frames to `out`.
+    ///
+    /// # Errors
+    /// When the event is Google's error, or cannot be read.
+    fn push(&mut self, event: &[u8], out: &mut BytesMut) -> Result<()>;
+
+    /// The counts seen so far.
+    fn usage(&self) -> Usage;
+
+    /// The upstream has ended: appends finish chunks, the usage chunk if asked for, and `[DONE]`.
+    ///
+    /// # Errors
+    /// When the answer is not complete (no `finishReason`, nothing at all): nothing is appended then.
+    fn finish(&mut self, out: &mut BytesMut) -> Result<Usage>;
+}
