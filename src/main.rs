@@ -1,2 +1,59 @@
-//! The binary.
-fn main() {}
+//! The binary: reads the command line, builds the runtime, turns an error into an exit code.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use gemway::app;
+use gemway::cli::{self, Command};
+use gemway::config::Config;
+use gemway::error::Result;
+
+/// What a wrong configuration or command line ends with.
+const MISUSE: u8 = 2;
+
+fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os()) {
+        Ok(command) => command,
+        Err(error) => {
+            // Help and version arrive this way too; a closed terminal leaves nobody to tell.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(MISUSE));
+        }
+    };
+    match command {
+        Command::Check(flags) => {
+            ExitCode::from(cli::check_process(&flags, &mut std::io::stdout(), &mut std::io::stderr()))
+        }
+        Command::Serve(flags) => match Config::from_process(&flags) {
+            Err(error) => complain(&error.to_string(), MISUSE),
+            Ok(config) => {
+                app::log(&config);
+                run(app::serve(config))
+            }
+        },
+        Command::Simulate(args) => {
+            gemway::telemetry::log::init(gemway::telemetry::log::Format::Auto, "info");
+            run(app::simulate::run(args))
+        }
+    }
+}
+
+fn run(work: impl Future<Output = Result<()>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error.to_string(), 1),
+    };
+    let ended = runtime.block_on(work);
+    // Whatever still blocks (a name being resolved, say) does not hold the process.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(error.message(), 1),
+    }
+}
+
+fn complain(message: &str, code: u8) -> ExitCode {
+    // Standard error may be closed; the exit code still tells.
+    let _ = writeln!(std::io::stderr(), "error: {message}");
+    ExitCode::from(code)
+}

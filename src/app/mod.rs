@@ -1,0 +1,193 @@
+//! The only file that knows everybody: configuration in, running gateway out.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use parking_lot::Mutex;
+
+use crate::api::Intake;
+use crate::api::gateway::{Gateway, Route};
+use crate::body::Body;
+use crate::catalog::{Catalog, Pattern};
+use crate::clock::Clock;
+use crate::config::{self, Config, GoogleCredentials, KeyCredentials, KeyProof, LogFormat};
+use crate::error::{Error, Result};
+use crate::ids::Ids;
+use crate::keys::{Credentials, KeyConfig, Keys, Proof};
+use crate::limits::{Limiter, Quota};
+use crate::memory::Memory;
+use crate::server::{self, Shutdown};
+use crate::simulator::{self, Simulator};
+use crate::telemetry::Metrics;
+use crate::telemetry::log::{self, Format};
+use crate::upstream::{self, Local, Upstream};
+
+pub mod simulate;
+
+/// Installs the log, as configured.
+pub fn log(config: &Config) {
+    let format = match config.log.format {
+        LogFormat::Auto => Format::Auto,
+        LogFormat::Json => Format::Json,
+        LogFormat::Pretty => Format::Pretty,
+    };
+    log::init(format, &config.log.level);
+}
+
+/// Serves until told to end.
+///
+/// # Errors
+/// When the configuration asks for what cannot be had: an address in use, a catalogue that cannot be read.
+pub async fn serve(config: Config) -> Result<()> {
+    let (gateway, upstream_care) = gateway(&config)?;
+    let server = server::bind(server::Config {
+        listen: config.listen.to_string(),
+        admin_listen: config.admin_listen.to_string(),
+        intake: Intake {
+            limit: config.server.max_body_bytes,
+            idle: config.server.body_timeout,
+            ..Intake::default()
+        },
+        patience: server::Patience { head: config.server.header_timeout, ..server::Patience::default() },
+        min_drain: config.server.min_drain,
+        drain_timeout: config.server.drain_timeout,
+        ..server::Config::default()
+    })
+    .await?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    if config.simulated() {
+        tracing::warn!(
+            "no Google credential is configured: every answer comes from the built-in simulator. \
+             Set GEMINI_API_KEY to talk to Gemini"
+        );
+    }
+    tracing::info!(listen = %config.listen, admin = %config.admin_listen, "serving");
+    let shutdown = Shutdown::default();
+    tokio::select! {
+        ended = server.run(Arc::new(gateway), Arc::new(Metrics::new()), shutdown.clone()) => ended,
+        failed = server::watch(&shutdown) => failed,
+        // Keeps tokens fresh; ends only with the process.
+        () = async { upstream_care.await; std::future::pending().await } => Ok(()),
+    }
+}
+
+/// The gateway that a configuration describes, and the future that keeps its credentials fresh.
+///
+/// # Errors
+/// When a catalogue or a credential file cannot be read.
+pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + Send + 'static)> {
+    let mut catalog = Catalog::builtin()?;
+    if let Some(path) = &config.catalog {
+        let text = std::fs::read_to_string(path).map_err(Error::internal)?;
+        catalog = catalog.with_override(&text)?;
+    }
+    let sites = config.sites.iter().map(|site| upstream::SiteConfig {
+        name: site.name.clone(),
+        kind: kind(&site.kind, config.simulator),
+    });
+    let times = config.upstream;
+    let upstream = Upstream::new(upstream::Config {
+        sites: sites.collect(),
+        timeouts: upstream::Timeouts {
+            connect: times.connect_timeout,
+            head: times.first_event_timeout,
+            first_event: times.first_event_timeout,
+            idle: times.idle_timeout,
+            total: times.total_timeout,
+        },
+    })?;
+    let care = upstream.background();
+    let keys: Vec<KeyConfig> = config.keys.iter().map(key).collect();
+    let labels = catalog.models().map(|model| model.id.clone()).collect();
+    let gateway = Gateway {
+        limiter: Limiter::new(keys.iter().map(|key| (key.name.clone(), key.quota)).collect()),
+        keys: Keys::new(&keys),
+        aliases: config.aliases.clone(),
+        routes: config.routes.iter().map(route).collect(),
+        catalog,
+        upstream,
+        signatures: Arc::new(Memory::default()),
+        ids: Arc::new(Ids::Random),
+        clock: Clock::System,
+        strict: config.strict,
+        listed: Mutex::new(None),
+        labels,
+    };
+    Ok((gateway, care))
+}
+
+fn route(route: &config::Route) -> Route {
+    Route {
+        models: route.models.iter().map(|model| Pattern::new(model.as_str())).collect(),
+        sites: route.sites.clone(),
+    }
+}
+
+fn key(key: &config::Key) -> KeyConfig {
+    KeyConfig {
+        name: key.name.clone(),
+        proof: match &key.proof {
+            KeyProof::Secret(secret) => Proof::Secret(secret.clone()),
+            KeyProof::Sha256(digest) => Proof::Sha256(*digest),
+        },
+        models: key.models.clone(),
+        quota: Quota {
+            requests_per_minute: key.requests_per_minute,
+            requests_per_day: key.requests_per_day,
+            tokens_per_minute: key.tokens_per_minute,
+            concurrent_requests: key.concurrent_requests,
+        },
+        credentials: match key.credentials {
+            KeyCredentials::Gateway => Credentials::Gateway,
+            KeyCredentials::Caller => Credentials::Caller,
+        },
+    }
+}
+
+fn kind(kind: &config::SiteKind, pace: config::Simulator) -> upstream::SiteKind {
+    match kind {
+        config::SiteKind::GeminiApi { base_url, api_version, api_key } => upstream::SiteKind::GeminiApi {
+            base_url: base_url.clone(),
+            api_version: api_version.clone(),
+            api_key: api_key.clone(),
+        },
+        config::SiteKind::Vertex { base_url, api_version, project, location, credentials, quota_project } => {
+            upstream::SiteKind::Vertex {
+                base_url: Some(base_url.clone()),
+                api_version: api_version.clone(),
+                project: project.clone(),
+                location: location.clone(),
+                credentials: match credentials {
+                    GoogleCredentials::Adc => upstream::Credentials::adc(config::process_env),
+                    GoogleCredentials::File(path) => upstream::Credentials::File(path.clone()),
+                    GoogleCredentials::Metadata => upstream::Credentials::Metadata,
+                    GoogleCredentials::ApiKey(key) => upstream::Credentials::ApiKey(key.clone()),
+                },
+                quota_project: quota_project.clone(),
+            }
+        }
+        config::SiteKind::Simulator => upstream::SiteKind::Local(Arc::new(InProcess(Arc::new(Simulator::new(
+            simulator::Config {
+                time_to_first_token: pace.time_to_first_token,
+                tokens_per_second: pace.tokens_per_second,
+                ..simulator::Config::default()
+            },
+        ))))),
+    }
+}
+
+/// The simulator as a place to call, without a socket between.
+#[derive(Debug)]
+struct InProcess(Arc<Simulator>);
+
+impl Local for InProcess {
+    fn respond(&self, request: Request<Bytes>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
+        let simulator = Arc::clone(&self.0);
+        Box::pin(async move { simulator.respond(request).await })
+    }
+}
