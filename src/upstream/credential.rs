@@ -117,8 +117,9 @@ impl Source {
 
 /// Reads a key file. The failure says nothing of the content: a parser's message may quote a secret.
 fn parse(text: &str) -> Result<Key, String> {
-    serde_json::from_str(text)
-        .map_err(|error| format!("is not a Google credential (line {}, column {})", error.line(), error.column()))
+    serde_json::from_str(text).map_err(|error| {
+        format!("is not a Google credential (line {}, column {})", error.line(), error.column())
+    })
 }
 
 fn metadata(host: &str, path: &str) -> Result<Exchange> {

@@ -128,15 +128,11 @@ enum End {
 
 impl Events {
     /// Waits until the first events are there, and keeps them for the first [`Events::next`].
-    pub(super) async fn open(
-        body: Body,
-        first: Duration,
-        idle: Duration,
-        deadline: Instant,
-    ) -> Result<Self> {
+    pub(super) async fn open(body: Body, first: Duration, idle: Duration, deadline: Instant) -> Result<Self> {
         let mut body = Watched::new(body, idle, deadline);
         body.expect_within(first, silent);
-        let mut events = Self { body, decoder: Decoder::new(LONGEST_EVENT), held: Vec::new(), end: End::Open };
+        let mut events =
+            Self { body, decoder: Decoder::new(LONGEST_EVENT), held: Vec::new(), end: End::Open };
         let mut held = Vec::new();
         events.next(&mut held).await?;
         match held.first() {

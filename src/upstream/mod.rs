@@ -257,7 +257,9 @@ async fn accepted(response: Response<Body>) -> Result<Response<Body>> {
     if starts(header::CONTENT_TYPE, "text/html") {
         return Err(fail::invalid("Google's answer was a web page."));
     }
-    if response.headers().contains_key(header::CONTENT_ENCODING) && !starts(header::CONTENT_ENCODING, "identity") {
+    if response.headers().contains_key(header::CONTENT_ENCODING)
+        && !starts(header::CONTENT_ENCODING, "identity")
+    {
         return Err(fail::invalid("Google's answer was compressed, which was not asked for."));
     }
     Ok(response)

@@ -72,7 +72,12 @@ impl Site {
                 let location = setting(location)?;
                 let base = base(&base_url.unwrap_or_else(|| vertex_host(&location)))?;
                 let place = Place::Vertex { base, version: setting(api_version)?, location, project };
-                Ok(Self { name, place, headers, tokens: who.source.map(|source| Arc::new(Tokens::new(source))) })
+                Ok(Self {
+                    name,
+                    place,
+                    headers,
+                    tokens: who.source.map(|source| Arc::new(Tokens::new(source))),
+                })
             }
             SiteKind::Local(local) => {
                 Ok(Self { name, place: Place::Local(local), headers: HeaderMap::new(), tokens: None })
@@ -160,7 +165,9 @@ impl Site {
 
     /// The address of a list or a thing, given its path after the version. Vertex lists its models in v1beta1.
     pub(super) fn resource(&self, path: &str) -> Result<Uri> {
-        let safe = !path.starts_with('/') && !path.contains("..") && path.bytes().all(|byte| byte.is_ascii_graphic());
+        let safe = !path.starts_with('/')
+            && !path.contains("..")
+            && path.bytes().all(|byte| byte.is_ascii_graphic());
         if !safe || path.contains('#') {
             return Err(Error::invalid("path", "This path cannot be asked for."));
         }
@@ -279,7 +286,11 @@ fn setting(text: String) -> Result<String> {
 /// A base address without its last slash.
 fn base(text: &str) -> Result<String> {
     let text = text.trim_end_matches('/');
-    let bad = || fail::setting("A base URL must be http:// or https:// with a host, and nothing after the path.".into());
+    let bad = || {
+        fail::setting(
+            "A base URL must be http:// or https:// with a host, and nothing after the path.".into(),
+        )
+    };
     let uri = Uri::try_from(text).map_err(|error| bad().because(error))?;
     let scheme = uri.scheme_str().is_some_and(|scheme| scheme == "http" || scheme == "https");
     let host = uri.authority().is_some_and(|host| !host.host().is_empty() && !host.as_str().contains('@'));

@@ -128,7 +128,8 @@ impl Tokens {
                 Ok(token)
             }
             Err(error) => {
-                let text = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                let text =
+                    std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
                 *failure = Some((Instant::now(), text.into()));
                 Err(error)
             }
@@ -181,7 +182,8 @@ impl Exchange {
             .await
             .map_err(|error| (format!("the token endpoint cannot be reached: {error}"), true))?;
         let status = response.status();
-        let bytes = body::read(response.into_body(), LARGEST_REPLY).await.map_err(|e| (e.to_string(), true))?;
+        let bytes =
+            body::read(response.into_body(), LARGEST_REPLY).await.map_err(|e| (e.to_string(), true))?;
         if status.is_success() {
             return Ok(bytes);
         }
@@ -204,7 +206,13 @@ impl Exchange {
 }
 
 /// A signed statement that we are this service account, good for an hour (RS256).
-pub(super) fn assertion(json: &str, email: &str, key_id: Option<&str>, audience: &str, scope: &str) -> Result<String> {
+pub(super) fn assertion(
+    json: &str,
+    email: &str,
+    key_id: Option<&str>,
+    audience: &str,
+    scope: &str,
+) -> Result<String> {
     // gcp_auth reads the key and signs; its own exchange has neither an early renewal nor a way to drop a token.
     let account = gcp_auth::CustomServiceAccount::from_json(json).map_err(fail::credential)?;
     let now = Clock::System.unix_seconds();
