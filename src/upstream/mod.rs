@@ -1,1 +1,266 @@
-//! upstream.
+//! The way out: one client for all of Google's places, credentials, deadlines, and answers as they arrive.
+//!
+//! A call returns when the status line and, for a stream, the first event are in hand, so that early failures
+//! can still become HTTP errors. Dropping a call or its [`Events`] cancels it at Google.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body_util::BodyExt as _;
+use tokio::time::{Instant, timeout_at};
+
+// The integrator points this at `crate::translate::fault`.
+use self::standin::from_response;
+
+use crate::body::{self, Body, Rope};
+use crate::error::Result;
+
+mod connect;
+mod credential;
+mod events;
+mod fail;
+mod settings;
+mod site;
+mod standin;
+#[cfg(test)]
+mod tests;
+mod token;
+
+pub use events::Events;
+pub use settings::{Config, Credentials, Local, SiteConfig, SiteKind, Timeouts};
+pub use site::Site;
+
+/// The largest whole answer (image models send several pictures in one).
+const LARGEST_ANSWER: usize = 64 << 20;
+/// How much of an error's body is read, and for how long.
+const LARGEST_ERROR: usize = 1 << 20;
+const ERROR_WITHIN: Duration = Duration::from_secs(10);
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("gemway/", env!("CARGO_PKG_VERSION")));
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+
+/// One call to a model.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The model's name as it is dispatched.
+    pub model: String,
+    /// What is asked of it.
+    pub method: Method,
+    /// The request, as JSON.
+    pub body: Rope,
+    /// Uses a field that Vertex AI knows in v1beta1 only.
+    pub preview: bool,
+}
+
+/// What can be asked of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// `generateContent`
+    Generate,
+    /// `streamGenerateContent`
+    Stream,
+    /// `countTokens`
+    CountTokens,
+    /// `embedContent`
+    Embed,
+    /// `batchEmbedContents`
+    BatchEmbed,
+}
+
+/// What came back from a call that worked.
+#[derive(Debug)]
+pub struct Answer {
+    /// The site that answered.
+    pub site: Arc<str>,
+    /// How often the request was sent.
+    pub attempts: u32,
+    /// The tier that really served it (`x-gemini-service-tier`).
+    pub service_tier: Option<String>,
+    /// The answer.
+    pub body: AnswerBody,
+}
+
+/// A whole answer, or one that is still coming.
+#[derive(Debug)]
+pub enum AnswerBody {
+    /// All of it, as JSON.
+    Whole(Bytes),
+    /// Its events, the first of them already here.
+    Stream(Events),
+}
+
+/// The way out.
+#[derive(Debug)]
+pub struct Upstream {
+    sites: Vec<Site>,
+    client: connect::Client,
+    timeouts: Timeouts,
+}
+
+impl Upstream {
+    /// Checks the settings and builds the client; connects to nothing yet.
+    ///
+    /// # Errors
+    /// When a URL, a key or a credential file cannot be used.
+    pub fn new(config: Config) -> Result<Self> {
+        let client = connect::client(config.timeouts.connect)?;
+        let sites = config.sites.into_iter().map(Site::new).collect::<Result<_>>()?;
+        Ok(Self { sites, client, timeouts: config.timeouts })
+    }
+
+    /// The places that can be called, in order of preference.
+    pub fn sites(&self) -> impl Iterator<Item = &Site> {
+        self.sites.iter()
+    }
+
+    /// Keeps every site's access token fresh; to be spawned once, and dropped at the end.
+    pub fn background(&self) -> impl Future<Output = ()> + Send + 'static {
+        let tokens: Vec<_> = self.sites.iter().filter_map(|site| site.tokens().map(Arc::clone)).collect();
+        let client = self.client.clone();
+        async move {
+            futures_util::future::join_all(tokens.iter().map(|tokens| tokens.keep_fresh(&client))).await;
+        }
+    }
+
+    /// Calls a model.
+    ///
+    /// # Errors
+    /// When the site cannot be reached, refuses, or answers with what cannot be used.
+    pub async fn call(&self, site: &Site, call: &Call) -> Result<Answer> {
+        let begun = Instant::now();
+        let deadline = begun + self.timeouts.total;
+        let streams = call.method == Method::Stream;
+        let patience = if streams { self.timeouts.head } else { self.timeouts.first_event };
+        let uri = site.uri(call, &self.client).await?;
+        let ask = Ask { uri, accept: if streams { EVENT_STREAM } else { JSON }, body: Some(&call.body) };
+        let (response, attempts) = self.send(site, &ask, deadline.min(begun + patience)).await?;
+        let (parts, body) = accepted(response).await?.into_parts();
+        let service_tier = parts.headers.get("x-gemini-service-tier");
+        let service_tier = service_tier.and_then(|tier| tier.to_str().ok()).map(str::to_owned);
+        let body = if streams {
+            let Timeouts { first_event, idle, .. } = self.timeouts;
+            AnswerBody::Stream(Events::open(body, first_event, idle, deadline).await?)
+        } else {
+            AnswerBody::Whole(self.whole(body, deadline).await?)
+        };
+        Ok(Answer { site: site.shared_name(), attempts, service_tier, body })
+    }
+
+    /// Reads a list or a thing; `path` is what follows the API version (`models?pageSize=1000`).
+    ///
+    /// # Errors
+    /// As [`Upstream::call`].
+    pub async fn get(&self, site: &Site, path: &str) -> Result<Bytes> {
+        let begun = Instant::now();
+        let ask = Ask { uri: site.resource(path)?, accept: JSON, body: None };
+        let deadline = begun + self.timeouts.total;
+        let (response, _) = self.send(site, &ask, deadline.min(begun + self.timeouts.head)).await?;
+        self.whole(accepted(response).await?.into_body(), deadline).await
+    }
+
+    /// Sends a request until there is a status line; once more with a new token if Google refuses the old one.
+    async fn send(&self, site: &Site, ask: &Ask<'_>, until: Instant) -> Result<(Response<Body>, u32)> {
+        let slow = || fail::timeout("upstream_timeout", "Google took too long to begin its answer.");
+        let mut attempts = 1;
+        loop {
+            let token = match timeout_at(until, site.token(&self.client)).await {
+                Ok(token) => token?,
+                Err(_) => return Err(slow()),
+            };
+            let mut request = ask.request(site);
+            if let Some(token) = &token {
+                request.headers_mut().insert(header::AUTHORIZATION, token.header.clone());
+            }
+            let response = match timeout_at(until, self.exchange(site, request)).await {
+                Ok(response) => response?,
+                Err(_) => return Err(slow()),
+            };
+            match (response.status(), site.tokens(), token) {
+                (StatusCode::UNAUTHORIZED, Some(tokens), Some(token)) if attempts == 1 => {
+                    tokens.invalidate(&token);
+                    attempts += 1;
+                }
+                _ => return Ok((response, attempts)),
+            }
+        }
+    }
+
+    async fn exchange(&self, site: &Site, request: Request<Rope>) -> Result<Response<Body>> {
+        match site.local() {
+            Some(local) => Ok(local.respond(request.map(Rope::join)).await),
+            None => match self.client.request(request.map(body::rope)).await {
+                Ok(response) => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
+                Err(error) => Err(fail::unanswered(error)),
+            },
+        }
+    }
+
+    async fn whole(&self, body: Body, deadline: Instant) -> Result<Bytes> {
+        let body = events::Watched::new(body, self.timeouts.idle, deadline);
+        let bytes = body::read(body, LARGEST_ANSWER).await.map_err(fail::unread)?;
+        if bytes.trim_ascii().is_empty() {
+            return Err(fail::invalid("Google's answer was empty."));
+        }
+        Ok(bytes)
+    }
+}
+
+/// One request before it has credentials.
+struct Ask<'a> {
+    uri: Uri,
+    accept: HeaderValue,
+    /// What to post; nothing is a `GET`.
+    body: Option<&'a Rope>,
+}
+
+impl Ask<'_> {
+    /// Builds the request. Headers are listed here and nowhere else: none comes from the client.
+    fn request(&self, site: &Site) -> Request<Rope> {
+        let mut request = Request::new(self.body.cloned().unwrap_or_default());
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = site.headers().clone();
+        let headers = request.headers_mut();
+        headers.insert(header::ACCEPT, self.accept.clone());
+        headers.insert(header::ACCEPT_ENCODING, IDENTITY);
+        headers.insert(header::USER_AGENT, AGENT);
+        if self.body.is_some() {
+            headers.insert(header::CONTENT_TYPE, JSON);
+            *request.method_mut() = http::Method::POST;
+        }
+        request
+    }
+}
+
+/// Lets a usable status line through; everything else becomes an error.
+async fn accepted(response: Response<Body>) -> Result<Response<Body>> {
+    let status = response.status();
+    if status.is_redirection() {
+        return Err(fail::invalid("Google answered with a redirect.").code("upstream_error"));
+    }
+    if !status.is_success() {
+        let reading = body::read(response.into_body(), LARGEST_ERROR);
+        // An error without a readable body is still an error with a status.
+        let body = match tokio::time::timeout(ERROR_WITHIN, reading).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) | Err(_) => Bytes::new(),
+        };
+        return Err(from_response(status, &body));
+    }
+    let starts = |name: header::HeaderName, what: &str| {
+        response.headers().get(name).and_then(|value| value.to_str().ok()).is_some_and(|value| {
+            value.get(..what.len()).is_some_and(|start| start.eq_ignore_ascii_case(what))
+        })
+    };
+    if starts(header::CONTENT_TYPE, "text/html") {
+        return Err(fail::invalid("Google's answer was a web page."));
+    }
+    if response.headers().contains_key(header::CONTENT_ENCODING)
+        && !starts(header::CONTENT_ENCODING, "identity")
+    {
+        return Err(fail::invalid("Google's answer was compressed, which was not asked for."));
+    }
+    Ok(response)
+}

@@ -1,0 +1,212 @@
+//! Answers as they arrive: bodies under deadlines, and the events in them.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+// The integrator points these at `crate::sse` and `crate::translate::fault`.
+use super::standin::Decoder;
+use super::standin::from_event;
+
+use super::fail;
+use crate::body::{self, Body};
+use crate::error::{Error, Result};
+
+/// The longest single event (image models send megabytes in one).
+const LONGEST_EVENT: usize = 64 << 20;
+
+/// A body that fails when it stalls or when the call has taken too long.
+pub(super) struct Watched {
+    body: Body,
+    alarm: Pin<Box<Sleep>>,
+    /// Since when we wait; the time in which nobody asks for more is the reader's, not Google's.
+    since: Instant,
+    waiting: bool,
+    idle: Duration,
+    deadline: Instant,
+    stalled: fn() -> Error,
+}
+
+impl Watched {
+    pub(super) fn new(body: Body, idle: Duration, deadline: Instant) -> Self {
+        let since = Instant::now();
+        let alarm = Box::pin(sleep_until(deadline.min(since + idle)));
+        Self { body, alarm, since, waiting: false, idle, deadline, stalled }
+    }
+
+    /// Until the next read, waits this long instead, and fails with this.
+    fn expect_within(&mut self, idle: Duration, stalled: fn() -> Error) {
+        (self.idle, self.stalled) = (idle, stalled);
+        self.alarm.as_mut().reset(self.deadline.min(self.since + idle));
+    }
+
+    /// Looks at the clock. The alarm is not moved at every read; when it rings it is checked against the
+    /// start of the present wait, and set again if that was recent.
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        loop {
+            std::task::ready!(self.alarm.as_mut().poll(cx));
+            let now = Instant::now();
+            if now >= self.deadline {
+                return Poll::Ready(fail::timeout("request_timeout", "The request took too long in all."));
+            }
+            if now >= self.since + self.idle {
+                return Poll::Ready((self.stalled)());
+            }
+            self.alarm.as_mut().reset(self.deadline.min(self.since + self.idle));
+        }
+    }
+}
+
+fn stalled() -> Error {
+    fail::timeout("upstream_stalled", "Google stopped sending in the middle of its answer.")
+}
+
+fn silent() -> Error {
+    fail::timeout("upstream_timeout", "Google took too long to begin its answer.")
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.waiting = false;
+                // A server that always has more never gets to the branch below, so the end is checked here too.
+                if Instant::now() >= this.deadline
+                    && let Poll::Ready(error) = this.poll_alarm(cx)
+                {
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(fail::broken(error)))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => {
+                if !this.waiting {
+                    (this.waiting, this.since) = (true, Instant::now());
+                }
+                this.poll_alarm(cx).map(|error| Some(Err(error)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The events of one streamed answer. Dropping it cancels the call at Google.
+pub struct Events {
+    body: Watched,
+    decoder: Decoder,
+    held: Vec<Bytes>,
+    end: End,
+}
+
+enum End {
+    /// More may come.
+    Open,
+    /// The body ended as it should.
+    Clean,
+    /// The failure that comes after the events already handed out.
+    Failing(Error),
+    /// The failure has been told.
+    Failed,
+}
+
+impl Events {
+    /// Waits until the first events are there, and keeps them for the first [`Events::next`].
+    pub(super) async fn open(body: Body, first: Duration, idle: Duration, deadline: Instant) -> Result<Self> {
+        let mut body = Watched::new(body, idle, deadline);
+        body.expect_within(first, silent);
+        let mut events =
+            Self { body, decoder: Decoder::new(LONGEST_EVENT), held: Vec::new(), end: End::Open };
+        let mut held = Vec::new();
+        events.next(&mut held).await?;
+        match held.first() {
+            None => return Err(fail::invalid("Google's answer was empty.")),
+            Some(event) => {
+                if let Some(error) = from_event(event) {
+                    return Err(error);
+                }
+                if serde_json::from_slice::<serde::de::IgnoredAny>(event).is_err() {
+                    return Err(fail::invalid("Google's answer was not JSON."));
+                }
+            }
+        }
+        events.body.expect_within(idle, stalled);
+        events.held = held;
+        Ok(events)
+    }
+
+    /// Appends all events that one read of the connection completed. `false`: the body ended properly and there
+    /// is nothing more.
+    ///
+    /// # Errors
+    /// When the connection broke, a deadline passed, or what came cannot be decoded. Events that came whole
+    /// before the failure are handed out first.
+    pub async fn next(&mut self, batch: &mut Vec<Bytes>) -> Result<bool> {
+        poll_fn(|cx| self.poll_next(cx, batch)).await
+    }
+
+    /// The same as [`Events::next`], for callers that want to take what is ready without waiting for more.
+    ///
+    /// # Errors
+    /// As [`Events::next`].
+    pub fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Bytes>) -> Poll<Result<bool>> {
+        if !self.held.is_empty() {
+            batch.append(&mut self.held);
+            return Poll::Ready(Ok(true));
+        }
+        let before = batch.len();
+        loop {
+            match std::mem::replace(&mut self.end, End::Failed) {
+                End::Open => self.end = End::Open,
+                End::Clean => {
+                    self.end = End::Clean;
+                    return Poll::Ready(Ok(false));
+                }
+                End::Failing(error) => return Poll::Ready(Err(error)),
+                End::Failed => return Poll::Ready(Err(fail::disconnected("read after a failure"))),
+            }
+            let step = match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.decoder.push(data, batch),
+                    Err(_trailers) => Ok(()),
+                },
+                Some(Err(error)) => Err(error),
+                None => {
+                    let rest = self.decoder.finish(batch);
+                    self.end = End::Clean;
+                    rest
+                }
+            };
+            if let Err(error) = step {
+                self.end = End::Failing(error);
+                // Lets go of the connection now, not when the reader gets round to it.
+                self.body.body = body::empty();
+            }
+            if batch.len() > before {
+                return Poll::Ready(Ok(true));
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").field("held", &self.held.len()).finish_non_exhaustive()
+    }
+}

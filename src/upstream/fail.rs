@@ -1,0 +1,100 @@
+//! What can go wrong on the way, in the house's words. No text here holds a URL, a header or a body.
+
+use std::error::Error as StdError;
+use std::io;
+
+use crate::body::{BoxError, ReadError};
+use crate::error::{Error, Kind, Origin, Retry};
+
+/// The connection was not there in time; made by the connector and found again in the error's causes.
+#[derive(Debug, thiserror::Error)]
+#[error("connecting took too long")]
+pub(super) struct ConnectTimeout;
+
+/// A deadline passed.
+pub(super) fn timeout(code: &'static str, message: &'static str) -> Error {
+    Error::new(Kind::Timeout, Origin::Upstream, message).code(code).retry(Retry::Soon)
+}
+
+/// Google answered with something that cannot be used.
+pub(super) fn invalid(message: &'static str) -> Error {
+    Error::new(Kind::UpstreamBroken, Origin::Upstream, message)
+        .code("upstream_invalid_response")
+        .retry(Retry::Soon)
+}
+
+/// The connection broke off.
+pub(super) fn disconnected(source: impl Into<BoxError>) -> Error {
+    Error::new(Kind::UpstreamBroken, Origin::Upstream, "The connection to Google broke off.")
+        .code("upstream_disconnected")
+        .retry(Retry::Soon)
+        .because(source)
+}
+
+/// Our credential is not usable; the operator must act.
+pub(super) fn credential(source: impl Into<BoxError>) -> Error {
+    Error::new(Kind::UpstreamRefused, Origin::Upstream, "The gateway could not obtain its Google credential.")
+        .code("upstream_auth_error")
+        .because(source)
+}
+
+/// A setting that cannot be used; said at start.
+pub(super) fn setting(message: String) -> Error {
+    Error::new(Kind::Invalid, Origin::Gateway, message)
+}
+
+/// A request that got no status line.
+pub(super) fn unanswered(error: hyper_util::client::legacy::Error) -> Error {
+    let unreachable = |message| Error::new(Kind::UpstreamUnreachable, Origin::Upstream, message);
+    if cause::<ConnectTimeout>(&error).is_some() {
+        return timeout("upstream_connect_timeout", "Connecting to Google took too long.").because(error);
+    }
+    if cause::<rustls::Error>(&error).is_some() {
+        return unreachable("No trusted connection to Google could be made.")
+            .code("upstream_tls_error")
+            .because(error);
+    }
+    if error.is_connect() {
+        return unreachable("Google could not be reached.")
+            .code("upstream_unreachable")
+            .retry(Retry::Soon)
+            .because(error);
+    }
+    broken(error.into())
+}
+
+/// A status line or a body that broke.
+pub(super) fn broken(error: BoxError) -> Error {
+    // A deadline of ours travels through the body as an error of the house already.
+    let error = match error.downcast::<Error>() {
+        Ok(ours) => return *ours,
+        Err(other) => other,
+    };
+    if cause::<hyper::Error>(&*error).is_some_and(hyper::Error::is_parse) {
+        return invalid("Google's answer was not proper HTTP.").because(error);
+    }
+    disconnected(error)
+}
+
+/// A body that could not be read whole.
+pub(super) fn unread(error: ReadError) -> Error {
+    match error {
+        ReadError::TooLarge(_) => invalid("Google's answer is larger than the gateway takes.").because(error),
+        ReadError::Broken(error) => broken(error),
+    }
+}
+
+/// Looks for a cause of one type. An `io::Error` hides what it wraps from `source`, so it is opened too.
+fn cause<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<T>() {
+            return Some(found);
+        }
+        next = match error.downcast_ref::<io::Error>() {
+            Some(io) => io.get_ref().map(|inner| inner as _),
+            None => error.source(),
+        };
+    }
+    None
+}

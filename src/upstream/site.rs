@@ -1,0 +1,313 @@
+//! The places that can be called, and what a call looks like there.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Uri};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::OnceCell;
+
+use super::connect::Client;
+use super::credential::{Projects, Source};
+use super::fail;
+use super::settings::{Credentials, Local, SiteConfig, SiteKind};
+use super::token::{Token, Tokens, bearer};
+use super::{Call, Method};
+use crate::error::{Error, Result};
+use crate::translate::Backend;
+
+const KEY_HEADER: &str = "x-goog-api-key";
+const PROJECT_HEADER: &str = "x-goog-user-project";
+/// What may stand in a path segment as it is.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'@');
+
+/// One place that can be called.
+#[derive(Debug)]
+pub struct Site {
+    name: Arc<str>,
+    place: Place,
+    /// Sent with every call: the key, the quota project.
+    headers: HeaderMap,
+    tokens: Option<Arc<Tokens>>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Gemini { base: String, version: String },
+    Vertex { base: String, version: String, location: String, project: Project },
+    Local(Arc<dyn Local>),
+}
+
+/// Which project a Vertex path names.
+#[derive(Debug)]
+enum Project {
+    /// None: express mode.
+    Express,
+    /// This one, or the credential's own, once it is known.
+    Named(OnceCell<String>),
+}
+
+impl Site {
+    pub(super) fn new(config: SiteConfig) -> Result<Self> {
+        let name: Arc<str> = config.name.into();
+        match config.kind {
+            SiteKind::GeminiApi { base_url, api_version, api_key } => {
+                let mut headers = HeaderMap::new();
+                headers.insert(KEY_HEADER, key(&api_key)?);
+                let place = Place::Gemini { base: base(&base_url)?, version: setting(api_version)? };
+                Ok(Self { name, place, headers, tokens: None })
+            }
+            SiteKind::Vertex { base_url, api_version, project, location, credentials, quota_project } => {
+                let who = Who::new(credentials)?;
+                let mut headers = who.headers;
+                if let Some(quota) = quota_project.or(who.projects.quota) {
+                    headers.insert(PROJECT_HEADER, plain(&quota)?);
+                }
+                let project = match project.or(who.projects.own).map(setting).transpose()? {
+                    None if who.express => Project::Express,
+                    named => Project::Named(OnceCell::new_with(named)),
+                };
+                let location = setting(location)?;
+                let base = base(&base_url.unwrap_or_else(|| vertex_host(&location)))?;
+                let place = Place::Vertex { base, version: setting(api_version)?, location, project };
+                Ok(Self {
+                    name,
+                    place,
+                    headers,
+                    tokens: who.source.map(|source| Arc::new(Tokens::new(source))),
+                })
+            }
+            SiteKind::Local(local) => {
+                Ok(Self { name, place: Place::Local(local), headers: HeaderMap::new(), tokens: None })
+            }
+        }
+    }
+
+    /// Its name in logs and metrics.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The surface it speaks.
+    pub fn backend(&self) -> Backend {
+        match self.place {
+            Place::Gemini { .. } | Place::Local(_) => Backend::GeminiApi,
+            Place::Vertex { .. } => Backend::Vertex,
+        }
+    }
+
+    /// Whether it is the simulator inside this process.
+    pub fn is_simulator(&self) -> bool {
+        self.local().is_some()
+    }
+
+    pub(super) fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
+    pub(super) fn local(&self) -> Option<&Arc<dyn Local>> {
+        match &self.place {
+            Place::Local(local) => Some(local),
+            Place::Gemini { .. } | Place::Vertex { .. } => None,
+        }
+    }
+
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    pub(super) fn tokens(&self) -> Option<&Arc<Tokens>> {
+        self.tokens.as_ref()
+    }
+
+    /// The token to send, where one is needed.
+    pub(super) async fn token(&self, client: &Client) -> Result<Option<Arc<Token>>> {
+        match &self.tokens {
+            Some(tokens) => tokens.get(client).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The address of a call.
+    pub(super) async fn uri(&self, call: &Call, client: &Client) -> Result<Uri> {
+        let (method, query) = match call.method {
+            Method::Generate => ("generateContent", ""),
+            Method::Stream => ("streamGenerateContent", "?alt=sse"),
+            Method::CountTokens => ("countTokens", ""),
+            Method::Embed => ("embedContent", ""),
+            Method::BatchEmbed => ("batchEmbedContents", ""),
+        };
+        let address = match &self.place {
+            Place::Gemini { base, version } => {
+                format!("{base}/{version}/{}:{method}{query}", gemini_model(&call.model)?)
+            }
+            Place::Local(_) => {
+                format!("http://simulator.invalid/v1beta/{}:{method}{query}", gemini_model(&call.model)?)
+            }
+            Place::Vertex { base, version, location, project } => {
+                let version = if call.preview { "v1beta1" } else { version };
+                let model = vertex_model(&call.model)?;
+                match project {
+                    Project::Express => format!("{base}/{version}/{model}:{method}{query}"),
+                    Project::Named(cell) => {
+                        let project = self.project(cell, client).await?;
+                        format!(
+                            "{base}/{version}/projects/{project}/locations/{location}/{model}:{method}{query}"
+                        )
+                    }
+                }
+            }
+        };
+        Uri::try_from(address).map_err(Error::internal)
+    }
+
+    /// The address of a list or a thing, given its path after the version. Vertex lists its models in v1beta1.
+    pub(super) fn resource(&self, path: &str) -> Result<Uri> {
+        let safe = !path.starts_with('/')
+            && !path.contains("..")
+            && path.bytes().all(|byte| byte.is_ascii_graphic());
+        if !safe || path.contains('#') {
+            return Err(Error::invalid("path", "This path cannot be asked for."));
+        }
+        let address = match &self.place {
+            Place::Gemini { base, version } => format!("{base}/{version}/{path}"),
+            Place::Local(_) => format!("http://simulator.invalid/v1beta/{path}"),
+            Place::Vertex { base, .. } => format!("{base}/v1beta1/{path}"),
+        };
+        Uri::try_from(address).map_err(Error::internal)
+    }
+
+    async fn project<'s>(&'s self, cell: &'s OnceCell<String>, client: &Client) -> Result<&'s str> {
+        let ask = || async {
+            let exchange = self.tokens.as_ref().and_then(|tokens| tokens.source().project());
+            let Some(exchange) = exchange else {
+                return Err(fail::credential("no project is configured and the credential names none"));
+            };
+            let bytes = exchange?.run(client).await?;
+            setting(String::from_utf8_lossy(&bytes).trim().to_owned()).map_err(fail::credential)
+        };
+        cell.get_or_try_init(ask).await.map(String::as_str)
+    }
+}
+
+/// A credential, taken apart.
+#[derive(Default)]
+struct Who {
+    headers: HeaderMap,
+    source: Option<Source>,
+    projects: Projects,
+    express: bool,
+}
+
+impl Who {
+    fn new(credentials: Credentials) -> Result<Self> {
+        let mut who = Self::default();
+        match credentials {
+            Credentials::ApiKey(secret) => {
+                who.headers.insert(KEY_HEADER, key(&secret)?);
+                who.express = true;
+            }
+            Credentials::Static(token) => {
+                who.headers.insert(http::header::AUTHORIZATION, bearer(token.expose_secret())?);
+            }
+            Credentials::File(path) => return Self::file(&path),
+            Credentials::Metadata => who.source = Some(Source::metadata(None)),
+            Credentials::MetadataAt(host) => who.source = Some(Source::metadata(Some(&host))),
+            Credentials::Adc => match Credentials::adc(|_| None) {
+                Credentials::File(path) => return Self::file(&path),
+                _ => who.source = Some(Source::metadata(None)),
+            },
+        }
+        Ok(who)
+    }
+
+    fn file(path: &PathBuf) -> Result<Self> {
+        let (source, projects) = Source::file(path)?;
+        Ok(Self { source: Some(source), projects, ..Self::default() })
+    }
+}
+
+/// The host that serves a location.
+fn vertex_host(location: &str) -> String {
+    match location {
+        "global" => "https://aiplatform.googleapis.com".to_owned(),
+        "us" | "eu" => format!("https://aiplatform.{location}.rep.googleapis.com"),
+        region => format!("https://{region}-aiplatform.googleapis.com"),
+    }
+}
+
+/// `gemini-3.8-flash`, `models/…` or `tunedModels/…` as the Gemini API writes it.
+fn gemini_model(model: &str) -> Result<String> {
+    match model.split_once('/') {
+        None => Ok(format!("models/{}", segment(model)?)),
+        Some((kind @ ("models" | "tunedModels"), id)) => Ok(format!("{kind}/{}", segment(id)?)),
+        Some(_) => Err(bad_model()),
+    }
+}
+
+/// A bare id, `publisher/model`, `publishers/…/models/…` or the number of a tuned model's endpoint.
+fn vertex_model(model: &str) -> Result<String> {
+    let pieces: Vec<&str> = model.split('/').collect();
+    let (publisher, id) = match *pieces.as_slice() {
+        [number] if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            return Ok(format!("endpoints/{number}"));
+        }
+        [id] | ["models", id] => ("google", id),
+        [publisher, id] | ["publishers", publisher, "models", id] => (publisher, id),
+        _ => return Err(bad_model()),
+    };
+    Ok(format!("publishers/{}/models/{}", segment(publisher)?, segment(id)?))
+}
+
+/// One segment of a path, unable to become two, or a query.
+fn segment(text: &str) -> Result<Cow<'_, str>> {
+    let bad = |byte: u8| byte.is_ascii_control() || matches!(byte, b'/' | b'?' | b'#' | b'&' | b'%' | b'\\');
+    if text.is_empty() || text.len() > 256 || text == "." || text.contains("..") || text.bytes().any(bad) {
+        return Err(bad_model());
+    }
+    Ok(utf8_percent_encode(text, SEGMENT).into())
+}
+
+fn bad_model() -> Error {
+    Error::invalid("model", "This is not the name of a model.")
+}
+
+/// A project, location or version from the settings: a word that needs no encoding.
+fn setting(text: String) -> Result<String> {
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
+    if text.is_empty() || text.contains("..") || !text.bytes().all(fine) {
+        return Err(fail::setting(format!("{text:?} cannot stand in a path.")));
+    }
+    Ok(text)
+}
+
+/// A base address without its last slash.
+fn base(text: &str) -> Result<String> {
+    let text = text.trim_end_matches('/');
+    let bad = || {
+        fail::setting(
+            "A base URL must be http:// or https:// with a host, and nothing after the path.".into(),
+        )
+    };
+    let uri = Uri::try_from(text).map_err(|error| bad().because(error))?;
+    let scheme = uri.scheme_str().is_some_and(|scheme| scheme == "http" || scheme == "https");
+    let host = uri.authority().is_some_and(|host| !host.host().is_empty() && !host.as_str().contains('@'));
+    if scheme && host && uri.query().is_none() { Ok(text.to_owned()) } else { Err(bad()) }
+}
+
+fn key(secret: &SecretString) -> Result<HeaderValue> {
+    let mut value = plain(secret.expose_secret().trim())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn plain(text: &str) -> Result<HeaderValue> {
+    if text.is_empty() {
+        return Err(fail::setting("A key or a project is empty.".to_owned()));
+    }
+    // The cause is left out: it could quote the secret.
+    HeaderValue::try_from(text)
+        .map_err(|_| fail::setting("A key or a project holds characters that no header may hold.".to_owned()))
+}

@@ -1,0 +1,231 @@
+//! Access tokens: fetched once for all who wait, kept, renewed ahead of their end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::{HeaderValue, Request};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::connect::Client;
+use super::credential::{Exchange, Source};
+use super::fail;
+use crate::body;
+use crate::clock::Clock;
+use crate::error::Result;
+
+const FETCH_WITHIN: Duration = Duration::from_secs(10);
+const TRIES: u32 = 3;
+const LARGEST_REPLY: usize = 1 << 20;
+/// A token this close to its end is not used any more.
+const MARGIN: Duration = Duration::from_secs(20);
+/// Renewal begins this long before the end, or at four fifths of a short life.
+const AHEAD: Duration = Duration::from_secs(300);
+
+/// One access token, ready to be a header.
+#[derive(Debug)]
+pub(super) struct Token {
+    /// `Bearer …`, marked sensitive.
+    pub(super) header: HeaderValue,
+    renew: Instant,
+    end: Instant,
+}
+
+impl Token {
+    fn new(secret: &str, life: Duration) -> Result<Self> {
+        let now = Instant::now();
+        Ok(Self {
+            header: bearer(secret)?,
+            renew: now + (life.mul_f64(0.8)).max(life.saturating_sub(AHEAD)),
+            end: now + life.saturating_sub(MARGIN),
+        })
+    }
+
+    fn usable(&self) -> bool {
+        Instant::now() < self.end
+    }
+}
+
+/// The header for an access token.
+pub(super) fn bearer(secret: &str) -> Result<HeaderValue> {
+    let mut header = HeaderValue::try_from(format!("Bearer {secret}")).map_err(fail::credential)?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+/// The tokens of one credential.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    source: Source,
+    current: ArcSwapOption<Token>,
+    /// Held while fetching; holds the time of the last failure and its text, for those who waited for it.
+    fetching: Mutex<Option<(Instant, Arc<str>)>>,
+}
+
+impl Tokens {
+    pub(super) fn new(source: Source) -> Self {
+        Self { source, current: ArcSwapOption::empty(), fetching: Mutex::new(None) }
+    }
+
+    pub(super) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// A usable token: the one at hand, else a new one. Many callers wait for the same fetch, also when it fails.
+    pub(super) async fn get(&self, client: &Client) -> Result<Arc<Token>> {
+        match self.current.load_full().filter(|token| token.usable()) {
+            Some(token) => Ok(token),
+            None => self.renew(client, |token| token.usable()).await,
+        }
+    }
+
+    /// Forgets a token that Google refused, unless a newer one has already taken its place.
+    pub(super) fn invalidate(&self, refused: &Arc<Token>) {
+        self.current.compare_and_swap(refused, None);
+    }
+
+    /// Keeps a good token at hand; never returns.
+    pub(super) async fn keep_fresh(&self, client: &Client) {
+        let mut pause = Duration::from_secs(5);
+        loop {
+            if let Some(token) = self.current.load_full() {
+                tokio::time::sleep_until(token.renew).await;
+            }
+            match self.renew(client, |token| Instant::now() < token.renew).await {
+                // Never more often than this, whatever life Google grants.
+                Ok(_) => pause = Duration::from_secs(1),
+                Err(error) => {
+                    tracing::warn!(?error, "no Google access token; trying again in {pause:?}");
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).clamp(Duration::from_secs(5), Duration::from_secs(60));
+        }
+    }
+
+    async fn renew(&self, client: &Client, good: impl Fn(&Token) -> bool) -> Result<Arc<Token>> {
+        let asked = Instant::now();
+        let mut failure = self.fetching.lock().await;
+        if let Some(token) = self.current.load_full().filter(|token| good(token)) {
+            return Ok(token);
+        }
+        if let Some((when, text)) = &*failure
+            && *when >= asked
+        {
+            return Err(fail::credential(text.to_string()));
+        }
+        match self.fetch(client).await {
+            Ok(token) => {
+                let token = Arc::new(token);
+                self.current.store(Some(Arc::clone(&token)));
+                *failure = None;
+                Ok(token)
+            }
+            Err(error) => {
+                let text =
+                    std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                *failure = Some((Instant::now(), text.into()));
+                Err(error)
+            }
+        }
+    }
+
+    async fn fetch(&self, client: &Client) -> Result<Token> {
+        #[derive(Deserialize)]
+        struct Reply {
+            access_token: String,
+            expires_in: u64,
+        }
+        let exchange = self.source.exchange().await?;
+        let reply = exchange.run(client).await?;
+        let reply: Reply = serde_json::from_slice(&reply)
+            .map_err(|_| fail::credential("the token endpoint's answer is not a token"))?;
+        // Bounds what a broken endpoint may claim.
+        Token::new(&reply.access_token, Duration::from_secs(reply.expires_in.min(86_400)))
+    }
+}
+
+impl Exchange {
+    /// Sends the exchange, again on faults that pass.
+    pub(super) async fn run(&self, client: &Client) -> Result<Bytes> {
+        let mut pause = Duration::from_millis(100);
+        let mut tried = 1;
+        loop {
+            let once = tokio::time::timeout(FETCH_WITHIN, self.once(client)).await;
+            let (text, passes) = match once {
+                Ok(Ok(bytes)) => return Ok(bytes),
+                Ok(Err(failure)) => failure,
+                Err(_) => ("the token endpoint took too long".to_owned(), true),
+            };
+            if !passes || tried == TRIES {
+                return Err(fail::credential(text));
+            }
+            tokio::time::sleep(pause).await;
+            (tried, pause) = (tried + 1, pause * 3);
+        }
+    }
+
+    /// One try; the failure is a text for the log and whether another try may help.
+    async fn once(&self, client: &Client) -> Result<Bytes, (String, bool)> {
+        let mut request = Request::new(body::full(self.body.clone()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        let response = client
+            .request(request)
+            .await
+            .map_err(|error| (format!("the token endpoint cannot be reached: {error}"), true))?;
+        let status = response.status();
+        let bytes =
+            body::read(response.into_body(), LARGEST_REPLY).await.map_err(|e| (e.to_string(), true))?;
+        if status.is_success() {
+            return Ok(bytes);
+        }
+        // OAuth's two fields say what is wrong and hold no secret; nothing else of the body is kept.
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Refusal {
+            error: String,
+            error_description: String,
+        }
+        let refusal: Refusal = serde_json::from_slice(&bytes).unwrap_or_default();
+        let text = format!(
+            "the token endpoint answered {}: {} {}",
+            status.as_u16(),
+            refusal.error,
+            refusal.error_description
+        );
+        Err((text, status.is_server_error() || status.as_u16() == 429))
+    }
+}
+
+/// A signed statement that we are this service account, good for an hour (RS256).
+pub(super) fn assertion(
+    json: &str,
+    email: &str,
+    key_id: Option<&str>,
+    audience: &str,
+    scope: &str,
+) -> Result<String> {
+    // gcp_auth reads the key and signs; its own exchange has neither an early renewal nor a way to drop a token.
+    let account = gcp_auth::CustomServiceAccount::from_json(json).map_err(fail::credential)?;
+    let now = Clock::System.unix_seconds();
+    let mut head = json!({"alg": "RS256", "typ": "JWT"});
+    if let (Some(key_id), Some(head)) = (key_id, head.as_object_mut()) {
+        head.insert("kid".to_owned(), key_id.into());
+    }
+    let claims = json!({"iss": email, "aud": audience, "scope": scope, "iat": now, "exp": now + 3600});
+    let mut text = URL_SAFE_NO_PAD.encode(head.to_string());
+    text.push('.');
+    URL_SAFE_NO_PAD.encode_string(claims.to_string(), &mut text);
+    let signature = account.signer().sign(text.as_bytes()).map_err(fail::credential)?;
+    text.push('.');
+    URL_SAFE_NO_PAD.encode_string(signature, &mut text);
+    Ok(text)
+}
