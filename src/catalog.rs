@@ -1,5 +1,9 @@
 //! What each model family can do, as data (`catalog.toml`).
 
+use serde::Deserialize;
+
+use crate::error::{Error, Kind, Origin, Result};
+
 /// How thinking is steered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Thinking {
@@ -19,7 +23,8 @@ pub enum Thinking {
 }
 
 /// A `thinkingLevel`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
     /// `MINIMAL`
     Minimal,
@@ -70,4 +75,388 @@ pub struct Traits {
     pub context_window: Option<u64>,
     /// Tokens out.
     pub max_output_tokens: Option<u64>,
+}
+
+impl Default for Traits {
+    /// What is believed of a model nobody has described: a current Gemini text model, without the
+    /// switches that current models refuse.
+    fn default() -> Self {
+        Self {
+            thinking: Thinking::Levels(vec![Level::Low, Level::Medium, Level::High]),
+            sampling: true,
+            penalties: false,
+            logprobs: false,
+            max_candidates: 1,
+            prefill: false,
+            call_ids: true,
+            signatures: true,
+            mixed_tools: true,
+            tools_with_schema: true,
+            json_schema: true,
+            system_instruction: true,
+            multimodal_results: true,
+            long_decode: false,
+            output: vec!["text".to_owned()],
+            context_window: None,
+            max_output_tokens: None,
+        }
+    }
+}
+
+/// One concrete model that is known to exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// Its bare id.
+    pub id: String,
+    /// When it was released, in seconds since 1970, if known.
+    pub created: Option<u64>,
+}
+
+/// What is known of all models.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    families: Vec<(Pattern, Traits)>,
+    models: Vec<Model>,
+    unknown: Traits,
+}
+
+impl Catalog {
+    /// The catalogue this build carries.
+    pub fn builtin() -> Result<Self> {
+        let nothing = Self { families: Vec::new(), models: Vec::new(), unknown: Traits::default() };
+        nothing.with_override(include_str!("catalog.toml"))
+    }
+
+    /// This catalogue with an operator's file laid over it. A family there starts from what is already
+    /// believed of its pattern (or of the model named by `like`) and changes only what it names.
+    pub fn with_override(&self, text: &str) -> Result<Self> {
+        let file: File = toml::from_str(text).map_err(|error| {
+            let place = error.span().map_or_else(String::new, |span| {
+                let line = text.get(..span.start).map_or(1, |before| before.matches('\n').count() + 1);
+                format!(" at line {line}")
+            });
+            wrong(format!("The model catalogue cannot be read{place}: {}", error.message()))
+        })?;
+        let mut next = self.clone();
+        for family in &file.family {
+            for models in &family.models {
+                let base = family.like.as_deref().map_or_else(|| models.replace('*', ""), str::to_owned);
+                let traits = family.apply(next.traits(&base).clone())?;
+                let pattern = Pattern::new(models);
+                next.families.retain(|(known, _)| *known != pattern);
+                next.families.push((pattern, traits));
+            }
+        }
+        for entry in file.model {
+            let created = entry.released.as_deref().map(unix_date).transpose()?;
+            next.models.retain(|known| known.id != entry.id);
+            next.models.push(Model { id: entry.id, created });
+        }
+        Ok(next)
+    }
+
+    /// What a model can do: the most specific pattern that matches its id decides.
+    pub fn traits(&self, model: &str) -> &Traits {
+        self.families
+            .iter()
+            .filter(|(pattern, _)| pattern.matches(model))
+            .max_by_key(|(pattern, _)| pattern.weight())
+            .map_or(&self.unknown, |(_, traits)| traits)
+    }
+
+    /// The concrete models, in the order of the file.
+    pub fn models(&self) -> impl Iterator<Item = &Model> {
+        self.models.iter()
+    }
+}
+
+/// A model name in which `*` stands for any run of characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// The pattern as written.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text it was made from.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the whole name fits.
+    pub fn matches(&self, name: &str) -> bool {
+        let Some((head, rest)) = self.0.split_once('*') else { return self.0 == name };
+        let Some(mut name) = name.strip_prefix(head) else { return false };
+        let mut pieces: Vec<&str> = rest.split('*').collect();
+        // What follows the last star must end the name; the pieces between are found greedily from the left.
+        let tail = pieces.pop().unwrap_or_default();
+        for piece in pieces {
+            let Some(at) = name.find(piece) else { return false };
+            name = name.get(at + piece.len()..).unwrap_or_default();
+        }
+        name.ends_with(tail)
+    }
+
+    /// How specific it is: a full name beats every pattern, then the longer text wins.
+    fn weight(&self) -> (bool, usize) {
+        let stars = self.0.matches('*').count();
+        (stars == 0, self.0.len() - stars)
+    }
+}
+
+/// The bare id behind what a client may write as a model: `models/x`, `google/x`,
+/// `publishers/google/models/x` and `x` are the same model. What is returned is safe inside a URL path.
+pub fn model_id(name: &str) -> Result<String> {
+    let mut id = name;
+    for prefix in ["publishers/google/models/", "google/models/", "models/", "google/"] {
+        if let Some(rest) = id.strip_prefix(prefix) {
+            id = rest;
+            break;
+        }
+    }
+    let last = id.strip_prefix("tunedModels/").or_else(|| id.strip_prefix("endpoints/")).unwrap_or(id);
+    if last.is_empty() {
+        return Err(Error::invalid("model", "you must provide a model parameter"));
+    }
+    let fits = id.len() <= 256
+        && !id.contains("..")
+        && last != "."
+        && last.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'@' | b'-'));
+    if fits {
+        Ok(id.to_owned())
+    } else {
+        let shown: String = name.chars().take(64).filter(|c| !c.is_control()).collect();
+        Err(Error::invalid("model", format!("'{shown}' is not a model name.")))
+    }
+}
+
+fn wrong(message: String) -> Error {
+    Error::new(Kind::Internal, Origin::Gateway, message)
+}
+
+fn unix_date(text: &str) -> Result<u64> {
+    let seconds = format!("{text}T00:00:00Z")
+        .parse::<jiff::Timestamp>()
+        .map_err(|error| wrong(format!("The model catalogue has a date it should not have: {error}")))?
+        .as_second();
+    Ok(u64::try_from(seconds).unwrap_or(0))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    family: Vec<Family>,
+    #[serde(default)]
+    model: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    id: String,
+    released: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Family {
+    models: Vec<String>,
+    like: Option<String>,
+    thinking: Option<Steering>,
+    levels: Option<Vec<Level>>,
+    budget: Option<Budget>,
+    sampling: Option<bool>,
+    penalties: Option<bool>,
+    logprobs: Option<bool>,
+    max_candidates: Option<u32>,
+    prefill: Option<bool>,
+    call_ids: Option<bool>,
+    signatures: Option<bool>,
+    mixed_tools: Option<bool>,
+    tools_with_schema: Option<bool>,
+    json_schema: Option<bool>,
+    system_instruction: Option<bool>,
+    multimodal_results: Option<bool>,
+    long_decode: Option<bool>,
+    output: Option<Vec<String>>,
+    context_window: Option<u64>,
+    max_output_tokens: Option<u64>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Steering {
+    None,
+    Budget,
+    Levels,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Budget {
+    min: u32,
+    max: u32,
+    can_be_off: bool,
+}
+
+impl Family {
+    fn apply(&self, base: Traits) -> Result<Traits> {
+        Ok(Traits {
+            thinking: self.thinking()?.unwrap_or(base.thinking),
+            sampling: self.sampling.unwrap_or(base.sampling),
+            penalties: self.penalties.unwrap_or(base.penalties),
+            logprobs: self.logprobs.unwrap_or(base.logprobs),
+            max_candidates: self.max_candidates.unwrap_or(base.max_candidates),
+            prefill: self.prefill.unwrap_or(base.prefill),
+            call_ids: self.call_ids.unwrap_or(base.call_ids),
+            signatures: self.signatures.unwrap_or(base.signatures),
+            mixed_tools: self.mixed_tools.unwrap_or(base.mixed_tools),
+            tools_with_schema: self.tools_with_schema.unwrap_or(base.tools_with_schema),
+            json_schema: self.json_schema.unwrap_or(base.json_schema),
+            system_instruction: self.system_instruction.unwrap_or(base.system_instruction),
+            multimodal_results: self.multimodal_results.unwrap_or(base.multimodal_results),
+            long_decode: self.long_decode.unwrap_or(base.long_decode),
+            output: self.output.clone().unwrap_or(base.output),
+            context_window: self.context_window.or(base.context_window),
+            max_output_tokens: self.max_output_tokens.or(base.max_output_tokens),
+        })
+    }
+
+    /// `levels` or `budget` may stand alone; `thinking` is only needed to say "none".
+    fn thinking(&self) -> Result<Option<Thinking>> {
+        match (self.thinking, &self.levels, self.budget) {
+            (None, None, None) => Ok(None),
+            (Some(Steering::None), None, None) => Ok(Some(Thinking::None)),
+            (None | Some(Steering::Levels), Some(levels), None) if !levels.is_empty() => {
+                let mut levels = levels.clone();
+                levels.sort_unstable();
+                levels.dedup();
+                Ok(Some(Thinking::Levels(levels)))
+            }
+            (None | Some(Steering::Budget), None, Some(Budget { min, max, can_be_off })) if min <= max => {
+                Ok(Some(Thinking::Budget { min, max, can_be_off }))
+            }
+            _ => Err(wrong(format!(
+                "The model catalogue contradicts itself on thinking for {}: give levels, or budget, or thinking = \"none\".",
+                self.models.join(", ")
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn catalog() -> Catalog {
+        Catalog::builtin().unwrap()
+    }
+
+    #[test]
+    fn the_most_specific_pattern_decides() {
+        let catalog = catalog();
+        let budget = |model: &str| match &catalog.traits(model).thinking {
+            Thinking::Budget { min, max, can_be_off } => (*min, *max, *can_be_off),
+            other => panic!("{model}: {other:?}"),
+        };
+        assert_eq!(budget("gemini-2.5-pro"), (128, 32768, false));
+        assert_eq!(budget("gemini-2.5-flash-preview-09-2025"), (1, 24576, true));
+        assert_eq!(budget("gemini-2.5-flash-lite"), (512, 24576, true));
+        assert_eq!(catalog.traits("gemini-2.5-flash-image").thinking, Thinking::None);
+        assert_eq!(catalog.traits("gemini-2.0-flash-lite-001").thinking, Thinking::None);
+    }
+
+    #[test]
+    fn gemini_4_decodes_long_and_thinks_by_level() {
+        let catalog = catalog();
+        let neon = catalog.traits("gemini-4-neon");
+        assert!(neon.long_decode && !neon.sampling && neon.signatures);
+        assert_eq!(
+            neon.thinking,
+            Thinking::Levels(vec![Level::Low, Level::Medium, Level::High, Level::Xhigh])
+        );
+        assert_eq!(
+            catalog.traits("gemini-4-argon").thinking,
+            Thinking::Levels(vec![Level::Low, Level::Medium, Level::High])
+        );
+    }
+
+    #[test]
+    fn moving_aliases_behave_as_what_they_point_to() {
+        let catalog = catalog();
+        assert_eq!(catalog.traits("gemini-flash-latest"), catalog.traits("gemini-3.8-flash"));
+        assert_eq!(catalog.traits("gemini-flash-lite-latest"), catalog.traits("gemini-3.5-flash-lite"));
+        assert_eq!(catalog.traits("gemini-pro-latest"), catalog.traits("gemini-3.1-pro-preview"));
+        assert!(!catalog.traits("gemini-3.7-flash").prefill);
+        assert!(catalog.traits("gemini-3.5-flash").prefill);
+    }
+
+    #[test]
+    fn unknown_models_get_defaults() {
+        assert_eq!(catalog().traits("somebody-elses-model"), &Traits::default());
+        assert!(catalog().traits("gemini-9-unobtainium").call_ids);
+    }
+
+    #[test]
+    fn an_override_changes_only_what_it_names() {
+        let text = "[[family]]\nmodels = [\"gemini-3.8-flash\"]\nsampling = true\n\
+                    [[model]]\nid = \"gemini-9\"\nreleased = \"2027-01-01\"\n";
+        let changed = catalog().with_override(text).unwrap();
+        let before = catalog().traits("gemini-3.8-flash").clone();
+        assert_eq!(changed.traits("gemini-3.8-flash"), &Traits { sampling: true, ..before });
+        assert!(changed.models().any(|m| m.id == "gemini-9" && m.created == Some(1_798_761_600)));
+    }
+
+    #[test]
+    fn a_bad_override_names_the_line() {
+        let error = catalog().with_override("[[family]]\nmodels = []\nsamplign = true\n").unwrap_err();
+        assert!(error.message().contains("line 3") && error.message().contains("samplign"), "{error}");
+        let error = catalog().with_override("[[family]]\nmodels = [\"x\"]\nthinking = \"levels\"\n").unwrap_err();
+        assert!(error.message().contains("contradicts"), "{error}");
+    }
+
+    #[test]
+    fn every_listed_model_is_described_and_path_safe() {
+        let catalog = catalog();
+        assert!(catalog.models().count() > 15);
+        for model in catalog.models() {
+            assert_eq!(model_id(&model.id).unwrap(), model.id);
+            assert!(catalog.families.iter().any(|(pattern, _)| pattern.matches(&model.id)), "{}", model.id);
+        }
+    }
+
+    #[test]
+    fn model_names_are_bared() {
+        for name in ["gemini-x", "models/gemini-x", "google/gemini-x", "publishers/google/models/gemini-x"] {
+            assert_eq!(model_id(name).unwrap(), "gemini-x");
+        }
+        assert_eq!(model_id("tunedModels/mine-1").unwrap(), "tunedModels/mine-1");
+        assert_eq!(model_id("endpoints/123").unwrap(), "endpoints/123");
+        assert_eq!(model_id("text-embedding-005@latest").unwrap(), "text-embedding-005@latest");
+    }
+
+    #[test]
+    fn dangerous_model_names_are_refused() {
+        let long = "a".repeat(257);
+        for name in [
+            "", "models/", "../x", "a/b", "a..b", "x?y", "x&y", "x#y", "x%2f", "é", "a b", ".", "tunedModels/",
+            "tunedModels/a/b", "/x", "x/", "endpoints/.", long.as_str(),
+        ] {
+            let error = model_id(name).unwrap_err();
+            assert_eq!((error.kind(), error.param()), (Kind::Invalid, Some("model")), "{name}");
+        }
+    }
+
+    #[test]
+    fn stars_match_anywhere() {
+        let fits = |pattern: &str, name: &str| Pattern::new(pattern).matches(name);
+        assert!(fits("*", "") && fits("*", "anything"));
+        assert!(fits("gemini-*-flash*", "gemini-3.8-flash-tts"));
+        assert!(fits("a*a", "aa") && !fits("a*a", "a"));
+        assert!(!fits("gemini-*", "gemma-4") && !fits("x", "xy"));
+        assert!(fits("*-latest", "gemini-pro-latest"));
+    }
 }

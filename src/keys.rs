@@ -1,1 +1,292 @@
-//! keys.
+//! Who is asking: client keys, and the tenant each one stands for.
+//!
+//! Keys are kept as SHA-256 digests and compared in constant time, all of them every time, so neither a
+//! memory dump nor a stopwatch tells a key.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+use crate::catalog::Pattern;
+use crate::error::{Error, Kind, Origin, Result};
+use crate::limits::Quota;
+
+/// Whose Google credential a tenant's requests travel with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Credentials {
+    /// The gateway's own.
+    #[default]
+    Gateway,
+    /// The caller's own goes upstream.
+    Caller,
+}
+
+/// What a client proves itself with.
+#[derive(Clone)]
+pub enum Proof {
+    /// The key itself.
+    Secret(SecretString),
+    /// Its SHA-256 digest.
+    Sha256([u8; 32]),
+}
+
+impl Proof {
+    fn digest(&self) -> [u8; 32] {
+        match self {
+            Self::Secret(secret) => Sha256::digest(secret.expose_secret().as_bytes()).into(),
+            Self::Sha256(digest) => *digest,
+        }
+    }
+}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Proof(***)")
+    }
+}
+
+/// One client key as an operator describes it.
+#[derive(Clone, Debug)]
+pub struct KeyConfig {
+    /// The name in logs, metrics and the ledger.
+    pub name: String,
+    /// The key or its digest.
+    pub proof: Proof,
+    /// Patterns of what may be dispatched, after aliases; empty means everything.
+    pub models: Vec<String>,
+    /// How much it may do.
+    pub quota: Quota,
+    /// Whose credential goes upstream.
+    pub credentials: Credentials,
+}
+
+/// A client that has been recognised. Only [`Keys::authenticate`] makes one.
+#[derive(Debug)]
+pub struct Tenant {
+    name: Arc<str>,
+    models: Vec<Pattern>,
+    credentials: Credentials,
+    anonymous: bool,
+}
+
+impl Tenant {
+    /// The name in logs, metrics and the ledger; also the limiter's key.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Whose credential goes upstream.
+    pub fn credentials(&self) -> Credentials {
+        self.credentials
+    }
+
+    /// Whether this stands for everybody, because no keys are configured.
+    pub fn is_anonymous(&self) -> bool {
+        self.anonymous
+    }
+
+    /// Whether `model` (a bare id, after aliases) would pass [`Tenant::may_use`]; for filtering lists.
+    pub fn sees(&self, model: &str) -> bool {
+        self.models.is_empty() || self.models.iter().any(|pattern| pattern.matches(model))
+    }
+
+    /// Refuses a model (a bare id, after aliases) that this key may not dispatch.
+    pub fn may_use(&self, model: &str) -> Result<()> {
+        if self.sees(model) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Forbidden,
+            Origin::Client,
+            format!("This API key does not have access to the model '{model}'."),
+        )
+        .at("model")
+        .code("model_not_found"))
+    }
+}
+
+/// All client keys.
+#[derive(Debug)]
+pub struct Keys {
+    known: Vec<([u8; 32], Arc<Tenant>)>,
+    anonymous: Option<Arc<Tenant>>,
+}
+
+impl Keys {
+    /// The keys of a configuration. Without any, everybody is the tenant `local`.
+    pub fn new(keys: &[KeyConfig]) -> Self {
+        let tenant = |name: &str, models: &[String], credentials, anonymous| {
+            Arc::new(Tenant {
+                name: name.into(),
+                models: models.iter().map(Pattern::new).collect(),
+                credentials,
+                anonymous,
+            })
+        };
+        Self {
+            known: keys
+                .iter()
+                .map(|key| (key.proof.digest(), tenant(&key.name, &key.models, key.credentials, false)))
+                .collect(),
+            anonymous: keys.is_empty().then(|| tenant("local", &[], Credentials::Gateway, true)),
+        }
+    }
+
+    /// Recognises the caller by `Authorization: Bearer`, `api-key`, `x-api-key`, `x-goog-api-key` or the
+    /// query's `key`; the first one present decides.
+    pub fn authenticate(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<Tenant>> {
+        if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
+            return Err(Error::new(
+                Kind::Malformed,
+                Origin::Client,
+                "More than one Authorization header was sent.",
+            ));
+        }
+        if let Some(local) = &self.anonymous {
+            return Ok(Arc::clone(local));
+        }
+        let given = presented(headers, query).ok_or_else(stranger)?;
+        let digest: [u8; 32] = Sha256::digest(&*given).into();
+        let mut found = None;
+        for (known, tenant) in &self.known {
+            let same: Choice = known.ct_eq(&digest);
+            if bool::from(same) {
+                found = Some(tenant);
+            }
+        }
+        found.map(Arc::clone).ok_or_else(stranger)
+    }
+}
+
+/// The key a request carries, if it carries one in a form we know.
+fn presented<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Option<Cow<'a, [u8]>> {
+    if let Some(value) = headers.get(AUTHORIZATION) {
+        let (scheme, token) = value.as_bytes().split_at_checked(7)?;
+        let good = scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty();
+        return good.then_some(Cow::Borrowed(token));
+    }
+    for name in ["api-key", "x-api-key", "x-goog-api-key"] {
+        if let Some(value) = headers.get(name) {
+            return (!value.is_empty()).then(|| Cow::Borrowed(value.as_bytes()));
+        }
+    }
+    let pairs = query?.split('&');
+    let value = pairs.filter_map(|pair| pair.strip_prefix("key=")).find(|value| !value.is_empty())?;
+    Some(percent_encoding::percent_decode_str(value).into())
+}
+
+/// One answer for no key and for a wrong one: a guesser learns nothing.
+fn stranger() -> Error {
+    Error::new(
+        Kind::Unauthenticated,
+        Origin::Client,
+        "Incorrect API key provided, or none. Send a key of this gateway as 'Authorization: Bearer KEY'.",
+    )
+    .code("invalid_api_key")
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn key(name: &str, secret: &str, models: &[&str]) -> KeyConfig {
+        KeyConfig {
+            name: name.to_owned(),
+            proof: Proof::Secret(secret.into()),
+            models: models.iter().map(|&m| m.to_owned()).collect(),
+            quota: Quota::default(),
+            credentials: Credentials::Gateway,
+        }
+    }
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    fn keys() -> Keys {
+        let digest = Proof::Sha256(Sha256::digest(b"hashed").into());
+        Keys::new(&[
+            key("a", "sk-a", &[]),
+            key("b", "sk-b", &["gemini-*-flash*"]),
+            KeyConfig { proof: digest, ..key("c", "", &[]) },
+        ])
+    }
+
+    #[test]
+    fn every_form_is_read() {
+        let keys = keys();
+        for form in [
+            ("authorization", "Bearer sk-a"),
+            ("authorization", "bearer sk-a"),
+            ("authorization", "BEARER sk-a"),
+            ("api-key", "sk-a"),
+            ("x-api-key", "sk-a"),
+            ("x-goog-api-key", "sk-a"),
+        ] {
+            assert_eq!(&**keys.authenticate(&headers(&[form]), None).unwrap().name(), "a", "{form:?}");
+        }
+        let by_query = keys.authenticate(&HeaderMap::new(), Some("alt=sse&key=sk%2Da")).unwrap();
+        assert_eq!(&**by_query.name(), "a");
+        let hashed = keys.authenticate(&headers(&[("api-key", "hashed")]), None).unwrap();
+        assert_eq!(&**hashed.name(), "c");
+    }
+
+    #[test]
+    fn strangers_all_look_the_same() {
+        let keys = keys();
+        let missing = keys.authenticate(&HeaderMap::new(), None).unwrap_err();
+        for form in [
+            ("authorization", "Bearer nope"),
+            ("authorization", "Bearer  sk-a"),
+            ("authorization", "Bearer "),
+            ("authorization", "Basic c2stYTo="),
+            ("authorization", "sk-a"),
+            ("authorization", ""),
+            ("api-key", ""),
+        ] {
+            let error = keys.authenticate(&headers(&[form]), Some("key=")).unwrap_err();
+            assert_eq!(error.kind(), Kind::Unauthenticated);
+            assert_eq!(error.explicit_code(), Some("invalid_api_key"));
+            assert_eq!(error.message(), missing.message());
+        }
+    }
+
+    #[test]
+    fn two_authorizations_are_malformed() {
+        let mut two = headers(&[("authorization", "Bearer sk-a")]);
+        two.append(AUTHORIZATION, HeaderValue::from_static("Bearer sk-b"));
+        assert_eq!(keys().authenticate(&two, None).unwrap_err().kind(), Kind::Malformed);
+    }
+
+    #[test]
+    fn without_keys_everybody_is_local() {
+        let keys = Keys::new(&[]);
+        let local = keys.authenticate(&headers(&[("authorization", "Bearer whatever")]), None).unwrap();
+        assert!(local.is_anonymous() && local.may_use("anything").is_ok());
+        assert_eq!(&**local.name(), "local");
+    }
+
+    #[test]
+    fn models_are_fenced() {
+        let b = keys().authenticate(&headers(&[("api-key", "sk-b")]), None).unwrap();
+        assert!(b.may_use("gemini-3.8-flash").is_ok());
+        let error = b.may_use("gemini-4-neon").unwrap_err();
+        assert_eq!((error.kind(), error.explicit_code()), (Kind::Forbidden, Some("model_not_found")));
+    }
+
+    #[test]
+    fn nothing_prints_a_key() {
+        assert!(!format!("{:?}", key("a", "sk-very-secret", &[])).contains("very"));
+    }
+}
