@@ -227,6 +227,11 @@ impl Meter {
         });
     }
 
+    /// Whether the reply is a stream.
+    pub fn streams(&self) -> bool {
+        self.0.entry.lock().stream
+    }
+
     /// The entry as it stands.
     pub fn entry(&self) -> Entry {
         self.0.entry.lock().clone()
