@@ -1,1 +1,223 @@
-//! api.
+//! The front: finds the route, knows the caller, reads the body, asks the engine, renders what comes back.
+//!
+//! Everything behind the front is the [`Engine`]; the front knows nothing of Google.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Request, Response};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::body::{self, Body};
+use crate::error::{Error, Kind, Origin, Result};
+use crate::meter::Meter;
+use crate::openai::models::{Model, ModelList};
+use crate::telemetry::Metrics;
+
+pub mod intake;
+pub mod pump;
+pub mod render;
+pub mod routes;
+
+pub use intake::Intake;
+pub use pump::{EventSource, Stream};
+
+use routes::Endpoint;
+
+/// Who answers. Futures may be dropped at any point (the client left): whatever they hold must be let go then.
+pub trait Engine: Send + Sync + 'static {
+    /// Who is calling: the name of the key, from `Authorization: Bearer`, `api-key`, `x-goog-api-key`, `?key=`.
+    ///
+    /// # Errors
+    /// `Unauthenticated`, in the same words for every reason.
+    fn authenticate(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<str>>;
+
+    /// Chat Completions: parses, translates, asks Google. A stream is returned when its first upstream event is
+    /// in hand, so that early failures are real HTTP errors.
+    fn chat(&self, cx: Ctx, body: Bytes) -> BoxFuture<'_, Result<Reply>>;
+
+    /// All models.
+    fn models(&self, cx: Ctx) -> BoxFuture<'_, Result<Vec<Model>>>;
+
+    /// One model, by the client's name for it.
+    fn model(&self, cx: Ctx, id: String) -> BoxFuture<'_, Result<Model>>;
+
+    /// Whether requests can be served.
+    fn ready(&self) -> Readiness;
+}
+
+/// What one request carries through the house.
+#[derive(Clone, Debug)]
+pub struct Ctx {
+    /// The request's id, in every log line and on the reply.
+    pub request_id: Arc<str>,
+    /// The name of the caller's key.
+    pub key: Arc<str>,
+    /// The Azure deployment in the path: the model, unless the body names one.
+    pub deployment: Option<Arc<str>>,
+    /// The request's headers.
+    pub headers: Arc<HeaderMap>,
+    /// Where costs and outcome are told.
+    pub meter: Meter,
+    /// Counters shared by all requests.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the engine answers.
+#[derive(Debug)]
+pub enum Reply {
+    /// A whole JSON body. The engine has told the meter the usage.
+    Whole {
+        /// The JSON.
+        body: Bytes,
+        /// Headers of the engine's (`x-gemway-…`).
+        headers: HeaderMap,
+    },
+    /// A stream.
+    Stream(Stream),
+}
+
+/// Whether requests can be served, for `/readyz`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// They can.
+    pub ready: bool,
+    /// The answers are made up by the simulator.
+    pub simulator: bool,
+    /// What an operator wants to know, by name.
+    pub detail: Vec<(String, String)>,
+}
+
+/// What a request brings along from the outer layers of the server.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The request's id.
+    pub request_id: Arc<str>,
+    /// The request's meter.
+    pub meter: Meter,
+}
+
+/// The front itself; one for the whole process.
+pub struct Front {
+    engine: Arc<dyn Engine>,
+    metrics: Arc<Metrics>,
+    intake: Intake,
+    cut: CancellationToken,
+}
+
+impl std::fmt::Debug for Front {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Front").field("intake", &self.intake).finish_non_exhaustive()
+    }
+}
+
+impl Front {
+    /// A front before an engine. When `cut` is cancelled, whatever still runs is ended with `gateway_draining`.
+    pub fn new(engine: Arc<dyn Engine>, metrics: Arc<Metrics>, intake: Intake, cut: CancellationToken) -> Self {
+        Self { engine, metrics, intake, cut }
+    }
+
+    /// Handles one request; every failure comes back rendered.
+    pub async fn handle(&self, request: Request<Body>, arrival: Arrival) -> Response<Body> {
+        let path = request.uri().path().to_owned();
+        let Arrival { request_id, meter } = arrival;
+        let answered = {
+            let walk = std::pin::pin!(self.walk(request, &request_id, &meter));
+            let cut = std::pin::pin!(self.cut.cancelled());
+            match futures_util::future::select(walk, cut).await {
+                futures_util::future::Either::Left((answered, _)) => answered,
+                futures_util::future::Either::Right(((), _)) => Err(pump::draining()),
+            }
+        };
+        match answered {
+            Ok(response) => response,
+            Err(error) => {
+                meter.fail(&error, render::code(&error));
+                let mut response = render::response(&error, &request_id);
+                if error.kind() == Kind::MethodNotAllowed
+                    && let Some(allowed) = routes::allow(&path)
+                    && let Ok(allowed) = HeaderValue::from_str(&allowed)
+                {
+                    response.headers_mut().insert(ALLOW, allowed);
+                }
+                response
+            }
+        }
+    }
+
+    async fn walk(&self, request: Request<Body>, request_id: &Arc<str>, meter: &Meter) -> Result<Response<Body>> {
+        let (head, body) = request.into_parts();
+        let found = routes::find(&head.method, head.uri.path())?;
+        meter.note(|entry| entry.route = found.name);
+        if found.endpoint == Endpoint::Root {
+            return Ok(greeting());
+        }
+        let key = self.engine.authenticate(&head.headers, head.uri.query())?;
+        meter.note(|entry| entry.key = Some(key.to_string()));
+        let cx = Ctx {
+            request_id: Arc::clone(request_id),
+            key,
+            deployment: found.deployment.map(Arc::from),
+            headers: Arc::new(head.headers),
+            meter: meter.clone(),
+            metrics: Arc::clone(&self.metrics),
+        };
+        match found.endpoint {
+            Endpoint::Root => Ok(greeting()),
+            Endpoint::Chat => self.chat(cx, body).await,
+            Endpoint::StoredChat => Err(Error::new(
+                Kind::NotFound,
+                Origin::Client,
+                "This gateway keeps no completions, so there is none to fetch, change or delete.",
+            )),
+            Endpoint::Models => self.engine.models(cx).await.and_then(|models| json(&ModelList::new(models))),
+            Endpoint::Model(id) => self.engine.model(cx, id).await.and_then(|model| json(&model)),
+        }
+    }
+
+    async fn chat(&self, cx: Ctx, body: Body) -> Result<Response<Body>> {
+        intake::check(&cx.headers)?;
+        let body = intake::read(&cx.headers, body, self.intake).await?;
+        cx.meter.note(|entry| entry.bytes_in = body.len() as u64);
+        let meter = cx.meter.clone();
+        match self.engine.chat(cx, body).await? {
+            Reply::Whole { body: bytes, headers } => {
+                let mut response = Response::new(body::full(bytes));
+                *response.headers_mut() = headers;
+                let ours = response.headers_mut();
+                ours.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                ours.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+                Ok(response)
+            }
+            Reply::Stream(stream) => {
+                Ok(pump::response(stream, meter, self.cut.clone(), self.metrics.stream()))
+            }
+        }
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Response<Body>> {
+    let mut response = Response::new(body::full(serde_json::to_vec(value).map_err(Error::internal)?));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+fn greeting() -> Response<Body> {
+    let text = concat!(
+        r#"{"name":"gemway","version":""#,
+        env!("CARGO_PKG_VERSION"),
+        r#"","endpoints":["/v1/chat/completions","/v1/models"]}"#
+    );
+    let mut response = Response::new(body::full(text));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// How long a reply was in the making, for `openai-processing-ms`.
+pub fn processing_ms(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}

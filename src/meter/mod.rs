@@ -1,1 +1,371 @@
-//! meter.
+//! What a request cost and how it ended, booked exactly once.
+//!
+//! A [`Meter`] is a handle; all handles of one request share one entry, and the entry is settled when the last
+//! handle goes. So whatever happens (an answer, an error, a panic, a client that left), there is one settlement
+//! and never two: the language counts, not we. Whoever knows how the request ended says so with [`Meter::end`];
+//! the first word stands. When nobody said anything, the client left.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Kind, Origin};
+use crate::telemetry::metrics::{Finished, Metrics};
+use crate::telemetry::{clip, mask};
+use crate::usage::Usage;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The client has its whole answer.
+    Complete,
+    /// The request was at fault.
+    Refused,
+    /// We or Google were at fault.
+    Failed,
+    /// The client left first.
+    ClientGone,
+    /// The gateway went down first.
+    Drained,
+}
+
+impl Outcome {
+    /// The metric and log label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "ok",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::ClientGone => "client_cancelled",
+            Self::Drained => "drained",
+        }
+    }
+
+    /// What an error makes of a request.
+    pub fn of(error: &Error) -> Self {
+        if error.kind() == Kind::Draining {
+            return Self::Drained;
+        }
+        if error.kind() == Kind::ClientGone {
+            return Self::ClientGone;
+        }
+        match error.origin() {
+            Origin::Client => Self::Refused,
+            Origin::Gateway | Origin::Upstream => Self::Failed,
+        }
+    }
+}
+
+/// What is known of one request.
+#[derive(Clone, Debug, Default)]
+pub struct Entry {
+    /// The request's id.
+    pub request_id: String,
+    /// The client key's name.
+    pub key: Option<String>,
+    /// The route's name.
+    pub route: &'static str,
+    /// The method, from a closed set.
+    pub method: &'static str,
+    /// `HTTP/1.1`, `HTTP/2.0`.
+    pub version: &'static str,
+    /// What the client runs.
+    pub user_agent: Option<String>,
+    /// The model as the client named it.
+    pub asked: Option<String>,
+    /// The model as it was resolved: a bounded label.
+    pub model: Option<String>,
+    /// The site that answered.
+    pub site: Option<String>,
+    /// Calls made to Google.
+    pub attempts: u32,
+    /// Google's last status.
+    pub upstream_status: Option<u16>,
+    /// The reply is streamed.
+    pub stream: bool,
+    /// The status that was sent; 0 before one was.
+    pub status: u16,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+    /// What went wrong.
+    pub error: Option<Fault>,
+    /// To the first streamed event.
+    pub first_token: Option<Duration>,
+    /// The whole time; set when settled.
+    pub duration: Duration,
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// Bytes of the reply's body.
+    pub bytes_out: u64,
+    /// Tokens.
+    pub usage: Usage,
+}
+
+/// An error, as it is logged.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// What happened.
+    pub kind: Kind,
+    /// Where.
+    pub origin: Origin,
+    /// The code the client sees.
+    pub code: Option<String>,
+    /// The field at fault.
+    pub param: Option<String>,
+    /// The causes, for the operator only.
+    pub cause: Option<String>,
+}
+
+/// Who is told of each settled request.
+pub trait Sink: Send + Sync + fmt::Debug {
+    /// Takes the final entry. Must neither block nor fail.
+    fn settle(&self, entry: &Entry);
+}
+
+/// Metrics, and one line in the log.
+#[derive(Debug)]
+pub struct Books(pub Arc<Metrics>);
+
+impl Sink for Books {
+    fn settle(&self, entry: &Entry) {
+        let outcome = entry.outcome.unwrap_or(Outcome::ClientGone);
+        self.0.finished(&Finished {
+            route: entry.route,
+            method: entry.method,
+            status: entry.status,
+            outcome: outcome.as_str(),
+            model: entry.model.as_deref(),
+            duration: entry.duration,
+            first_token: entry.first_token,
+            usage: entry.usage,
+        });
+        log(entry, outcome);
+    }
+}
+
+/// One request's meter; clones share one entry.
+#[derive(Clone, Debug)]
+pub struct Meter(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    started: Instant,
+    entry: Mutex<Entry>,
+    sink: Arc<dyn Sink>,
+}
+
+impl Meter {
+    /// Starts the clock.
+    pub fn start(sink: Arc<dyn Sink>, entry: Entry) -> Self {
+        Self(Arc::new(Inner { started: Instant::now(), entry: Mutex::new(entry), sink }))
+    }
+
+    /// How long ago the request came in.
+    pub fn elapsed(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    /// Changes the entry; keep it short, no waiting inside.
+    pub fn note(&self, change: impl FnOnce(&mut Entry)) {
+        change(&mut self.0.entry.lock());
+    }
+
+    /// Names the model: as asked, and as resolved. Give `resolved` only for names that cannot be made up by a
+    /// client: it becomes a metric label.
+    pub fn model(&self, asked: &str, resolved: Option<&str>) {
+        self.note(|entry| {
+            entry.asked = Some(asked.to_owned());
+            entry.model = resolved.map(str::to_owned);
+        });
+    }
+
+    /// Tells of one call to Google that ended with `status`, if it came to one.
+    pub fn attempt(&self, site: &str, status: Option<u16>) {
+        self.note(|entry| {
+            entry.attempts += 1;
+            entry.site = Some(site.to_owned());
+            entry.upstream_status = status;
+        });
+    }
+
+    /// The token counts as known by now; the last word stands.
+    pub fn usage(&self, usage: Usage) {
+        self.note(|entry| entry.usage = usage);
+    }
+
+    /// The first event went out; later calls change nothing.
+    pub fn first_token(&self) {
+        let elapsed = self.elapsed();
+        self.note(|entry| {
+            entry.first_token.get_or_insert(elapsed);
+        });
+    }
+
+    /// Says how the request ended. The first word stands.
+    pub fn end(&self, outcome: Outcome) {
+        self.note(|entry| {
+            entry.outcome.get_or_insert(outcome);
+        });
+    }
+
+    /// Says that the request ended in an error, which the client sees under `code`. The first word stands.
+    pub fn fail(&self, error: &Error, code: Option<&str>) {
+        let fault = Fault {
+            kind: error.kind(),
+            origin: error.origin(),
+            code: code.map(str::to_owned),
+            param: error.param().map(|param| clip(param, 80)),
+            cause: causes(error),
+        };
+        self.note(|entry| {
+            if entry.outcome.is_none() {
+                entry.outcome = Some(Outcome::of(error));
+                entry.error = Some(fault);
+            }
+        });
+    }
+
+    /// Whether the reply is a stream.
+    pub fn streams(&self) -> bool {
+        self.0.entry.lock().stream
+    }
+
+    /// The entry as it stands.
+    pub fn entry(&self) -> Entry {
+        self.0.entry.lock().clone()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let duration = self.started.elapsed();
+        let entry = self.entry.get_mut();
+        entry.duration = duration;
+        let outcome = *entry.outcome.get_or_insert(Outcome::ClientGone);
+        if entry.status == 0 {
+            // Nothing was sent; nginx's number says so in one figure.
+            entry.status = if outcome == Outcome::ClientGone { 499 } else { 500 };
+        }
+        self.sink.settle(entry);
+    }
+}
+
+fn causes(error: &Error) -> Option<String> {
+    let mut text = String::new();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    if text.is_empty() { None } else { Some(clip(&hide_keys(&text), 500)) }
+}
+
+/// Masks what looks like a Google key or token: other people's error texts may quote the URL or header.
+fn hide_keys(text: &str) -> String {
+    let secret = |word: &str| word.starts_with("AIza") || word.starts_with("ya29.") || word.starts_with("sk-");
+    let mut clean = String::with_capacity(text.len());
+    for piece in text.split_inclusive(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))) {
+        let word = piece.trim_end_matches(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)));
+        if secret(word) {
+            clean.push_str(&mask(word));
+            clean.push_str(piece.strip_prefix(word).unwrap_or_default());
+        } else {
+            clean.push_str(piece);
+        }
+    }
+    clean
+}
+
+fn log(entry: &Entry, outcome: Outcome) {
+    let fault = entry.error.as_ref();
+    let ours = matches!(outcome, Outcome::Failed);
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                target: "gemway::access",
+                request_id = %entry.request_id,
+                key = entry.key.as_deref(),
+                route = entry.route,
+                method = entry.method,
+                http_version = entry.version,
+                status = entry.status,
+                outcome = outcome.as_str(),
+                error = fault.map(|fault| fault.kind.as_str()),
+                error_code = fault.and_then(|fault| fault.code.as_deref()),
+                error_param = fault.and_then(|fault| fault.param.as_deref()),
+                error_cause = fault.and_then(|fault| fault.cause.as_deref()),
+                model_requested = entry.asked.as_deref().map(|asked| clip(asked, 80)),
+                model_used = entry.model.as_deref(),
+                site = entry.site.as_deref(),
+                attempts = entry.attempts,
+                upstream_status = entry.upstream_status,
+                stream = entry.stream,
+                ttft_ms = entry.first_token.map(millis),
+                duration_ms = millis(entry.duration),
+                bytes_in = entry.bytes_in,
+                bytes_out = entry.bytes_out,
+                input_tokens = entry.usage.prompt(),
+                output_tokens = entry.usage.completion(),
+                reasoning_tokens = entry.usage.thoughts,
+                cached_tokens = entry.usage.cached,
+                estimated = entry.usage.estimated,
+                user_agent = entry.user_agent.as_deref().map(|agent| clip(agent, 120)),
+                "request"
+            )
+        };
+    }
+    if ours { line!(warn) } else { line!(info) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Kept(Mutex<Vec<Entry>>);
+
+    impl Sink for Kept {
+        fn settle(&self, entry: &Entry) {
+            self.0.lock().push(entry.clone());
+        }
+    }
+
+    #[test]
+    fn it_settles_once_when_the_last_handle_goes() {
+        let kept = Arc::new(Kept::default());
+        let sink: Arc<dyn Sink> = Arc::<Kept>::clone(&kept);
+        let meter = Meter::start(sink, Entry::default());
+        let other = meter.clone();
+        meter.end(Outcome::Complete);
+        drop(meter);
+        assert!(kept.0.lock().is_empty());
+        other.fail(&Error::internal("late"), None);
+        drop(other);
+        let entries = kept.0.lock();
+        assert_eq!(entries.len(), 1);
+        assert_eq!(entries[0].outcome, Some(Outcome::Complete));
+    }
+
+    #[test]
+    fn silence_means_the_client_left() {
+        let kept = Arc::new(Kept::default());
+        let sink: Arc<dyn Sink> = Arc::<Kept>::clone(&kept);
+        drop(Meter::start(sink, Entry::default()));
+        let entries = kept.0.lock();
+        assert_eq!(entries[0].outcome, Some(Outcome::ClientGone));
+        assert_eq!(entries[0].status, 499);
+    }
+
+    #[test]
+    fn keys_in_foreign_errors_are_masked() {
+        let shown = hide_keys("no route to https://x/?key=AIzaSyA1234567890abcd&x=1");
+        assert!(!shown.contains("AIzaSyA1234567890abcd"), "{shown}");
+        assert!(shown.contains("&x=1"), "{shown}");
+    }
+}

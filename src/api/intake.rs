@@ -1,0 +1,179 @@
+//! Reading a request's body: bounded in size and in time.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, Sleep};
+
+use crate::body::{self, Body, BoxError, ReadError};
+use crate::error::{Error, Kind, Origin, Result, Retry};
+
+/// How much, and how slowly, a client may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intake {
+    /// Bytes of a body.
+    pub limit: usize,
+    /// The longest pause inside a body.
+    pub idle: Duration,
+    /// The longest a body may take.
+    pub total: Duration,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Self { limit: 20 << 20, idle: Duration::from_secs(30), total: Duration::from_secs(300) }
+    }
+}
+
+/// Refuses, before any byte of the body is read, what could not be understood anyway.
+///
+/// # Errors
+/// 415 for compressed bodies and for forms.
+pub fn check(headers: &HeaderMap) -> Result<()> {
+    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
+    let encodings = headers.get_all(CONTENT_ENCODING).iter().map(text);
+    if encodings.into_iter().any(|encoding| encoding.trim() != "identity") {
+        return Err(Error::new(
+            Kind::UnsupportedMedia,
+            Origin::Client,
+            "Compressed request bodies are not taken; send the JSON as it is.",
+        )
+        .code("unsupported_content_encoding"));
+    }
+    if headers.get(CONTENT_TYPE).map(text).is_some_and(|media| media.trim_start().starts_with("multipart/")) {
+        return Err(Error::new(
+            Kind::UnsupportedMedia,
+            Origin::Client,
+            "This endpoint takes application/json, not a multipart form.",
+        ));
+    }
+    Ok(())
+}
+
+/// Reads the whole body.
+///
+/// # Errors
+/// 413 over the limit, 408 when it comes too slowly, `ClientGone` when it breaks off.
+pub async fn read(headers: &HeaderMap, body: Body, intake: Intake) -> Result<Bytes> {
+    let mut body = Timed::new(body, intake.idle, intake.total);
+    match body::read(&mut body, intake.limit).await {
+        Ok(bytes) => Ok(bytes),
+        Err(ReadError::TooLarge(limit)) => {
+            // Who was asked for a 100-continue has not begun to send; anyone else must get rid of what is on its
+            // way, or the kernel resets the connection and our answer is lost.
+            if !headers.contains_key(EXPECT) {
+                discard(body).await;
+            }
+            Err(Error::new(
+                Kind::TooLarge,
+                Origin::Client,
+                format!("The request body is larger than the {limit} bytes that are allowed."),
+            ))
+        }
+        Err(ReadError::Broken(error)) if error.is::<TooSlow>() => Err(Error::new(
+            Kind::RequestTimeout,
+            Origin::Client,
+            "The request body took too long to arrive.",
+        )
+        .retry(Retry::Soon)),
+        Err(ReadError::Broken(error)) => {
+            Err(Error::new(Kind::ClientGone, Origin::Client, "The request body broke off.").because(error))
+        }
+    }
+}
+
+/// Throws away what still comes, for a moment.
+async fn discard(mut body: Timed) {
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    // Past this moment the client is not one that will read an answer.
+    let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the body came too slowly")]
+struct TooSlow;
+
+/// A body that must keep coming.
+struct Timed {
+    inner: Body,
+    idle: Duration,
+    deadline: Instant,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Timed {
+    fn new(inner: Body, idle: Duration, total: Duration) -> Self {
+        let now = Instant::now();
+        let deadline = now + total;
+        Self { inner, idle, deadline, sleep: Box::pin(tokio::time::sleep_until(deadline.min(now + idle))) }
+    }
+}
+
+impl HttpBody for Timed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                let now = Instant::now();
+                if matches!(frame, Some(Ok(_))) && now >= this.deadline {
+                    return Poll::Ready(Some(Err(TooSlow.into())));
+                }
+                this.sleep.as_mut().reset(this.deadline.min(now + this.idle));
+                Poll::Ready(frame)
+            }
+            Poll::Pending => this.sleep.as_mut().poll(cx).map(|()| Some(Err(TooSlow.into()))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Stalled;
+
+    impl HttpBody for Stalled {
+        type Data = Bytes;
+        type Error = BoxError;
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stalled_body_is_a_408() {
+        let error = read(&HeaderMap::new(), Stalled.boxed_unsync(), Intake::default()).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::RequestTimeout);
+    }
+
+    #[tokio::test]
+    async fn too_much_is_a_413() {
+        let intake = Intake { limit: 3, ..Intake::default() };
+        let error = read(&HeaderMap::new(), body::full("four"), intake).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::TooLarge);
+        assert_eq!(&read(&HeaderMap::new(), body::full("abc"), intake).await.unwrap()[..], b"abc");
+    }
+}

@@ -1,0 +1,193 @@
+//! The only way a streamed reply leaves.
+//!
+//! Pull, never push: the client's connection asks for a frame, the pump asks the source for what one read has
+//! brought, the machine turns it into the client's events, and all of it leaves as one frame. Nothing waits for
+//! more, and nothing is read that nobody asked for. Dropping the pump drops the source (which cancels the call
+//! to Google) and the meter (which settles).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::api::render;
+use crate::body::{Body, BoxError};
+use crate::error::{Error, Kind, Origin, Result, Retry};
+use crate::meter::{Meter, Outcome};
+use crate::telemetry::metrics::Held;
+use crate::translate::Machine;
+
+/// Where a stream's upstream events come from.
+pub trait EventSource: Send {
+    /// Appends the events that are ready to `batch`: all that one read brought, and no more.
+    ///
+    /// `Ok(true)`: there may be more later. `Ok(false)`: the upstream has ended cleanly; events given in the
+    /// same call still count. An error: it broke; events given in the same call still count.
+    fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Bytes>) -> Poll<Result<bool>>;
+}
+
+/// A streamed reply, ready to go: the first upstream event is in hand, or near.
+pub struct Stream {
+    /// The upstream.
+    pub events: Box<dyn EventSource>,
+    /// The translator.
+    pub machine: Box<dyn Machine>,
+    /// Headers of the engine's (`x-gemway-…`).
+    pub headers: HeaderMap,
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream").field("headers", &self.headers).finish_non_exhaustive()
+    }
+}
+
+/// The response that carries a stream.
+pub fn response(stream: Stream, meter: Meter, cut: CancellationToken, open: Held) -> Response<Body> {
+    let Stream { events, machine, headers } = stream;
+    meter.note(|entry| entry.stream = true);
+    let pump = Pump {
+        live: Some(Live { events, machine }),
+        cut: Box::pin(cut.cancelled_owned()),
+        batch: Vec::new(),
+        out: BytesMut::new(),
+        meter,
+        _open: open,
+    };
+    let mut response = Response::new(pump.boxed_unsync());
+    *response.headers_mut() = headers;
+    let ours = response.headers_mut();
+    ours.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    ours.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // nginx and its kin hold streams back unless told.
+    ours.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+}
+
+struct Live {
+    events: Box<dyn EventSource>,
+    machine: Box<dyn Machine>,
+}
+
+struct Pump {
+    /// None once the stream has ended; the upstream is let go at that very moment.
+    live: Option<Live>,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    batch: Vec<Bytes>,
+    out: BytesMut,
+    meter: Meter,
+    _open: Held,
+}
+
+/// What one look at the source came to.
+enum Step {
+    Waiting,
+    More,
+    End,
+}
+
+impl Live {
+    /// Polls once and translates what came, appending to `out`.
+    fn step(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Bytes>, out: &mut BytesMut) -> Result<Step> {
+        let polled = self.events.poll_next(cx, batch);
+        for event in batch.drain(..) {
+            self.machine.push(&event, out)?;
+        }
+        match polled {
+            Poll::Pending => Ok(Step::Waiting),
+            Poll::Ready(Ok(true)) => Ok(Step::More),
+            Poll::Ready(Ok(false)) => self.machine.finish(out).map(|_| Step::End),
+            Poll::Ready(Err(error)) => Err(error),
+        }
+    }
+}
+
+impl Pump {
+    fn end(&mut self, failure: Option<Error>) {
+        if let Some(live) = self.live.take() {
+            self.meter.usage(live.machine.usage());
+        }
+        match failure {
+            None => self.meter.end(Outcome::Complete),
+            Some(error) => {
+                self.meter.fail(&error, render::code(&error));
+                self.out.extend_from_slice(&render::event(&error));
+            }
+        }
+    }
+
+    fn frame(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(live) = &self.live {
+            // Told at every frame, so that a client that leaves pays for what it saw.
+            self.meter.usage(live.machine.usage());
+        }
+        self.meter.first_token();
+        Poll::Ready(Some(Ok(Frame::data(self.out.split().freeze()))))
+    }
+}
+
+impl HttpBody for Pump {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        loop {
+            let Some(live) = &mut this.live else {
+                return if this.out.is_empty() { Poll::Ready(None) } else { this.frame() };
+            };
+            let (batch, out) = (&mut this.batch, &mut this.out);
+            // A fault of ours must still end the stream with an error the SDK raises on, not with a cut line.
+            let step = catch_unwind(AssertUnwindSafe(|| live.step(cx, batch, out)))
+                .unwrap_or_else(|_| Err(Error::internal("a stream's machine panicked")));
+            match step {
+                Ok(Step::More) if this.out.is_empty() => {}
+                Ok(Step::More) => return this.frame(),
+                Ok(Step::Waiting) if !this.out.is_empty() => return this.frame(),
+                Ok(Step::Waiting) => {
+                    if this.cut.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    this.end(Some(draining()));
+                }
+                Ok(Step::End) => this.end(None),
+                Err(error) => this.end(Some(error)),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.live.is_none() && self.out.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        if let Some(live) = &self.live {
+            self.meter.usage(live.machine.usage());
+            self.meter.end(Outcome::ClientGone);
+        }
+    }
+}
+
+/// What is said to whoever still waits when the gateway goes down.
+pub fn draining() -> Error {
+    Error::new(Kind::Draining, Origin::Gateway, "The gateway is shutting down; please try again.")
+        .retry(Retry::Soon)
+}
+
+#[cfg(test)]
+mod tests;

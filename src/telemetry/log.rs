@@ -1,0 +1,84 @@
+//! Logs: one subscriber, JSON for machines or a line for people, and the helpers that keep them clean.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Lines for people on a terminal, JSON anywhere else.
+    #[default]
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// A line for people.
+    Pretty,
+}
+
+/// Installs the process-wide subscriber, writing to standard error. `filter` is a level or a list of
+/// `target=level`; an unreadable one counts as `info`. Calling it twice changes nothing.
+pub fn init(format: Format, filter: &str) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let terminal = std::io::stderr().is_terminal();
+    let json = match format {
+        Format::Auto => !terminal,
+        Format::Json => true,
+        Format::Pretty => false,
+    };
+    let base = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second call (tests in one process) finds a subscriber in place; keeping the first is right.
+    let _ = if json {
+        base.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+    } else {
+        base.compact().with_ansi(terminal).try_init()
+    };
+}
+
+/// A secret as it may be shown: enough to tell two apart, never enough to use.
+pub fn mask(secret: &str) -> String {
+    let length = secret.chars().count();
+    if length < 12 {
+        return "****".to_owned();
+    }
+    let tail: String = secret.chars().skip(length - 4).collect();
+    let head: String = secret.chars().take(3).collect();
+    format!("{head}…{tail}")
+}
+
+/// Client text as it may be logged: control characters escaped, cut at `limit` characters.
+pub fn clip(text: &str, limit: usize) -> String {
+    let mut clean = String::new();
+    for (count, character) in text.chars().enumerate() {
+        if count == limit {
+            clean.push('…');
+            break;
+        }
+        // Line breaks and terminal escapes would let a caller forge log lines.
+        if character.is_control() || ('\u{200e}'..='\u{206f}').contains(&character) {
+            clean.extend(character.escape_unicode());
+        } else {
+            clean.push(character);
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_masked_secret_tells_little() {
+        assert_eq!(mask("AIzaSyA-1234567890abcd"), "AIz…abcd");
+        assert_eq!(mask("short"), "****");
+        assert_eq!(mask("äöüäöüäöüäöü"), "äöü…üäöü");
+    }
+
+    #[test]
+    fn client_text_cannot_forge_a_line() {
+        assert_eq!(clip("a\nb\u{1b}[0m", 80), "a\\u{a}b\\u{1b}[0m");
+        assert_eq!(clip("abcdef", 3), "abc…");
+    }
+}
