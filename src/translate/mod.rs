@@ -11,7 +11,10 @@ use crate::ids::Ids;
 use crate::usage::Usage;
 
 pub mod chat;
+pub mod citations;
+pub mod counts;
 pub mod fault;
+pub mod finish;
 
 /// Which Google surface a request goes to; a few fields exist on one of them only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use crate::gemini::ask::GenerateRequest;
 
+mod partial;
 pub mod reply;
 pub mod request;
+mod state;
 pub mod stream;
 
 /// What the answering half must know of the request.

@@ -1,0 +1,135 @@
+//! Token counts in both dialects.
+
+use crate::gemini::answer::{Count, List, ModalityCount, UsageMetadata, each};
+use crate::openai::completion::{CompletionDetails, PromptDetails, UsageObject};
+use crate::usage::{ByModality, Modality, Usage};
+
+/// The counts of one stream. Every event may repeat the running totals, whole or in part: the last word on each
+/// number counts, and nothing is ever summed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    prompt: Option<u64>,
+    cached: Option<u64>,
+    candidates: Option<u64>,
+    thoughts: Option<u64>,
+    tool_use: Option<u64>,
+    total: Option<u64>,
+    by: Usage,
+}
+
+impl Counts {
+    /// Takes what one event says.
+    pub fn take(&mut self, said: &UsageMetadata<'_>) {
+        latest(&mut self.prompt, said.prompt_token_count);
+        latest(&mut self.cached, said.cached_content_token_count);
+        latest(&mut self.candidates, said.candidates_token_count);
+        latest(&mut self.thoughts, said.thoughts_token_count);
+        latest(&mut self.tool_use, said.tool_use_prompt_token_count);
+        latest(&mut self.total, said.total_token_count);
+        breakdown(&mut self.by.input_by, &said.prompt_tokens_details);
+        breakdown(&mut self.by.cached_by, &said.cache_tokens_details);
+        breakdown(&mut self.by.output_by, &said.candidates_tokens_details);
+        breakdown(&mut self.by.tool_use_by, &said.tool_use_prompt_tokens_details);
+    }
+
+    /// Whether Google has said anything.
+    pub fn known(&self) -> bool {
+        self.prompt.is_some() || self.total.is_some() || self.candidates.is_some()
+    }
+
+    /// The counts as the gateway keeps them.
+    pub fn usage(&self) -> Usage {
+        let input = self.prompt.unwrap_or(0);
+        let thoughts = self.thoughts.unwrap_or(0);
+        let tool_use = self.tool_use.unwrap_or(0);
+        let candidates = self.candidates.unwrap_or(0);
+        // Some reports count thoughts as visible output too; then the total betrays it.
+        let without_thoughts = input.saturating_add(candidates).saturating_add(tool_use);
+        let inclusive = thoughts > 0 && candidates >= thoughts && self.total == Some(without_thoughts);
+        Usage {
+            input,
+            cached: self.cached.unwrap_or(0).min(input),
+            output: if inclusive { candidates - thoughts } else { candidates },
+            thoughts,
+            tool_use,
+            estimated: !self.known(),
+            ..self.by
+        }
+    }
+}
+
+fn latest(kept: &mut Option<u64>, said: Option<Count>) {
+    // Beyond this no sum of ours is safe, and no model is near.
+    const MOST: u64 = 1 << 48;
+    if let Some(Count(count)) = said {
+        *kept = Some(count.min(MOST));
+    }
+}
+
+fn breakdown(kept: &mut ByModality, said: &List<ModalityCount<'_>>) {
+    if said.as_ref().is_none_or(Vec::is_empty) {
+        return;
+    }
+    *kept = ByModality::default();
+    for count in each(said) {
+        let modality = count.modality.as_ref().map_or(Modality::Other, |m| Modality::from_google(&m.decode()));
+        let slot = &mut kept[modality];
+        *slot = slot.saturating_add(count.token_count.unwrap_or_default().0.min(1 << 48));
+    }
+}
+
+/// OpenAI's `usage`: the parts always add up to the total.
+pub fn object(usage: &Usage) -> UsageObject {
+    UsageObject {
+        prompt_tokens: usage.prompt(),
+        completion_tokens: usage.completion(),
+        total_tokens: usage.total(),
+        prompt_tokens_details: PromptDetails {
+            cached_tokens: usage.cached,
+            audio_tokens: usage.input_by[Modality::Audio],
+        },
+        completion_tokens_details: CompletionDetails {
+            reasoning_tokens: usage.thoughts,
+            audio_tokens: usage.output_by[Modality::Audio],
+            accepted_prediction_tokens: 0,
+            rejected_prediction_tokens: 0,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(events: &[&str]) -> Usage {
+        let mut counts = Counts::default();
+        for event in events {
+            counts.take(&serde_json::from_str(event).unwrap());
+        }
+        counts.usage()
+    }
+
+    #[test]
+    fn tool_tokens_are_prompt_and_thoughts_are_completion() {
+        let usage = counts(&[r#"{"promptTokenCount":100,"cachedContentTokenCount":60,"candidatesTokenCount":5,
+            "thoughtsTokenCount":20,"toolUsePromptTokenCount":30,"totalTokenCount":155}"#]);
+        assert_eq!((usage.prompt(), usage.completion(), usage.total()), (130, 25, 155));
+        assert_eq!(usage.cached, 60);
+    }
+
+    #[test]
+    fn thoughts_inside_the_candidates_are_taken_out() {
+        let usage = counts(&[r#"{"promptTokenCount":10,"candidatesTokenCount":30,"thoughtsTokenCount":20,
+            "totalTokenCount":40}"#]);
+        assert_eq!((usage.output, usage.thoughts, usage.total()), (10, 20, 40));
+    }
+
+    #[test]
+    fn the_last_word_counts_even_when_it_is_smaller() {
+        let usage = counts(&[
+            r#"{"promptTokenCount":10,"candidatesTokenCount":30,"thoughtsTokenCount":7}"#,
+            r#"{"promptTokenCount":10,"candidatesTokenCount":8,"thoughtsTokenCount":null}"#,
+        ]);
+        assert_eq!((usage.output, usage.thoughts), (8, 7));
+    }
+}

@@ -1,0 +1,199 @@
+//! Every reply that Google really gave comes through both translators whole.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use gemway::error::Kind;
+use gemway::ids::Ids;
+use gemway::memory::Memory;
+use gemway::sse::Decoder;
+use gemway::translate::chat::{Shape, reply, stream::ChatMachine};
+use gemway::translate::{Machine, Stamp, fault};
+use serde_json::Value;
+
+fn stamp() -> Stamp {
+    Stamp {
+        id: "chatcmpl-1".to_owned(),
+        created: 1,
+        model: "gemini".to_owned(),
+        ids: Arc::new(Ids::counted()),
+        signatures: Arc::new(Memory::default()),
+    }
+}
+
+/// What must come through, read in the simplest way from what Google sent.
+#[derive(Debug, Default, PartialEq)]
+struct Said {
+    texts: Vec<String>,
+    thoughts: String,
+    calls: Vec<(String, Value)>,
+    images: usize,
+    counts: [u64; 4],
+}
+
+fn said(events: &[Bytes]) -> Said {
+    let mut said = Said::default();
+    for event in events {
+        let event: Value = serde_json::from_slice(event).unwrap();
+        let empty = Vec::new();
+        for part in event["candidates"][0]["content"]["parts"].as_array().unwrap_or(&empty) {
+            let text = part["text"].as_str().unwrap_or_default();
+            if part["thought"] == true {
+                said.thoughts.push_str(text);
+            } else {
+                said.texts.push(text.to_owned());
+            }
+            if let Some(call) = part.get("functionCall") {
+                let args = call.get("args").cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+                said.calls.push((call["name"].as_str().unwrap().to_owned(), args));
+            }
+            for code in [&part["executableCode"]["code"], &part["codeExecutionResult"]["output"]] {
+                said.texts.extend(code.as_str().map(|code| code.trim().to_owned()));
+            }
+            let image = part["inlineData"]["mimeType"].as_str().unwrap_or_default().starts_with("image/");
+            said.images += usize::from(image);
+        }
+        let names =
+            ["promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "toolUsePromptTokenCount"];
+        for (count, name) in said.counts.iter_mut().zip(names) {
+            *count = event["usageMetadata"][name].as_u64().unwrap_or(*count);
+        }
+    }
+    said
+}
+
+/// One message put together from a stream, as a client does it.
+fn gather(frames: &str) -> Value {
+    let (mut message, mut usage) = (serde_json::json!({"content": ""}), Value::Null);
+    let append = |slot: &mut Value, more: &str| {
+        *slot = format!("{}{more}", slot.as_str().unwrap_or_default()).into();
+    };
+    let mut calls: Vec<Value> = Vec::new();
+    let mut images = Vec::new();
+    for frame in frames.split("\n\n").filter(|frame| frame.starts_with("data: {")) {
+        let chunk: Value = serde_json::from_str(frame.strip_prefix("data: ").unwrap()).unwrap();
+        if !chunk["usage"].is_null() {
+            usage = chunk["usage"].clone();
+        }
+        let delta = &chunk["choices"][0]["delta"];
+        for field in ["content", "reasoning_content"] {
+            append(&mut message[field], delta[field].as_str().unwrap_or_default());
+        }
+        for call in delta["tool_calls"].as_array().into_iter().flatten() {
+            if call.get("id").is_some() {
+                calls.push(call.clone());
+            } else {
+                let arguments = call["function"]["arguments"].as_str().unwrap();
+                append(&mut calls.last_mut().unwrap()["function"]["arguments"], arguments);
+            }
+        }
+        images.extend(delta["images"].as_array().into_iter().flatten().cloned());
+    }
+    message["tool_calls"] = calls.into();
+    message["images"] = images.into();
+    serde_json::json!({"choices": [{"message": message}], "usage": usage})
+}
+
+fn compare(file: &Path, said: &Said, reply: &Value) {
+    let message = &reply["choices"][0]["message"];
+    let content = message["content"].as_str().unwrap_or_default();
+    let name = file.display();
+    let code = content.contains("```");
+    if !code {
+        assert_eq!(content, said.texts.concat(), "{name}");
+    }
+    let mut rest = content;
+    for text in &said.texts {
+        let at = rest.find(text.as_str()).unwrap_or_else(|| panic!("{name}: {text:?} is missing in {rest:?}"));
+        rest = &rest[at + text.len()..];
+    }
+    assert_eq!(message["reasoning_content"].as_str().unwrap_or_default(), said.thoughts, "{name}");
+    let empty = Vec::new();
+    let calls: Vec<(String, Value)> = message["tool_calls"]
+        .as_array()
+        .unwrap_or(&empty)
+        .iter()
+        .map(|call| {
+            let arguments = serde_json::from_str(call["function"]["arguments"].as_str().unwrap()).unwrap();
+            (call["function"]["name"].as_str().unwrap().to_owned(), arguments)
+        })
+        .collect();
+    assert_eq!(calls, said.calls, "{name}");
+    assert_eq!(message["images"].as_array().map_or(0, Vec::len), said.images, "{name}");
+    let [prompt, candidates, thoughts, tool_use] = said.counts;
+    assert_eq!(reply["usage"]["prompt_tokens"], prompt + tool_use, "{name}");
+    assert_eq!(reply["usage"]["completion_tokens"], candidates + thoughts, "{name}");
+    assert_eq!(reply["usage"]["total_tokens"], prompt + candidates + thoughts + tool_use, "{name}");
+}
+
+fn check(file: &Path) {
+    let record: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    if !record["path"].as_str().unwrap().contains("enerateContent") {
+        return;
+    }
+    let body = Bytes::from(record["response"].as_str().unwrap().to_owned());
+    let status = u16::try_from(record["status"].as_u64().unwrap()).unwrap();
+    if status != 200 {
+        let status = gemway_status(status);
+        let error = fault::from_response(status, &body, &[]);
+        assert_eq!(error.kind(), Kind::Invalid);
+        assert!(error.message().len() > 20);
+        return;
+    }
+    let (mut decoder, mut events) = (Decoder::default(), Vec::new());
+    for piece in body.chunks(7) {
+        decoder.push(Bytes::copy_from_slice(piece), &mut events).unwrap();
+    }
+    decoder.finish(&mut events).unwrap();
+    let said = said(&events);
+    let shape = Shape { include_usage: true, thoughts: true, choices: 1, ..Shape::default() };
+    let mut machine = ChatMachine::new(shape.clone(), stamp());
+    let mut out = BytesMut::new();
+    for event in &events {
+        machine.push(event, &mut out).unwrap();
+    }
+    let ended = machine.finish(&mut out);
+    let whole = reply::reply(&shape, &stamp(), &events);
+    if events.iter().any(|event| event.windows(20).any(|window| window == b"UNEXPECTED_TOOL_CALL"))
+        && said.calls.is_empty()
+    {
+        // Nothing usable came from the model: an error that is worth another try, and never an empty answer.
+        assert_eq!(ended.unwrap_err().explicit_code(), Some("upstream_malformed_output"));
+        assert_eq!(whole.unwrap_err().explicit_code(), Some("upstream_malformed_output"));
+        return;
+    }
+    ended.unwrap();
+    compare(file, &said, &gather(std::str::from_utf8(&out).unwrap()));
+    let (reply, usage) = whole.unwrap();
+    compare(file, &said, &serde_json::from_slice(&reply).unwrap());
+    assert_eq!(usage, machine.usage());
+}
+
+fn gemway_status(status: u16) -> http::StatusCode {
+    http::StatusCode::from_u16(status).unwrap()
+}
+
+fn all(folder: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let files = entries.map(|entry| entry.unwrap().path());
+    let files: Vec<PathBuf> = files.filter(|file| file.extension().is_some_and(|end| end == "json")).collect();
+    for file in &files {
+        check(file);
+    }
+    files.len()
+}
+
+#[test]
+fn the_copies_here() {
+    assert!(all(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/recordings")) >= 35);
+}
+
+/// The whole collection, where a developer has it.
+#[test]
+fn the_whole_collection() {
+    let chosen = std::env::vars_os().find(|(name, _)| name == "GEMWAY_RECORDINGS").map(|(_, value)| value);
+    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/recordings");
+    all(&chosen.map_or_else(beside, PathBuf::from));
+}
