@@ -1,1 +1,480 @@
 //! Chat Completions requests.
+//!
+//! Borrowed from the client's body: long strings stay raw tokens, values of several possible types and free
+//! JSON stay raw values until somebody asks for them. Every optional field takes `null` for "absent".
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::wire::{Text, Unknown};
+
+fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
+}
+
+/// A request for `/v1/chat/completions`.
+#[derive(Debug, Deserialize)]
+pub struct Request<'a> {
+    /// The model as the client names it.
+    #[serde(borrow)]
+    pub model: Cow<'a, str>,
+    /// The conversation, oldest first.
+    #[serde(borrow)]
+    pub messages: Vec<Message<'a>>,
+    /// Whether the answer comes as server-sent events.
+    #[serde(default, deserialize_with = "nullable")]
+    pub stream: bool,
+    /// Options that make sense with `stream` only.
+    #[serde(default)]
+    pub stream_options: Option<StreamOptions>,
+    /// Function and custom tools.
+    #[serde(borrow, default)]
+    pub tools: Option<Vec<Tool<'a>>>,
+    /// A word or an object.
+    #[serde(borrow, default)]
+    pub tool_choice: Option<&'a RawValue>,
+    /// `false`: at most one call an answer.
+    #[serde(default)]
+    pub parallel_tool_calls: Option<bool>,
+    /// The deprecated form of `tools`.
+    #[serde(borrow, default)]
+    pub functions: Option<Vec<Function<'a>>>,
+    /// The deprecated form of `tool_choice`.
+    #[serde(borrow, default)]
+    pub function_call: Option<&'a RawValue>,
+    /// Free text, JSON, or JSON of a schema.
+    #[serde(borrow, default)]
+    pub response_format: Option<ResponseFormat<'a>>,
+    /// 0 to 2.
+    #[serde(default)]
+    pub temperature: Option<f64>,
+    /// 0 to 1.
+    #[serde(default)]
+    pub top_p: Option<f64>,
+    /// Not OpenAI's, yet many clients send it.
+    #[serde(default)]
+    pub top_k: Option<i64>,
+    /// Number of choices.
+    #[serde(default)]
+    pub n: Option<i64>,
+    /// A string or a list of strings.
+    #[serde(borrow, default)]
+    pub stop: Option<&'a RawValue>,
+    /// The deprecated and most common name of `max_completion_tokens`.
+    #[serde(default)]
+    pub max_tokens: Option<i64>,
+    /// Tokens of thinking and answer together.
+    #[serde(default)]
+    pub max_completion_tokens: Option<i64>,
+    /// For repeatable sampling.
+    #[serde(default)]
+    pub seed: Option<i64>,
+    /// −2 to 2.
+    #[serde(default)]
+    pub presence_penalty: Option<f64>,
+    /// −2 to 2.
+    #[serde(default)]
+    pub frequency_penalty: Option<f64>,
+    /// Whether log probabilities are wanted.
+    #[serde(default)]
+    pub logprobs: Option<bool>,
+    /// How many alternatives for each token.
+    #[serde(default)]
+    pub top_logprobs: Option<i64>,
+    /// How much to think.
+    #[serde(borrow, default)]
+    pub reasoning_effort: Option<Text<'a>>,
+    /// What to produce: `text`, `audio`, `image`.
+    #[serde(borrow, default)]
+    pub modalities: Option<Vec<Text<'a>>>,
+    /// Voice and format for audio output.
+    #[serde(borrow, default)]
+    pub audio: Option<AudioOut<'a>>,
+    /// Which capacity to use.
+    #[serde(borrow, default)]
+    pub service_tier: Option<Text<'a>>,
+    /// Switches web search on.
+    #[serde(borrow, default)]
+    pub web_search_options: Option<WebSearch<'a>>,
+    /// Free pairs.
+    #[serde(borrow, default)]
+    pub metadata: Option<&'a RawValue>,
+    /// Biases by token id.
+    #[serde(borrow, default)]
+    pub logit_bias: Option<&'a RawValue>,
+    /// The end user, deprecated.
+    #[serde(borrow, default)]
+    pub user: Option<Text<'a>>,
+    /// Whether to keep the completion.
+    #[serde(default)]
+    pub store: Option<bool>,
+    /// `low`, `medium`, `high`.
+    #[serde(borrow, default)]
+    pub verbosity: Option<Text<'a>>,
+    /// Safety settings in Google's own form.
+    #[serde(borrow, default)]
+    pub safety_settings: Option<&'a RawValue>,
+    /// Google's extensions, as its own layer takes them from most clients.
+    #[serde(borrow, default)]
+    pub extra_body: Option<ExtraBody<'a>>,
+    /// The same one level up, as the Python SDK sends it.
+    #[serde(borrow, default)]
+    pub google: Option<Google<'a>>,
+    /// Every other field that came.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+/// `stream_options`.
+#[derive(Debug, Default, Deserialize)]
+pub struct StreamOptions {
+    /// One last chunk with the counts.
+    #[serde(default)]
+    pub include_usage: Option<bool>,
+}
+
+/// One message. What SDKs put beside these fields when they replay their own objects is left unread.
+#[derive(Debug, Deserialize)]
+pub struct Message<'a> {
+    /// Who speaks.
+    #[serde(borrow)]
+    pub role: Cow<'a, str>,
+    /// A string or parts.
+    #[serde(borrow, default)]
+    pub content: Option<&'a RawValue>,
+    /// A speaker, or the function of a `function` message.
+    #[serde(borrow, default)]
+    pub name: Option<Text<'a>>,
+    /// What the assistant declined to say.
+    #[serde(borrow, default)]
+    pub refusal: Option<Text<'a>>,
+    /// What the assistant called.
+    #[serde(borrow, default)]
+    pub tool_calls: Option<Vec<ToolCall<'a>>>,
+    /// The call that a `tool` message answers.
+    #[serde(borrow, default)]
+    pub tool_call_id: Option<Text<'a>>,
+    /// The deprecated form of `tool_calls`.
+    #[serde(borrow, default)]
+    pub function_call: Option<Called<'a>>,
+    /// Extensions, read leniently.
+    #[serde(borrow, default)]
+    pub extra_content: Option<&'a RawValue>,
+}
+
+/// A call in the history.
+#[derive(Debug, Deserialize)]
+pub struct ToolCall<'a> {
+    /// The name that its result refers to.
+    #[serde(borrow, default)]
+    pub id: Option<Text<'a>>,
+    /// A function and its arguments.
+    #[serde(borrow, default)]
+    pub function: Option<Called<'a>>,
+    /// A custom tool and its input.
+    #[serde(borrow, default)]
+    pub custom: Option<CustomCalled<'a>>,
+    /// Extensions, read leniently.
+    #[serde(borrow, default)]
+    pub extra_content: Option<&'a RawValue>,
+}
+
+/// A called function.
+#[derive(Debug, Deserialize)]
+pub struct Called<'a> {
+    /// Which one.
+    #[serde(borrow)]
+    pub name: Cow<'a, str>,
+    /// A JSON object inside a string; some clients send the object itself.
+    #[serde(borrow, default)]
+    pub arguments: Option<&'a RawValue>,
+}
+
+/// A called custom tool.
+#[derive(Debug, Deserialize)]
+pub struct CustomCalled<'a> {
+    /// Which one.
+    #[serde(borrow)]
+    pub name: Cow<'a, str>,
+    /// Free text.
+    #[serde(borrow)]
+    pub input: Text<'a>,
+}
+
+/// `extra_content`, where Google's own layer keeps thought signatures.
+#[derive(Debug, Default, Deserialize)]
+pub struct Extra<'a> {
+    /// The Gemini API's.
+    #[serde(borrow, default)]
+    pub google: Option<Signed<'a>>,
+    /// Vertex AI's.
+    #[serde(borrow, default)]
+    pub vertex: Option<Signed<'a>>,
+}
+
+/// What holds a signature.
+#[derive(Debug, Default, Deserialize)]
+pub struct Signed<'a> {
+    /// The signature, in base64.
+    #[serde(borrow, default)]
+    pub thought_signature: Option<Text<'a>>,
+}
+
+/// One content part. The fields of all part types side by side; `kind` says which one counts.
+#[derive(Debug, Deserialize)]
+pub struct Part<'a> {
+    /// `text`, `image_url`, `input_audio`, `file`, `refusal`, `video_url` …
+    #[serde(borrow, rename = "type")]
+    pub kind: Cow<'a, str>,
+    /// Text.
+    #[serde(borrow, default)]
+    pub text: Option<Text<'a>>,
+    /// A refusal.
+    #[serde(borrow, default)]
+    pub refusal: Option<Text<'a>>,
+    /// `{url, detail}` or a bare string.
+    #[serde(borrow, default)]
+    pub image_url: Option<&'a RawValue>,
+    /// `{url}` or a bare string.
+    #[serde(borrow, default)]
+    pub video_url: Option<&'a RawValue>,
+    /// Audio.
+    #[serde(borrow, default)]
+    pub input_audio: Option<InputAudio<'a>>,
+    /// A document.
+    #[serde(borrow, default)]
+    pub file: Option<File<'a>>,
+    /// Detail, where the part has the flat form of the Responses API.
+    #[serde(borrow, default)]
+    pub detail: Option<Text<'a>>,
+    /// Clip and frame rate of a video in Google's own form.
+    #[serde(borrow, default)]
+    pub video_metadata: Option<&'a RawValue>,
+}
+
+/// The object form of `image_url` and `video_url`.
+#[derive(Debug, Deserialize)]
+pub struct Url<'a> {
+    /// `https:`, `gs:` or `data:`.
+    #[serde(borrow)]
+    pub url: Text<'a>,
+    /// How closely to look.
+    #[serde(borrow, default)]
+    pub detail: Option<Text<'a>>,
+}
+
+/// `input_audio`.
+#[derive(Debug, Deserialize)]
+pub struct InputAudio<'a> {
+    /// Base64, or a data URL.
+    #[serde(borrow)]
+    pub data: Text<'a>,
+    /// `wav`, `mp3` …
+    #[serde(borrow, default)]
+    pub format: Option<Text<'a>>,
+}
+
+/// `file`.
+#[derive(Debug, Deserialize)]
+pub struct File<'a> {
+    /// Base64, or a data URL.
+    #[serde(borrow, default)]
+    pub file_data: Option<Text<'a>>,
+    /// An uploaded file.
+    #[serde(borrow, default)]
+    pub file_id: Option<Text<'a>>,
+    /// Its name.
+    #[serde(borrow, default)]
+    pub filename: Option<Text<'a>>,
+}
+
+/// One tool.
+#[derive(Debug, Deserialize)]
+pub struct Tool<'a> {
+    /// `function` or `custom`.
+    #[serde(borrow, rename = "type", default)]
+    pub kind: Option<Text<'a>>,
+    /// A function.
+    #[serde(borrow, default)]
+    pub function: Option<Function<'a>>,
+    /// A custom tool.
+    #[serde(borrow, default)]
+    pub custom: Option<Custom<'a>>,
+}
+
+/// A declared function.
+#[derive(Debug, Deserialize)]
+pub struct Function<'a> {
+    /// Its name.
+    #[serde(borrow)]
+    pub name: Cow<'a, str>,
+    /// What it is for.
+    #[serde(borrow, default)]
+    pub description: Option<Text<'a>>,
+    /// The JSON Schema of its arguments.
+    #[serde(borrow, default)]
+    pub parameters: Option<&'a RawValue>,
+    /// Whether arguments must keep to the schema.
+    #[serde(default)]
+    pub strict: Option<bool>,
+}
+
+/// A declared custom tool.
+#[derive(Debug, Deserialize)]
+pub struct Custom<'a> {
+    /// Its name.
+    #[serde(borrow)]
+    pub name: Cow<'a, str>,
+    /// What it is for.
+    #[serde(borrow, default)]
+    pub description: Option<Text<'a>>,
+    /// The form of its input.
+    #[serde(borrow, default)]
+    pub format: Option<CustomFormat<'a>>,
+}
+
+/// The form of a custom tool's input.
+#[derive(Debug, Deserialize)]
+pub struct CustomFormat<'a> {
+    /// A grammar, if it is not free text.
+    #[serde(borrow, default)]
+    pub grammar: Option<Grammar<'a>>,
+}
+
+/// A grammar.
+#[derive(Debug, Deserialize)]
+pub struct Grammar<'a> {
+    /// Its text.
+    #[serde(borrow)]
+    pub definition: Text<'a>,
+    /// `lark` or `regex`.
+    #[serde(borrow, default)]
+    pub syntax: Option<Text<'a>>,
+}
+
+/// The object form of `tool_choice`, all variants side by side.
+#[derive(Debug, Deserialize)]
+pub struct Choice<'a> {
+    /// `function`, `custom`, `allowed_tools`, or a mode.
+    #[serde(borrow, rename = "type", default)]
+    pub kind: Option<Text<'a>>,
+    /// The named function.
+    #[serde(borrow, default)]
+    pub function: Option<Named<'a>>,
+    /// The named custom tool.
+    #[serde(borrow, default)]
+    pub custom: Option<Named<'a>>,
+    /// The name, in flat forms and in the deprecated one.
+    #[serde(borrow, default)]
+    pub name: Option<Text<'a>>,
+    /// A subset of the tools.
+    #[serde(borrow, default)]
+    pub allowed_tools: Option<AllowedTools<'a>>,
+}
+
+/// A reference by name.
+#[derive(Debug, Deserialize)]
+pub struct Named<'a> {
+    /// The name.
+    #[serde(borrow)]
+    pub name: Text<'a>,
+}
+
+/// A subset of the tools.
+#[derive(Debug, Deserialize)]
+pub struct AllowedTools<'a> {
+    /// `auto` or `required`.
+    #[serde(borrow)]
+    pub mode: Text<'a>,
+    /// The tools, by reference.
+    #[serde(borrow)]
+    pub tools: Vec<Choice<'a>>,
+}
+
+/// `response_format`.
+#[derive(Debug, Deserialize)]
+pub struct ResponseFormat<'a> {
+    /// `text`, `json_object` or `json_schema`.
+    #[serde(borrow, rename = "type")]
+    pub kind: Cow<'a, str>,
+    /// The schema and its name.
+    #[serde(borrow, default)]
+    pub json_schema: Option<JsonSchema<'a>>,
+}
+
+/// A named schema.
+#[derive(Debug, Deserialize)]
+pub struct JsonSchema<'a> {
+    /// Its name.
+    #[serde(borrow, default)]
+    pub name: Option<Text<'a>>,
+    /// What it is for.
+    #[serde(borrow, default)]
+    pub description: Option<Text<'a>>,
+    /// The JSON Schema.
+    #[serde(borrow, default)]
+    pub schema: Option<&'a RawValue>,
+}
+
+/// `audio`.
+#[derive(Debug, Deserialize)]
+pub struct AudioOut<'a> {
+    /// A voice's name, or `{id}`.
+    #[serde(borrow, default)]
+    pub voice: Option<&'a RawValue>,
+}
+
+/// `web_search_options`.
+#[derive(Debug, Deserialize)]
+pub struct WebSearch<'a> {
+    /// How much of the web to read.
+    #[serde(borrow, default)]
+    pub search_context_size: Option<Text<'a>>,
+    /// Where the user is.
+    #[serde(borrow, default)]
+    pub user_location: Option<&'a RawValue>,
+}
+
+/// `extra_body`, when it arrives literally.
+#[derive(Debug, Deserialize)]
+pub struct ExtraBody<'a> {
+    /// Google's extensions.
+    #[serde(borrow, default)]
+    pub google: Option<Google<'a>>,
+    /// Every other field that came.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+/// Google's extensions.
+#[derive(Debug, Deserialize)]
+pub struct Google<'a> {
+    /// How to think, in Google's own words.
+    #[serde(borrow, default, alias = "thinkingConfig")]
+    pub thinking_config: Option<ThinkingConfig<'a>>,
+    /// The name of a prepared context.
+    #[serde(borrow, default, alias = "cachedContent")]
+    pub cached_content: Option<Text<'a>>,
+    /// Safety settings in Google's own form.
+    #[serde(borrow, default, alias = "safetySettings")]
+    pub safety_settings: Option<&'a RawValue>,
+    /// Every other field that came.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+/// How to think, in Google's own words.
+#[derive(Debug, Deserialize)]
+pub struct ThinkingConfig<'a> {
+    /// Tokens.
+    #[serde(default, alias = "thinkingBudget")]
+    pub thinking_budget: Option<i32>,
+    /// A level.
+    #[serde(borrow, default, alias = "thinkingLevel")]
+    pub thinking_level: Option<Text<'a>>,
+    /// Whether summaries of thoughts are wanted.
+    #[serde(default, alias = "includeThoughts")]
+    pub include_thoughts: Option<bool>,
+}

@@ -8,7 +8,18 @@ mod partial;
 pub mod reply;
 pub mod request;
 mod state;
+mod messages;
+mod names;
+mod parts;
+pub mod reply;
+pub mod request;
+mod sampling;
+mod schema;
 pub mod stream;
+mod tools;
+
+#[cfg(test)]
+mod tests;
 
 /// What the answering half must know of the request.
 #[derive(Clone, Debug, Default)]

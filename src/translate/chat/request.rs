@@ -1,1 +1,241 @@
-//! Chat: request.
+//! A Chat Completions request → what Gemini is asked.
+
+use serde::Deserialize;
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+use super::messages::{self, Conversation};
+use super::{Ask, Shape, sampling, tools};
+use crate::error::{Error, Kind, Origin, Result};
+use crate::gemini::ask::{Content, GenerateRequest, Part, Role, SystemInstruction};
+use crate::openai::chat::{Google, Request};
+use crate::translate::{Signatures, Target};
+use crate::wire::{self, Text, Unfit, Unknown};
+
+const DEEPEST: usize = 64;
+const MOST_VALUES: usize = 100_000;
+const MOST_DROPPED: usize = 32;
+
+/// What the user is taken to have said where Gemini demands a user's turn and the client sent none.
+const OPENING: &str = "Begin.";
+
+/// Fields that Gemini has no equal of: listed, or refused where the operator wants that.
+#[derive(Debug)]
+pub(super) struct Drops {
+    strict: bool,
+    names: Vec<String>,
+}
+
+impl Drops {
+    /// Notes that `name` has no effect, or not the one it says.
+    pub(super) fn note(&mut self, name: &str, why: &str) -> Result<()> {
+        if self.strict {
+            return Err(Error::unsupported(name.to_owned(), format!("'{name}': {why}")));
+        }
+        if self.names.len() < MOST_DROPPED && !self.names.iter().any(|known| known == name) {
+            self.names.push(name.to_owned());
+        }
+        Ok(())
+    }
+
+    fn unknown(&mut self, prefix: &str, unknown: &Unknown) -> Result<()> {
+        for name in &unknown.0 {
+            // The names leave in a header: only what is harmless there.
+            let plain = name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
+            let name = if plain { name.as_str() } else { "(unprintable)" };
+            let why = "this field is not known here";
+            self.note(&format!("{prefix}{name}"), why).map_err(|error| error.code("unknown_parameter"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a client's body.
+///
+/// # Errors
+/// [`Kind::Malformed`] when it is no JSON object, [`Kind::Invalid`] with the field's path when a value has
+/// the wrong type or is missing.
+pub fn parse(body: &[u8]) -> Result<Request<'_>> {
+    let text = std::str::from_utf8(body).map_err(|error| {
+        malformed(&format!("byte {} is not valid UTF-8", error.valid_up_to())).because(error)
+    })?;
+    fits(body)?;
+    let request: Request<'_> = match serde_json::from_str(text) {
+        Ok(request) => request,
+        Err(error) => return Err(explain(text, error)),
+    };
+    let model = request.model.as_ref();
+    let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#' | '%' | '\\' | '&');
+    if model.is_empty() || model.len() > 256 || model.contains("..") || model.contains(odd) {
+        return Err(Error::invalid("model", "'model' must be the name of a model."));
+    }
+    Ok(request)
+}
+
+fn malformed(what: &str) -> Error {
+    Error::new(Kind::Malformed, Origin::Client, format!("We could not parse the JSON body of your request: {what}."))
+}
+
+/// Bounds nesting and number of values.
+pub(super) fn fits(json: &[u8]) -> Result<()> {
+    let refuse = |what: String, code: &'static str| {
+        Err(Error::new(Kind::Invalid, Origin::Client, what).code(code))
+    };
+    match wire::survey(json, DEEPEST, MOST_VALUES) {
+        Ok(()) => Ok(()),
+        Err(Unfit::TooDeep) => {
+            refuse(format!("The JSON is nested deeper than {DEEPEST} levels."), "json_too_deep")
+        }
+        Err(Unfit::TooMany) => {
+            refuse(format!("The JSON holds more than {MOST_VALUES} values."), "json_too_large")
+        }
+    }
+}
+
+/// Reads a raw value as a type; the error names the place within it.
+pub(super) fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T> {
+    match serde_json::from_str(raw.get()) {
+        Ok(value) => Ok(value),
+        Err(_) => {
+            let mut from = serde_json::Deserializer::from_str(raw.get());
+            serde_path_to_error::deserialize(&mut from).map_err(|error| {
+                let path = error.path().to_string();
+                field_error(&path, error.into_inner())
+            })
+        }
+    }
+}
+
+/// Why a body could not be read; reads again, slower, to find the place.
+fn explain(text: &str, error: serde_json::Error) -> Error {
+    if !matches!(error.classify(), Category::Data) && !error.to_string().starts_with("number out of range") {
+        return malformed(&error.to_string()).because(error);
+    }
+    if !text.trim_start().starts_with('{') {
+        return malformed("it is not a JSON object").because(error);
+    }
+    let mut from = serde_json::Deserializer::from_str(text);
+    match serde_path_to_error::deserialize::<_, Request<'_>>(&mut from) {
+        Ok(_) => malformed(&error.to_string()).because(error),
+        Err(error) => {
+            let path = error.path().to_string();
+            field_error(&path, error.into_inner())
+        }
+    }
+}
+
+/// Turns serde's words into a code and a path.
+fn field_error(path: &str, error: serde_json::Error) -> Error {
+    let text = error.to_string();
+    let what = text.rfind(" at line ").and_then(|end| text.get(..end)).unwrap_or(&text).to_owned();
+    let named = || what.split('`').nth(1).unwrap_or_default().to_owned();
+    let path = if path == "." { String::new() } else { path.to_owned() };
+    let join = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    let (param, code, message) = if what.starts_with("missing field") {
+        let param = join(&named());
+        (param.clone(), "missing_required_parameter", format!("Missing required parameter: '{param}'."))
+    } else if what.starts_with("duplicate field") {
+        // The path already ends with the field where the reader had entered it.
+        let name = named();
+        let param = if path.rsplit('.').next() == Some(name.as_str()) { path.clone() } else { join(&name) };
+        (param.clone(), "duplicate_parameter", format!("'{param}' is given twice."))
+    } else if what.starts_with("invalid type") {
+        let message = format!("Invalid type for '{path}': {}.", what.trim_start_matches("invalid type: "));
+        (path, "invalid_type", message)
+    } else {
+        let message = format!("Invalid value for '{path}': {what}.");
+        (path, "invalid_value", message)
+    };
+    Error::invalid(param, message).code(code).because(error)
+}
+
+/// Translates a request for one target.
+///
+/// # Errors
+/// What cannot be said to Gemini, before anything is sent: with the field's path.
+pub fn ask<'a>(
+    mut request: Request<'a>,
+    target: &Target<'_>,
+    signatures: &dyn Signatures,
+) -> Result<Ask<'a>> {
+    let mut drops = Drops { strict: target.strict, names: Vec::new() };
+    let mut shape = Shape {
+        include_usage: request.stream_options.as_ref().and_then(|o| o.include_usage).unwrap_or(false),
+        single_call: request.parallel_tool_calls == Some(false),
+        ..Shape::default()
+    };
+    if request.stream_options.is_some() && !request.stream {
+        let message = "'stream_options' is only allowed when 'stream' is true.";
+        return Err(Error::invalid("stream_options", message));
+    }
+    let google = google(&mut request, &mut drops)?;
+
+    let mut toolbox = tools::build(&mut request, target, &mut shape, &mut drops)?;
+    let mut generation = sampling::build(&request, google.as_ref(), target, &mut shape, &mut drops)?;
+    tools::answer_format(&mut request, &mut toolbox, &mut generation, target, &mut shape, &mut drops)?;
+
+    let messages = std::mem::take(&mut request.messages);
+    let Conversation { mut system, mut contents } =
+        messages::build(messages, target, signatures, &mut shape.names)?;
+    open(&mut contents);
+    if !system.is_empty() && !target.traits.system_instruction {
+        // Without a place of its own it comes first in the user's first turn.
+        if let Some(first) = contents.first_mut() {
+            first.parts.splice(0..0, system.drain(..));
+        }
+    }
+
+    let mut upstream = GenerateRequest {
+        system_instruction: (!system.is_empty()).then_some(SystemInstruction { parts: system }),
+        tools: toolbox.tools,
+        tool_config: toolbox.config,
+        generation_config: generation,
+        service_tier: sampling::service_tier(&request, &mut drops)?,
+        contents,
+        ..GenerateRequest::default()
+    };
+    let settings = google.as_ref().and_then(|google| google.safety_settings).or(request.safety_settings);
+    if let Some(settings) = settings {
+        if !settings.get().starts_with('[') {
+            return Err(Error::invalid("safety_settings", "'safety_settings' must be an array.").code("invalid_type"));
+        }
+        upstream.safety_settings = Some(settings);
+    }
+    if let Some(cached) = google.and_then(|google| google.cached_content) {
+        // The prepared context holds these itself; beside it Google refuses them.
+        if upstream.system_instruction.take().is_some() {
+            drops.note("system", "the cached content has its own system instruction")?;
+        }
+        if !std::mem::take(&mut upstream.tools).is_empty() {
+            drops.note("tools", "the cached content has its own tools")?;
+        }
+        upstream.tool_config = None;
+        upstream.cached_content = Some(cached);
+    }
+    drops.unknown("", &request.unknown)?;
+    Ok(Ask { request: upstream, shape, dropped: drops.names })
+}
+
+/// The extension object, from either place.
+fn google<'a>(request: &mut Request<'a>, drops: &mut Drops) -> Result<Option<Google<'a>>> {
+    let mut found = request.google.take();
+    if let Some(extra) = request.extra_body.take() {
+        drops.unknown("extra_body.", &extra.unknown)?;
+        found = found.or(extra.google);
+    }
+    if let Some(google) = &found {
+        drops.unknown("google.", &google.unknown)?;
+    }
+    Ok(found)
+}
+
+/// Gemini wants at least one turn, and a call only behind a user's turn.
+fn open(contents: &mut Vec<Content<'_>>) {
+    let called = contents.first().is_some_and(|first| {
+        first.role == Role::Model && first.parts.iter().any(|part| part.function_call.is_some())
+    });
+    if contents.is_empty() || called {
+        let parts = vec![Part::text(Text::plain(OPENING))];
+        contents.insert(0, Content { role: Role::User, parts });
+    }
+}

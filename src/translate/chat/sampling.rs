@@ -1,0 +1,375 @@
+//! Sampling, lengths, thinking, modalities, tiers.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+use serde_json::json;
+
+use super::Shape;
+use super::request::{Drops, read};
+use crate::catalog::{Level, Thinking};
+use crate::error::{Error, Result};
+use crate::gemini::ask::{GenerationConfig, ThinkingConfig};
+use crate::openai::chat::{Google, Request};
+use crate::translate::Target;
+use crate::wire::{Text, Unknown};
+
+const MOST_STOPS: usize = 5;
+const LONGEST_LABEL: usize = 512;
+const MOST_PAIRS: usize = 16;
+
+fn decimal(name: &'static str, value: Option<f64>, min: f64, max: f64) -> Result<Option<f64>> {
+    let Some(number) = value else { return Ok(None) };
+    let (word, bound, code) = if number < min {
+        (">=", min, "decimal_below_min_value")
+    } else if number > max {
+        ("<=", max, "decimal_above_max_value")
+    } else {
+        return Ok(Some(number));
+    };
+    let message = format!("Invalid '{name}': {number} is outside the range; it must be {word} {bound}.");
+    Err(Error::invalid(name, message).code(code))
+}
+
+fn integer(name: &'static str, value: Option<i64>, min: i64, max: i64) -> Result<Option<i64>> {
+    let Some(number) = value else { return Ok(None) };
+    let (word, bound, code) = if number < min {
+        (">=", min, "integer_below_min_value")
+    } else if number > max {
+        ("<=", max, "integer_above_max_value")
+    } else {
+        return Ok(Some(number));
+    };
+    let message = format!("Invalid '{name}': {number} is outside the range; it must be {word} {bound}.");
+    Err(Error::invalid(name, message).code(code))
+}
+
+/// Builds `generationConfig`, but for the form of the answer.
+pub(super) fn build<'a>(
+    request: &Request<'a>,
+    google: Option<&Google<'a>>,
+    target: &Target<'_>,
+    shape: &mut Shape,
+    drops: &mut Drops,
+) -> Result<Option<GenerationConfig<'a>>> {
+    let mut config = GenerationConfig::default();
+    sampled(request, target, &mut config, drops)?;
+    counted(request, target, &mut config, shape, drops)?;
+    config.stop_sequences = stops(request.stop, drops)?;
+    config.thinking_config = thinking(request, google, target, shape, drops)?;
+    modalities(request, target, &mut config, drops)?;
+    unheard(request, drops)?;
+    // An empty configuration is left out: compared as JSON, for it has a field for everything.
+    let empty = serde_json::to_value(&config).is_ok_and(|value| value == json!({}));
+    Ok((!empty).then_some(config))
+}
+
+fn sampled(
+    request: &Request<'_>,
+    target: &Target<'_>,
+    config: &mut GenerationConfig<'_>,
+    drops: &mut Drops,
+) -> Result<()> {
+    let traits = target.traits;
+    config.temperature = decimal("temperature", request.temperature, 0.0, 2.0)?;
+    config.top_p = decimal("top_p", request.top_p, 0.0, 1.0)?;
+    config.top_k = integer("top_k", request.top_k, 1, i64::from(i32::MAX))?;
+    config.presence_penalty = decimal("presence_penalty", request.presence_penalty, -2.0, 2.0)?;
+    config.frequency_penalty = decimal("frequency_penalty", request.frequency_penalty, -2.0, 2.0)?;
+    if !traits.sampling {
+        let why = "this model chooses its sampling itself";
+        if config.temperature.take().is_some() {
+            drops.note("temperature", why)?;
+        }
+        if config.top_p.take().is_some() {
+            drops.note("top_p", why)?;
+        }
+        if config.top_k.take().is_some() {
+            drops.note("top_k", why)?;
+        }
+    }
+    if !traits.penalties {
+        let why = "this model takes no penalties";
+        // A penalty of 0 is what the model does anyway.
+        if config.presence_penalty.take().is_some_and(|penalty| penalty != 0.0) {
+            drops.note("presence_penalty", why)?;
+        }
+        if config.frequency_penalty.take().is_some_and(|penalty| penalty != 0.0) {
+            drops.note("frequency_penalty", why)?;
+        }
+    }
+    Ok(())
+}
+
+fn counted(
+    request: &Request<'_>,
+    target: &Target<'_>,
+    config: &mut GenerationConfig<'_>,
+    shape: &mut Shape,
+    drops: &mut Drops,
+) -> Result<()> {
+    let traits = target.traits;
+    let n = integer("n", request.n, 1, 128)?.unwrap_or(1);
+    let n = u32::try_from(n).unwrap_or(1);
+    if n > 1 && (n > traits.max_candidates.max(1) || request.stream) {
+        let message = if request.stream {
+            "'n' above 1 cannot be streamed."
+        } else {
+            "This model gives fewer answers to one request than 'n' asks for."
+        };
+        return Err(Error::unsupported("n", message).code("unsupported_value"));
+    }
+    shape.choices = n;
+    config.candidate_count = (n > 1).then_some(n);
+
+    let most = i64::from(i32::MAX);
+    let old = integer("max_tokens", request.max_tokens, 1, most)?;
+    let new = integer("max_completion_tokens", request.max_completion_tokens, 1, most)?;
+    if let (Some(old), Some(new)) = (old, new)
+        && old != new
+    {
+        drops.note("max_tokens", "'max_completion_tokens' is given too, and wins")?;
+    }
+    config.max_output_tokens = new.or(old);
+    let ceiling = traits.max_output_tokens.filter(|_| !traits.long_decode);
+    if let (Some(wanted), Some(ceiling)) = (config.max_output_tokens, ceiling.and_then(|c| i64::try_from(c).ok()))
+        && wanted > ceiling
+    {
+        let name = if new.is_some() { "max_completion_tokens" } else { "max_tokens" };
+        drops.note(name, "more than the model can give; its own limit is used")?;
+        config.max_output_tokens = Some(ceiling);
+    }
+
+    if let Some(seed) = request.seed {
+        config.seed = Some(match i32::try_from(seed) {
+            Ok(seed) => seed,
+            Err(_) => {
+                drops.note("seed", "Gemini's seeds have 32 bits; this one is folded")?;
+                let bytes = (seed ^ (seed >> 32)).to_le_bytes();
+                i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+            }
+        });
+    }
+
+    let top = integer("top_logprobs", request.top_logprobs, 0, 20)?;
+    let wanted = request.logprobs.unwrap_or(false);
+    if top.is_some_and(|top| top > 0) && !wanted {
+        return Err(Error::invalid("top_logprobs", "'top_logprobs' needs 'logprobs' to be true."));
+    }
+    if wanted && traits.logprobs {
+        config.response_logprobs = Some(true);
+        config.logprobs = top.filter(|top| *top > 0);
+    } else if wanted {
+        drops.note("logprobs", "this model gives no log probabilities")?;
+    }
+    Ok(())
+}
+
+fn stops<'a>(raw: Option<&'a RawValue>, drops: &mut Drops) -> Result<Vec<Text<'a>>> {
+    let Some(raw) = raw else { return Ok(Vec::new()) };
+    let one = raw.get().starts_with('"');
+    let mut all: Vec<Text<'a>> = if one {
+        vec![read(raw).map_err(|error| error.within("stop"))?]
+    } else {
+        read(raw).map_err(|error| error.within("stop"))?
+    };
+    if let Some(at) = all.iter().position(Text::is_empty) {
+        let param = if one { "stop".to_owned() } else { format!("stop[{at}]") };
+        return Err(Error::invalid(param, "A stop sequence must not be empty."));
+    }
+    if all.len() > MOST_STOPS {
+        drops.note("stop", "Gemini takes five stop sequences; the first five are used")?;
+        all.truncate(MOST_STOPS);
+    }
+    Ok(all)
+}
+
+fn thinking(
+    request: &Request<'_>,
+    google: Option<&Google<'_>>,
+    target: &Target<'_>,
+    shape: &mut Shape,
+    drops: &mut Drops,
+) -> Result<Option<ThinkingConfig>> {
+    const NAME: &str = "reasoning_effort";
+    let effort = request.reasoning_effort.as_ref().map(Text::decode).filter(|effort| !effort.is_empty());
+    if let Some(own) = google.and_then(|google| google.thinking_config.as_ref()) {
+        shape.thoughts = own.include_thoughts.unwrap_or(false);
+        if own.thinking_budget.is_some() && own.thinking_level.is_some() {
+            let message = "Give a thinking budget or a thinking level, not both.";
+            return Err(Error::invalid("google.thinking_config", message));
+        }
+        let level = own.thinking_level.as_ref().map(|level| Cow::Owned(level.decode().to_ascii_uppercase()));
+        let mut config = ThinkingConfig {
+            include_thoughts: own.include_thoughts,
+            thinking_level: level,
+            thinking_budget: own.thinking_budget,
+        };
+        if let Some(effort) = effort {
+            if config.thinking_level.is_some() || config.thinking_budget.is_some() {
+                drops.note(NAME, "the thinking configuration says it already")?;
+            } else if let Some(by_effort) = by_effort(&effort, &target.traits.thinking, drops)? {
+                config.thinking_level = by_effort.thinking_level;
+                config.thinking_budget = by_effort.thinking_budget;
+            }
+        }
+        return Ok((config != ThinkingConfig::default()).then_some(config));
+    }
+    effort.map_or(Ok(None), |effort| by_effort(&effort, &target.traits.thinking, drops))
+}
+
+fn by_effort(effort: &str, thinking: &Thinking, drops: &mut Drops) -> Result<Option<ThinkingConfig>> {
+    const NAME: &str = "reasoning_effort";
+    let (level, tokens) = match effort {
+        "none" => (Level::Minimal, 0),
+        "minimal" => (Level::Minimal, 1024),
+        "low" => (Level::Low, 1024),
+        "medium" => (Level::Medium, 8192),
+        "high" => (Level::High, 24576),
+        "xhigh" | "max" => (Level::Xhigh, u32::MAX),
+        _ => {
+            drops.note(NAME, "this effort is not known here")?;
+            return Ok(None);
+        }
+    };
+    match thinking {
+        Thinking::None => {
+            if effort != "none" {
+                drops.note(NAME, "this model does not think")?;
+            }
+            Ok(None)
+        }
+        Thinking::Budget { can_be_off: true, .. } if tokens == 0 => {
+            Ok(Some(ThinkingConfig { thinking_budget: Some(0), ..ThinkingConfig::default() }))
+        }
+        Thinking::Budget { min, max, .. } => {
+            if tokens == 0 {
+                drops.note(NAME, "this model cannot stop thinking; it thinks as little as it can")?;
+            }
+            let budget = tokens.clamp(*min, (*max).max(*min));
+            let budget = i32::try_from(budget).unwrap_or(i32::MAX);
+            Ok(Some(ThinkingConfig { thinking_budget: Some(budget), ..ThinkingConfig::default() }))
+        }
+        Thinking::Levels(levels) => {
+            // The nearest level that is not above the wanted one, else the least there is.
+            let below = levels.iter().filter(|known| **known <= level).max();
+            let Some(chosen) = below.or_else(|| levels.iter().min()) else { return Ok(None) };
+            if *chosen != level {
+                drops.note(NAME, "the nearest level of this model is used")?;
+            }
+            let word = match chosen {
+                Level::Minimal => "MINIMAL",
+                Level::Low => "LOW",
+                Level::Medium => "MEDIUM",
+                Level::High => "HIGH",
+                Level::Xhigh => "XHIGH",
+            };
+            Ok(Some(ThinkingConfig { thinking_level: Some(word.into()), ..ThinkingConfig::default() }))
+        }
+    }
+}
+
+fn modalities(
+    request: &Request<'_>,
+    target: &Target<'_>,
+    config: &mut GenerationConfig<'_>,
+    drops: &mut Drops,
+) -> Result<()> {
+    let wanted: Vec<Cow<'_, str>> = request.modalities.iter().flatten().map(Text::decode).collect();
+    let can = |name: &str| target.traits.output.iter().any(|known| known == name);
+    for (at, name) in wanted.iter().enumerate() {
+        let param = format!("modalities[{at}]");
+        if !matches!(name.as_ref(), "text" | "audio" | "image") {
+            let message = "Supported values are: 'text', 'audio' and 'image'.";
+            return Err(Error::invalid(param, message));
+        }
+        if name != "text" && !can(name) {
+            let message = format!("This model cannot produce {name}.");
+            return Err(Error::unsupported(param, message).code("unsupported_value"));
+        }
+    }
+    let has = |name: &str| wanted.iter().any(|wanted| wanted == name);
+    if has("audio") {
+        // Google's voices speak alone: the words are not given beside them.
+        config.response_modalities = vec!["AUDIO"];
+        let voice = request.audio.as_ref().and_then(|audio| audio.voice);
+        if let Some(voice) = voice.filter(|raw| raw.get().starts_with('"')) {
+            let voice: Text<'_> = read(voice).map_err(|error| error.within("audio.voice"))?;
+            let name = spoken_by(&voice.decode()).into_owned();
+            config.speech_config = Some(json!({"voiceConfig": {"prebuiltVoiceConfig": {"voiceName": name}}}));
+        }
+    } else {
+        if has("image") {
+            config.response_modalities = if has("text") { vec!["TEXT", "IMAGE"] } else { vec!["IMAGE"] };
+        }
+        if request.audio.is_some() {
+            drops.note("audio", "no audio is asked for in 'modalities'")?;
+        }
+    }
+    Ok(())
+}
+
+/// OpenAI's voices have no twins; each gets one of Google's, other names pass.
+fn spoken_by(voice: &str) -> Cow<'_, str> {
+    let google = match voice {
+        "alloy" => "Kore",
+        "ash" => "Charon",
+        "ballad" => "Algieba",
+        "coral" => "Aoede",
+        "echo" => "Puck",
+        "fable" => "Fenrir",
+        "onyx" => "Orus",
+        "nova" => "Leda",
+        "sage" => "Sulafat",
+        "shimmer" => "Zephyr",
+        "verse" => "Iapetus",
+        other => other,
+    };
+    Cow::Borrowed(google)
+}
+
+/// Google's name of the tier.
+pub(super) fn service_tier(request: &Request<'_>, drops: &mut Drops) -> Result<Option<&'static str>> {
+    let Some(tier) = &request.service_tier else { return Ok(None) };
+    Ok(match tier.decode().as_ref() {
+        "auto" | "" => None,
+        "default" | "standard" => Some("standard"),
+        "flex" => Some("flex"),
+        "priority" => Some("priority"),
+        _ => {
+            drops.note("service_tier", "Google has no such tier")?;
+            None
+        }
+    })
+}
+
+/// What has no equal.
+fn unheard(request: &Request<'_>, drops: &mut Drops) -> Result<()> {
+    if let Some(user) = &request.user {
+        if user.decode().len() > LONGEST_LABEL {
+            let message = format!("'user' may be {LONGEST_LABEL} characters long at most.");
+            return Err(Error::invalid("user", message).code("string_above_max_length"));
+        }
+        drops.note("user", "Gemini keeps no end users apart")?;
+    }
+    if let Some(metadata) = request.metadata {
+        let pairs: Unknown = read(metadata).map_err(|error| error.within("metadata"))?;
+        if pairs.0.len() > MOST_PAIRS {
+            let message = format!("'metadata' may hold {MOST_PAIRS} pairs at most.");
+            return Err(Error::invalid("metadata", message).code("object_above_max_properties"));
+        }
+        if !pairs.0.is_empty() {
+            drops.note("metadata", "Gemini keeps no metadata")?;
+        }
+    }
+    if request.logit_bias.is_some_and(|raw| raw.get().contains(':')) {
+        drops.note("logit_bias", "Gemini's tokens cannot be biased")?;
+    }
+    if request.store == Some(true) {
+        drops.note("store", "completions are not kept")?;
+    }
+    if request.verbosity.as_ref().is_some_and(|verbosity| verbosity.decode() != "medium") {
+        drops.note("verbosity", "Gemini has no such setting")?;
+    }
+    Ok(())
+}

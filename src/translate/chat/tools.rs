@@ -1,0 +1,365 @@
+//! Tools, the choice among them, and the form of the answer.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use serde_json::value::RawValue;
+use serde_json::json;
+
+use super::request::{Drops, read};
+use super::{Shape, names, schema};
+use crate::error::{Error, Result};
+use crate::gemini::ask::{
+    Empty, FunctionCallingConfig, FunctionDeclaration, GenerationConfig, Json, Tool, ToolConfig,
+};
+use crate::openai::chat::{Choice, Custom, Function, Request};
+use crate::translate::{Backend, Target};
+use crate::wire::Text;
+
+const MOST: usize = 128;
+
+/// The hidden function that carries a structured answer.
+const ANSWER: &str = "give_final_answer";
+
+/// What goes into `tools` and `toolConfig`.
+#[derive(Debug, Default)]
+pub(super) struct Toolbox<'a> {
+    pub(super) tools: Vec<Tool<'a>>,
+    pub(super) config: Option<ToolConfig>,
+}
+
+impl<'a> Toolbox<'a> {
+    fn functions(&mut self) -> Option<&mut Vec<FunctionDeclaration<'a>>> {
+        self.tools.iter_mut().map(|tool| &mut tool.function_declarations).find(|all| !all.is_empty())
+    }
+
+    fn calling(&mut self) -> &mut Option<FunctionCallingConfig> {
+        let empty = ToolConfig { function_calling_config: None, include_server_side_tool_invocations: None };
+        &mut self.config.get_or_insert(empty).function_calling_config
+    }
+}
+
+struct Declarations<'a, 't> {
+    target: &'t Target<'t>,
+    back: &'t mut HashMap<String, String>,
+    seen: HashSet<String>,
+    all: Vec<FunctionDeclaration<'a>>,
+    strict: bool,
+}
+
+impl<'a> Declarations<'a, '_> {
+    fn name(&mut self, name: &str) -> Result<String> {
+        if name.is_empty() {
+            return Err(Error::invalid("name", "A function's name must not be empty."));
+        }
+        if !self.seen.insert(name.to_owned()) {
+            let shown: String = name.chars().take(80).collect();
+            return Err(Error::invalid("name", format!("The function '{shown}' is declared twice.")));
+        }
+        Ok(names::keep(name, self.back))
+    }
+
+    fn function(&mut self, function: Function<'a>) -> Result<()> {
+        let name = self.name(&function.name)?;
+        self.strict |= function.strict == Some(true);
+        let mut declaration = FunctionDeclaration {
+            name: name.into(),
+            description: function.description.filter(|text| !text.is_empty()),
+            parameters_json_schema: None,
+            parameters: None,
+        };
+        if let Some(raw) = function.parameters {
+            let place = |error: Error| error.within("parameters").code("invalid_function_parameters");
+            if !raw.get().starts_with('{') {
+                return Err(place(Error::invalid("", "The parameters must be a JSON Schema of type 'object'.")));
+            }
+            if schema::has_members(raw) {
+                if self.target.traits.json_schema {
+                    declaration.parameters_json_schema = Some(schema::parameters(raw).map_err(place)?);
+                } else {
+                    declaration.parameters = schema::subset(raw, self.target.backend).map_err(place)?;
+                }
+            }
+        }
+        self.all.push(declaration);
+        Ok(())
+    }
+
+    fn custom(&mut self, custom: Custom<'a>, shape: &mut Shape) -> Result<()> {
+        let name = self.name(&custom.name)?;
+        shape.custom.push(custom.name.into_owned());
+        let mut description = custom.description;
+        if let Some(grammar) = custom.format.and_then(|format| format.grammar) {
+            let kind = grammar.syntax.map_or(Cow::Borrowed("given"), |syntax| syntax.decode());
+            let before = description.as_ref().map(Text::decode).unwrap_or_default();
+            let text = format!(
+                "{before}\nThe input must match this {kind} grammar:\n{}",
+                grammar.definition.decode()
+            );
+            description = Some(Text::plain(text.trim_start().to_owned()));
+        }
+        let input = json!({"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]});
+        let modern = self.target.traits.json_schema;
+        self.all.push(FunctionDeclaration {
+            name: name.into(),
+            description,
+            parameters_json_schema: modern.then(|| Json::Value(input.clone())),
+            parameters: (!modern).then_some(input),
+        });
+        Ok(())
+    }
+}
+
+/// Builds declarations and the choice among them.
+pub(super) fn build<'a>(
+    request: &mut Request<'a>,
+    target: &Target<'_>,
+    shape: &mut Shape,
+    drops: &mut Drops,
+) -> Result<Toolbox<'a>> {
+    let tools = request.tools.take().unwrap_or_default();
+    let functions = request.functions.take().unwrap_or_default();
+    for (name, length) in [("tools", tools.len()), ("functions", functions.len())] {
+        if length > MOST {
+            let message = format!("'{name}' may hold {MOST} entries at most, and holds {length}.");
+            return Err(Error::invalid(name, message).code("array_above_max_length"));
+        }
+    }
+    shape.legacy_functions = tools.is_empty() && !functions.is_empty();
+    let mut back = std::mem::take(&mut shape.names);
+    let mut declared =
+        Declarations { target, back: &mut back, seen: HashSet::new(), all: Vec::new(), strict: false };
+    let mut search = request.web_search_options.is_some();
+    for (at, tool) in tools.into_iter().enumerate() {
+        let within = |error: Error| error.within(&format!("tools[{at}]"));
+        let kind = tool.kind.as_ref().map(Text::decode).unwrap_or_default();
+        match (kind.as_ref(), tool.function, tool.custom) {
+            ("function" | "", Some(function), _) => {
+                declared.function(function).map_err(|error| within(error.within("function")))?;
+            }
+            ("custom", _, Some(custom)) => {
+                declared.custom(custom, shape).map_err(|error| within(error.within("custom")))?;
+            }
+            ("web_search" | "web_search_preview", ..) => search = true,
+            ("function" | "custom" | "", ..) => {
+                let name = if kind == "custom" { "custom" } else { "function" };
+                let error = Error::invalid(name, format!("A tool of this type needs its '{name}'."));
+                return Err(within(error.code("missing_required_parameter")));
+            }
+            (other, ..) => {
+                let other: String = other.chars().take(40).collect();
+                let message = format!("Invalid value: '{other}'. Supported values are: 'function' and 'custom'.");
+                return Err(within(Error::invalid("type", message)));
+            }
+        }
+    }
+    for (at, function) in functions.into_iter().enumerate() {
+        declared.function(function).map_err(|error| error.within(&format!("functions[{at}]")))?;
+    }
+    let Declarations { all, strict, seen, .. } = declared;
+    shape.names = back;
+    let mut toolbox = Toolbox::default();
+    if !all.is_empty() {
+        toolbox.tools.push(Tool { function_declarations: all, google_search: None });
+        let (param, raw) = match (request.tool_choice, request.function_call) {
+            (Some(raw), _) => ("tool_choice", Some(raw)),
+            (None, raw) => ("function_call", raw),
+        };
+        let mut config = match raw {
+            Some(raw) => Some(choice(raw, &seen).map_err(|error| error.within(param))?),
+            None => None,
+        };
+        if strict && target.traits.json_schema && config.as_ref().is_none_or(|config| config.mode == "AUTO") {
+            config = Some(FunctionCallingConfig { mode: "VALIDATED", allowed_function_names: Vec::new() });
+        }
+        if config.is_some() {
+            *toolbox.calling() = config;
+        }
+    }
+    if search {
+        searching(request, target, &mut toolbox, drops)?;
+    }
+    Ok(toolbox)
+}
+
+fn searching(
+    request: &Request<'_>,
+    target: &Target<'_>,
+    toolbox: &mut Toolbox<'_>,
+    drops: &mut Drops,
+) -> Result<()> {
+    if !toolbox.tools.is_empty() {
+        if !target.traits.mixed_tools || target.backend == Backend::Vertex {
+            let message = "This model cannot search the web and call functions in one request.";
+            return Err(Error::unsupported("web_search_options", message));
+        }
+        let calling = toolbox.calling();
+        if calling.as_ref().is_none_or(|config| config.mode == "AUTO") {
+            *calling = Some(FunctionCallingConfig { mode: "VALIDATED", allowed_function_names: Vec::new() });
+        }
+        if let Some(config) = &mut toolbox.config {
+            config.include_server_side_tool_invocations = Some(true);
+        }
+    }
+    toolbox.tools.push(Tool { function_declarations: Vec::new(), google_search: Some(Empty {}) });
+    if let Some(options) = &request.web_search_options {
+        if options.user_location.is_some() {
+            drops.note("web_search_options.user_location", "Google Search takes no location")?;
+        }
+        if options.search_context_size.as_ref().is_some_and(|size| size.decode() != "medium") {
+            drops.note("web_search_options.search_context_size", "Google Search takes no context size")?;
+        }
+    }
+    Ok(())
+}
+
+fn mode(word: &str) -> Option<&'static str> {
+    Some(match word {
+        "none" => "NONE",
+        "auto" => "AUTO",
+        "required" | "any" => "ANY",
+        "validated" => "VALIDATED",
+        _ => return None,
+    })
+}
+
+fn choice(raw: &RawValue, declared: &HashSet<String>) -> Result<FunctionCallingConfig> {
+    let plain = |mode| FunctionCallingConfig { mode, allowed_function_names: Vec::new() };
+    let odd = || {
+        let message = "Supported values are 'none', 'auto', 'required', and an object that names a declared tool.";
+        Error::invalid("", message)
+    };
+    if raw.get().starts_with('"') {
+        let word: Text<'_> = read(raw)?;
+        return mode(&word.decode()).map(plain).ok_or_else(odd);
+    }
+    let choice: Choice<'_> = read(raw)?;
+    let kind = choice.kind.as_ref().map(Text::decode).unwrap_or_default();
+    if let Some(allowed) = choice.allowed_tools {
+        let mode = match allowed.mode.decode().as_ref() {
+            "auto" => "VALIDATED",
+            "required" => "ANY",
+            _ => return Err(odd().within("allowed_tools.mode")),
+        };
+        let mut allowed_function_names = Vec::with_capacity(allowed.tools.len());
+        for (at, tool) in allowed.tools.into_iter().enumerate() {
+            let place = format!("allowed_tools.tools[{at}]");
+            allowed_function_names.push(named(tool, declared).map_err(|error| error.within(&place))?);
+        }
+        if allowed_function_names.is_empty() {
+            return Err(odd().within("allowed_tools.tools").code("empty_array"));
+        }
+        return Ok(FunctionCallingConfig { mode, allowed_function_names });
+    }
+    if let Some(mode) = mode(&kind) {
+        return Ok(plain(mode));
+    }
+    let name = named(choice, declared)?;
+    Ok(FunctionCallingConfig { mode: "ANY", allowed_function_names: vec![name] })
+}
+
+fn named(choice: Choice<'_>, declared: &HashSet<String>) -> Result<String> {
+    let (place, name) = match (choice.function, choice.custom, choice.name) {
+        (Some(named), ..) => ("function.name", named.name),
+        (None, Some(named), _) => ("custom.name", named.name),
+        (None, None, Some(name)) => ("name", name),
+        (None, None, None) => {
+            return Err(Error::invalid("", "A choice must name a tool.").code("missing_required_parameter"));
+        }
+    };
+    let name = name.decode();
+    if !declared.contains(name.as_ref()) {
+        let shown: String = name.chars().take(80).collect();
+        return Err(Error::invalid(place, format!("The tool '{shown}' is not among the declared tools.")));
+    }
+    Ok(names::fit(&name).into_owned())
+}
+
+/// The form of the answer; beside functions, on models that refuse both together, a hidden function has it.
+pub(super) fn answer_format<'a>(
+    request: &mut Request<'a>,
+    toolbox: &mut Toolbox<'a>,
+    generation: &mut Option<GenerationConfig<'a>>,
+    target: &Target<'_>,
+    shape: &mut Shape,
+    drops: &mut Drops,
+) -> Result<()> {
+    let Some(format) = request.response_format.take() else { return Ok(()) };
+    let raw = match format.kind.as_ref() {
+        "text" => return Ok(()),
+        "json_object" => None,
+        "json_schema" => match format.json_schema {
+            Some(named) => named.schema.filter(|raw| raw.get().trim() != "{}"),
+            None => {
+                let message = "Missing required parameter: 'response_format.json_schema'.";
+                let error = Error::invalid("response_format.json_schema", message);
+                return Err(error.code("missing_required_parameter"));
+            }
+        },
+        other => {
+            let other: String = other.chars().take(40).collect();
+            let message =
+                format!("Invalid value: '{other}'. Supported values are: 'text', 'json_object' and 'json_schema'.");
+            return Err(Error::invalid("response_format.type", message));
+        }
+    };
+    const PLACE: &str = "response_format.json_schema.schema";
+    let place = |error: Error| error.within(PLACE).code("invalid_json_schema");
+    if raw.is_some_and(|raw| !raw.get().starts_with('{')) {
+        return Err(place(Error::invalid("", "A JSON Schema must be an object.")));
+    }
+    let traits = target.traits;
+    let calling = toolbox.config.as_ref().and_then(|config| config.function_calling_config.as_ref());
+    let mode = calling.map_or("AUTO", |config| config.mode);
+    if !traits.tools_with_schema && toolbox.functions().is_some() {
+        match (mode, raw) {
+            // Nothing may be called: without its tools the model can keep to the schema.
+            ("NONE", _) => *toolbox = Toolbox::default(),
+            // A call is forced, so there will be no answer that could have a form.
+            ("ANY", _) => return Ok(()),
+            (_, None) => {
+                return drops.note("response_format", "this model takes no JSON mode beside functions");
+            }
+            (_, Some(raw)) => return hide(raw, toolbox, target, shape).map_err(place),
+        }
+    }
+    let generation = generation.get_or_insert_default();
+    generation.response_mime_type = Some("application/json");
+    if let Some(raw) = raw {
+        if traits.json_schema {
+            generation.response_json_schema = Some(schema::answer(raw).map_err(place)?);
+        } else {
+            generation.response_schema = schema::subset(raw, target.backend).map_err(place)?;
+        }
+    }
+    Ok(())
+}
+
+fn hide<'a>(raw: &'a RawValue, toolbox: &mut Toolbox<'a>, target: &Target<'_>, shape: &mut Shape) -> Result<()> {
+    let modern = target.traits.json_schema;
+    let Some(functions) = toolbox.functions() else { return Ok(()) };
+    let mut name = ANSWER.to_owned();
+    while functions.iter().any(|function| function.name == name) {
+        name.push('_');
+    }
+    if !schema::is_object(raw) {
+        let message = "Beside functions this model gives structured answers only as objects.";
+        return Err(Error::unsupported("", message));
+    }
+    functions.push(FunctionDeclaration {
+        name: name.clone().into(),
+        description: Some(Text::plain(
+            "Gives the final answer to the user. Call it once nothing else needs to be called.",
+        )),
+        parameters_json_schema: if modern { Some(schema::parameters(raw)?) } else { None },
+        parameters: if modern { None } else { schema::subset(raw, target.backend)? },
+    });
+    let calling = toolbox.calling();
+    let mut allowed = calling.take().map(|config| config.allowed_function_names).unwrap_or_default();
+    if !allowed.is_empty() {
+        allowed.push(name.clone());
+    }
+    *calling = Some(FunctionCallingConfig { mode: "ANY", allowed_function_names: allowed });
+    shape.answer_function = Some(name);
+    Ok(())
+}
