@@ -77,7 +77,8 @@ fn picture() -> Bytes {
 }
 
 fn event(text: &str, last: bool) -> Bytes {
-    let mut candidate = serde_json::json!({"index": 0, "content": {"role": "model", "parts": [{"text": text}]}});
+    let mut candidate =
+        serde_json::json!({"index": 0, "content": {"role": "model", "parts": [{"text": text}]}});
     if last {
         candidate["finishReason"] = "STOP".into();
     }
