@@ -19,6 +19,9 @@ const RANKS: &[&[&str]] = &[
     &["config", "cli", "app", "main", "lib"],
 ];
 
+/// The one step sideways: `wire` writes into the `Rope` of `body`, which names no other module.
+const SIDEWAYS: &[(&str, &str)] = &[("wire", "body")];
+
 /// Crates that one place stands for, so that each can be replaced by changing that place.
 const KEPT: &[(&str, &[&str])] = &[
     ("prometheus", &["telemetry"]),
@@ -135,7 +138,8 @@ fn modules_name_only_lower_ranks() {
         for other in named(&code(&text)) {
             let Some(theirs) = rank(&other) else { continue };
             let top = own == RANKS.len() - 1;
-            if other != module && !top && theirs >= own {
+            let sideways = SIDEWAYS.contains(&(module.as_str(), other.as_str()));
+            if other != module && !top && !sideways && theirs >= own {
                 wrong.push(format!("src/{name} (rank {own}) names {other} (rank {theirs})"));
             }
         }
@@ -174,7 +178,7 @@ fn some_crates_stay_in_one_place() {
                 !code[..at].chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
             });
             assert!(
-                !used || places.contains(&module.as_str()),
+                !used || is_test(&name) || places.contains(&module.as_str()),
                 "src/{name}: `{krate}` belongs to {places:?} only"
             );
         }
