@@ -1,0 +1,174 @@
+//! What translating costs: requests in, answers out, streams piece by piece, and a large image on its way.
+
+use std::error::Error;
+use std::hint::black_box;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use criterion::{BatchSize, Criterion, Throughput};
+use gemway::catalog::Catalog;
+use gemway::ids::Ids;
+use gemway::sse::Decoder;
+use gemway::translate::chat::{Shape, reply, request, stream::ChatMachine};
+use gemway::translate::{Backend, Machine, Signatures, Stamp, Target};
+use gemway::wire;
+
+const MODEL: &str = "gemini-3.8-flash";
+
+/// No memory: benches measure translation alone.
+#[derive(Debug)]
+struct Forgetful;
+
+impl Signatures for Forgetful {
+    fn remember(&self, _: &str, _: &str) {}
+
+    fn recall(&self, _: &str) -> Option<Arc<str>> {
+        None
+    }
+}
+
+fn stamp() -> Stamp {
+    Stamp {
+        id: "chatcmpl-bench".to_owned(),
+        created: 1_790_000_000,
+        model: MODEL.to_owned(),
+        ids: Arc::new(Ids::counted()),
+        signatures: Arc::new(Forgetful),
+    }
+}
+
+/// A conversation of twenty turns with two tools.
+fn conversation() -> Bytes {
+    let turns: Vec<_> = (0..20)
+        .map(|turn| {
+            let role = if turn % 2 == 0 { "user" } else { "assistant" };
+            serde_json::json!({"role": role, "content": "The quick brown fox jumps over the lazy dog. ".repeat(8)})
+        })
+        .chain([serde_json::json!({"role": "user", "content": "And now?"})])
+        .collect();
+    let tool = |name: &str| {
+        serde_json::json!({"type": "function", "function": {
+            "name": name,
+            "description": "Does one thing.",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        }})
+    };
+    let body = serde_json::json!({
+        "model": MODEL,
+        "messages": turns,
+        "tools": [tool("get_weather"), tool("get_time")],
+        "temperature": 0.3,
+        "max_tokens": 500,
+    });
+    body.to_string().into()
+}
+
+/// One picture of ten megabytes.
+fn picture() -> Bytes {
+    let url = format!("data:image/png;base64,{}", "iVBORw0K".repeat(10 * 1024 * 1024 / 8));
+    let body = serde_json::json!({
+        "model": MODEL,
+        "messages": [{"role": "user", "content": [
+            {"type": "text", "text": "What is this?"},
+            {"type": "image_url", "image_url": {"url": url}},
+        ]}],
+    });
+    body.to_string().into()
+}
+
+fn event(text: &str, last: bool) -> Bytes {
+    let mut candidate =
+        serde_json::json!({"index": 0, "content": {"role": "model", "parts": [{"text": text}]}});
+    if last {
+        candidate["finishReason"] = "STOP".into();
+    }
+    let event = serde_json::json!({
+        "candidates": [candidate],
+        "usageMetadata": {"promptTokenCount": 12, "candidatesTokenCount": 34, "totalTokenCount": 46},
+        "modelVersion": MODEL,
+        "responseId": "bench",
+    });
+    event.to_string().into()
+}
+
+/// What a request goes through: parsed, translated, written as Gemini's JSON.
+fn ask(body: &Bytes, target: &Target<'_>) -> gemway::error::Result<usize> {
+    let asked = request::ask(request::parse(body)?, target, &Forgetful)?;
+    let rope = wire::encode(&asked.request, body).map_err(gemway::error::Error::internal)?;
+    Ok(rope.len())
+}
+
+fn requests(bench: &mut Criterion, target: &Target<'_>) -> Result<(), Box<dyn Error>> {
+    let mut group = bench.benchmark_group("request");
+    for (name, body) in [("conversation", conversation()), ("picture of 10 MiB", picture())] {
+        ask(&body, target)?;
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        group.bench_function(name, |bencher| bencher.iter(|| ask(black_box(&body), target)));
+    }
+    group.finish();
+    Ok(())
+}
+
+fn answers(bench: &mut Criterion) -> Result<(), Box<dyn Error>> {
+    let whole = [event(&"The quick brown fox jumps over the lazy dog. ".repeat(40), true)];
+    reply::reply(&Shape::default(), &stamp(), &whole)?;
+    bench.bench_function("reply/whole", |bencher| {
+        bencher.iter_batched(
+            stamp,
+            |stamp| reply::reply(&Shape::default(), &stamp, black_box(&whole)),
+            BatchSize::SmallInput,
+        );
+    });
+
+    let mut events = vec![event("The quick brown fox jumps ", false); 199];
+    events.push(event("over the lazy dog.", true));
+    let mut group = bench.benchmark_group("stream of 200 events");
+    group.throughput(Throughput::Elements(events.len() as u64));
+    group.bench_function("rewrite", |bencher| {
+        bencher.iter_batched(
+            || (ChatMachine::new(Shape::default(), stamp()), BytesMut::with_capacity(64 * 1024)),
+            |(mut machine, mut out)| -> gemway::error::Result<usize> {
+                for event in &events {
+                    machine.push(event, &mut out)?;
+                }
+                machine.finish(&mut out)?;
+                Ok(out.len())
+            },
+            BatchSize::SmallInput,
+        );
+    });
+
+    let mut wire = BytesMut::new();
+    for event in &events {
+        wire.extend_from_slice(b"data: ");
+        wire.extend_from_slice(event);
+        wire.extend_from_slice(b"\r\n\r\n");
+    }
+    let wire = wire.freeze();
+    for size in [64, 1460, 16 * 1024] {
+        group.bench_function(format!("decode, {size} bytes a read"), |bencher| {
+            bencher.iter(|| -> gemway::error::Result<usize> {
+                let mut decoder = Decoder::new(1 << 20);
+                let mut out = Vec::with_capacity(events.len());
+                for at in (0..wire.len()).step_by(size) {
+                    let end = wire.len().min(at + size);
+                    decoder.push(black_box(wire.slice(at..end)), &mut out)?;
+                }
+                Ok(out.len())
+            });
+        });
+    }
+    group.finish();
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let catalog = Catalog::builtin()?;
+    let target =
+        Target { model: MODEL, traits: catalog.traits(MODEL), backend: Backend::GeminiApi, strict: false };
+    let mut bench = Criterion::default().configure_from_args();
+    requests(&mut bench, &target)?;
+    answers(&mut bench)?;
+    bench.final_summary();
+    Ok(())
+}
