@@ -1,5 +1,7 @@
 //! Every reply that Google really gave comes through both translators whole.
 
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail loudly")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -106,7 +108,8 @@ fn compare(file: &Path, said: &Said, reply: &Value) {
     }
     let mut rest = content;
     for text in &said.texts {
-        let at = rest.find(text.as_str()).unwrap_or_else(|| panic!("{name}: {text:?} is missing in {rest:?}"));
+        let at =
+            rest.find(text.as_str()).unwrap_or_else(|| panic!("{name}: {text:?} is missing in {rest:?}"));
         rest = &rest[at + text.len()..];
     }
     assert_eq!(message["reasoning_content"].as_str().unwrap_or_default(), said.thoughts, "{name}");
@@ -178,7 +181,8 @@ fn gemway_status(status: u16) -> http::StatusCode {
 fn all(folder: &Path) -> usize {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let files = entries.map(|entry| entry.unwrap().path());
-    let files: Vec<PathBuf> = files.filter(|file| file.extension().is_some_and(|end| end == "json")).collect();
+    let files: Vec<PathBuf> =
+        files.filter(|file| file.extension().is_some_and(|end| end == "json")).collect();
     for file in &files {
         check(file);
     }

@@ -31,6 +31,9 @@ pub struct GenerateResponse<'a> {
     /// The counts so far.
     #[serde(borrow)]
     pub usage_metadata: Option<UsageMetadata<'a>>,
+    /// Which HTTP answer this belongs to.
+    #[serde(borrow)]
+    pub response_id: Option<Text<'a>>,
     /// Google's error in place of an answer.
     #[serde(borrow)]
     pub error: Option<&'a RawValue>,

@@ -1,11 +1,11 @@
-//! Google's grounding as OpenAI's `url_citation` annotations.
+//! Google's grounding as the `url_citation` annotations of the other dialect.
 
 use crate::gemini::answer::{Count, GroundingChunk, GroundingMetadata, SourcePage, each};
 use crate::openai::completion::{Annotation, UrlCitation};
 
 /// Where characters begin in the text so far: one bit per byte, and none at all while the text is ASCII.
 ///
-/// Google counts UTF-8 bytes, OpenAI counts characters; keeping the whole text for that would be eight times
+/// Google counts UTF-8 bytes, its clients here count characters; keeping the whole text for that would be eight times
 /// as dear.
 #[derive(Clone, Debug, Default)]
 pub struct Characters {
@@ -50,7 +50,8 @@ impl Characters {
             return byte;
         }
         let whole: u32 = self.starts.iter().take(byte / 64).map(|word| word.count_ones()).sum();
-        let rest = self.starts.get(byte / 64).map_or(0, |word| (word & ((1 << (byte % 64)) - 1)).count_ones());
+        let rest =
+            self.starts.get(byte / 64).map_or(0, |word| (word & ((1 << (byte % 64)) - 1)).count_ones());
         usize::try_from(whole + rest).unwrap_or(byte)
     }
 }
@@ -80,7 +81,8 @@ impl Sources {
             self.supports = each(&said.grounding_supports)
                 .map(|support| {
                     let segment = support.segment.as_ref();
-                    let number = |count: Option<Count>| usize::try_from(count.unwrap_or_default().0).unwrap_or(0);
+                    let number =
+                        |count: Option<Count>| usize::try_from(count.unwrap_or_default().0).unwrap_or(0);
                     Support {
                         part: number(segment.and_then(|segment| segment.part_index)),
                         start: number(segment.and_then(|segment| segment.start_index)),

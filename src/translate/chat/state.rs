@@ -103,11 +103,13 @@ pub(super) struct Session {
     pub(super) counts: Counts,
     pub(super) choices: Vec<Choice>,
     blocked: Option<String>,
+    /// The id of an answer that ended with `CONTINUATION`.
+    hop: Option<String>,
 }
 
 impl Session {
     pub(super) fn new(shape: Shape, stamp: Stamp) -> Self {
-        Self { shape, stamp, counts: Counts::default(), choices: Vec::new(), blocked: None }
+        Self { shape, stamp, counts: Counts::default(), choices: Vec::new(), blocked: None, hop: None }
     }
 
     /// Reads one event (or one whole answer).
@@ -120,6 +122,13 @@ impl Session {
         };
         if answer.error.is_some() {
             return Err(fault::from_event(event));
+        }
+        let id = answer.response_id.as_ref().map(Text::decode);
+        if let Some(id) = &id
+            && self.hop.as_ref().is_some_and(|before| before != id)
+        {
+            self.counts.next_hop();
+            self.hop = None;
         }
         if let Some(usage) = &answer.usage_metadata {
             self.counts.take(usage);
@@ -137,6 +146,9 @@ impl Session {
             }
             if let Some(choice) = self.choices.get_mut(index) {
                 choice.take(index, candidate, &self.shape, &self.stamp, sink)?;
+                if choice.continues() {
+                    self.hop = id.as_deref().map(str::to_owned);
+                }
             }
         }
         Ok(())
@@ -148,7 +160,8 @@ impl Session {
         if reason.is_empty() || reason.ends_with("UNSPECIFIED") {
             return;
         }
-        let message = feedback.block_reason_message.as_ref().map(Text::decode).filter(|text| !text.is_empty());
+        let message =
+            feedback.block_reason_message.as_ref().map(Text::decode).filter(|text| !text.is_empty());
         self.blocked = Some(match message {
             Some(message) => format!("The prompt was blocked ({reason}): {message}"),
             None => format!("The prompt was blocked ({reason})."),
@@ -179,7 +192,8 @@ impl Session {
             let first = seen().next();
             let native = first.and_then(|choice| choice.native.as_deref()).unwrap_or_default();
             let said = first.and_then(|choice| choice.native_message.as_deref()).unwrap_or_default();
-            let message = format!("The model's output could not be used ({native}). {}", fault::mask(said, &[]));
+            let message =
+                format!("The model's output could not be used ({native}). {}", fault::mask(said, &[]));
             return Err(Error::new(Kind::UpstreamBroken, Origin::Upstream, message.trim_end().to_owned())
                 .code("upstream_malformed_output")
                 .retry(Retry::Soon));
@@ -223,6 +237,10 @@ impl Choice {
         self.sources.annotations(&self.text, parts)
     }
 
+    fn continues(&self) -> bool {
+        self.native.as_deref() == Some("CONTINUATION")
+    }
+
     /// Whether calls were given to the client.
     pub(super) fn called(&self) -> bool {
         self.calls > 0
@@ -245,7 +263,8 @@ impl Choice {
         }
         let mut reader = Reader { choice: self, index, shape, stamp, sink };
         if let Some(content) = &candidate.content {
-            reader.choice.events += usize::from(content.parts.as_ref().is_some_and(|parts| !parts.is_empty()));
+            reader.choice.events +=
+                usize::from(content.parts.as_ref().is_some_and(|parts| !parts.is_empty()));
             for part in each(&content.parts) {
                 reader.part(part)?;
             }
@@ -255,9 +274,10 @@ impl Choice {
         }
         if let Some(native) = &candidate.finish_reason
             && let Some(finish) = Finish::read(&native.decode())
-            && self.finish.is_none_or(|before| before == Finish::Stop)
+            && (self.finish.is_none_or(|before| before == Finish::Stop) || self.continues())
         {
-            // Some models say STOP in every event; a worse reason is never taken back.
+            // Some models say STOP in every event; a worse reason is never taken back, but a continued answer
+            // ends anew.
             self.finish = Some(finish);
             self.native = Some(native.decode().into_owned());
         }
@@ -309,7 +329,9 @@ struct Reader<'r, S> {
 impl<S: Sink> Reader<'_, S> {
     fn part(&mut self, part: &Part<'_>) -> Result<()> {
         let thought = part.thought == Some(true);
-        self.choice.parts.push(self.choice.text.bytes());
+        if self.choice.events == 1 {
+            self.choice.parts.push(self.choice.text.bytes());
+        }
         if let Some(text) = part.text.as_ref().filter(|text| !text.is_empty()) {
             if !thought {
                 self.text(text.clone())?;
@@ -330,7 +352,8 @@ impl<S: Sink> Reader<'_, S> {
             self.late(signature)?;
         }
         if let Some(code) = &part.executable_code {
-            let language = code.language.as_ref().map(|l| l.decode().to_ascii_lowercase()).unwrap_or_default();
+            let language =
+                code.language.as_ref().map(|l| l.decode().to_ascii_lowercase()).unwrap_or_default();
             let language = if language.starts_with("language_") { String::new() } else { language };
             let code = code.code.as_ref().map(Text::decode).unwrap_or_default();
             self.fenced(&language, &code)?;
@@ -338,7 +361,9 @@ impl<S: Sink> Reader<'_, S> {
         if let Some(result) = &part.code_execution_result {
             self.fenced("", &result.output.as_ref().map(Text::decode).unwrap_or_default())?;
         }
-        if let Some(uri) = part.file_data.as_ref().and_then(|file| file.file_uri.as_ref()).filter(|_| !thought) {
+        if let Some(uri) =
+            part.file_data.as_ref().and_then(|file| file.file_uri.as_ref()).filter(|_| !thought)
+        {
             self.text(Text::plain(format!("[file]({})", uri.decode())))?;
         }
         Ok(())
@@ -423,7 +448,7 @@ impl<S: Sink> Reader<'_, S> {
         google_id: Option<&str>,
         signature: Option<&Text<'_>>,
     ) -> Result<Role> {
-        let google_name = name.map(Text::decode).unwrap_or(Cow::Borrowed("unnamed"));
+        let google_name = name.map_or(Cow::Borrowed("unnamed"), Text::decode);
         if self.shape.answer_function.as_deref() == Some(&*google_name) {
             return Ok(Role::Answer);
         }
@@ -464,7 +489,9 @@ impl<S: Sink> Reader<'_, S> {
             } else {
                 None
             };
-            return self.sink.piece(self.index, Piece::Audio { id: id.map(String::as_str), data: data.clone() });
+            return self
+                .sink
+                .piece(self.index, Piece::Audio { id: id.map(String::as_str), data: data.clone() });
         }
         let url = format!("data:{mime};base64,{}", data.decode());
         if !mime.starts_with("image/") {
