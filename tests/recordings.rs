@@ -32,6 +32,7 @@ struct Said {
     thoughts: String,
     calls: Vec<(String, Value)>,
     images: usize,
+    cited: Vec<String>,
     counts: [u64; 4],
 }
 
@@ -56,6 +57,13 @@ fn said(events: &[Bytes]) -> Said {
             }
             let image = part["inlineData"]["mimeType"].as_str().unwrap_or_default().starts_with("image/");
             said.images += usize::from(image);
+        }
+        for support in
+            event["candidates"][0]["groundingMetadata"]["groundingSupports"].as_array().unwrap_or(&empty)
+        {
+            let segment = support["segment"]["text"].as_str().unwrap().to_owned();
+            let sources = support["groundingChunkIndices"].as_array().map_or(0, Vec::len);
+            said.cited.extend(std::iter::repeat_n(segment, sources));
         }
         let names =
             ["promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "toolUsePromptTokenCount"];
@@ -91,6 +99,9 @@ fn gather(frames: &str) -> Value {
                 append(&mut calls.last_mut().unwrap()["function"]["arguments"], arguments);
             }
         }
+        if let Some(annotations) = delta.get("annotations") {
+            message["annotations"] = annotations.clone();
+        }
         images.extend(delta["images"].as_array().into_iter().flatten().cloned());
     }
     message["tool_calls"] = calls.into();
@@ -125,6 +136,20 @@ fn compare(file: &Path, said: &Said, reply: &Value) {
         .collect();
     assert_eq!(calls, said.calls, "{name}");
     assert_eq!(message["images"].as_array().map_or(0, Vec::len), said.images, "{name}");
+    let cited: Vec<String> = message["annotations"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|annotation| {
+            let at =
+                |name: &str| usize::try_from(annotation["url_citation"][name].as_u64().unwrap()).unwrap();
+            let (start, end) = (at("start_index"), at("end_index"));
+            content.chars().skip(start).take(end - start).collect()
+        })
+        .collect();
+    if !said.cited.is_empty() {
+        assert_eq!(cited, said.cited, "{name}");
+    }
     let [prompt, candidates, thoughts, tool_use] = said.counts;
     assert_eq!(reply["usage"]["prompt_tokens"], prompt + tool_use, "{name}");
     assert_eq!(reply["usage"]["completion_tokens"], candidates + thoughts, "{name}");

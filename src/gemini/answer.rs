@@ -310,6 +310,12 @@ pub struct SourcePage<'a> {
     /// Title.
     #[serde(borrow)]
     pub title: Option<Text<'a>>,
+    /// A document's name, where there is no address.
+    #[serde(borrow)]
+    pub document_name: Option<Text<'a>>,
+    /// The store it was found in.
+    #[serde(borrow)]
+    pub file_search_store: Option<Text<'a>>,
     /// Site.
     #[serde(borrow)]
     pub domain: Option<Text<'a>>,

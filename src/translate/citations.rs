@@ -134,7 +134,9 @@ fn page_of(chunk: &GroundingChunk<'_>) -> Option<(String, String)> {
         .or(chunk.retrieved_context.as_ref())
         .or(chunk.maps.as_ref())
         .or(chunk.image.as_ref())?;
-    let url = page.uri.as_ref().map(|uri| uri.decode().into_owned()).filter(|uri| !uri.is_empty())?;
+    // Documents of the caller's own stores have names but no addresses.
+    let named = [&page.uri, &page.document_name, &page.file_search_store];
+    let url = named.into_iter().flatten().find(|name| !name.is_empty())?.decode().into_owned();
     let title = page.title.as_ref().or(page.domain.as_ref());
     let title = title.map_or_else(|| url.clone(), |title| title.decode().into_owned());
     Some((url, title))
