@@ -14,7 +14,7 @@ use crate::wire::Text;
 
 use super::Shape;
 use super::partial::Tree;
-use super::parts::{Reader, entries, input_of};
+use super::pieces::{Reader, entries, input_of};
 
 /// More candidates than any model gives; a larger index is nonsense and would cost memory.
 const MAX_CHOICES: usize = 128;
