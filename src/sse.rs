@@ -104,7 +104,7 @@ impl Decoder {
         }
         let line = std::mem::take(&mut self.partial).freeze();
         if !line.is_empty() {
-            self.line(line, out)?;
+            self.line(line, out);
         }
         let data = std::mem::take(&mut self.data).into_bytes();
         if let Some(data) = data {
@@ -137,7 +137,7 @@ impl Decoder {
                 self.partial.extend_from_slice(&line);
                 line = std::mem::take(&mut self.partial).freeze();
             }
-            self.line(line, out)?;
+            self.line(line, out);
         }
         Ok(())
     }
@@ -149,7 +149,7 @@ impl Decoder {
         Ok(())
     }
 
-    fn line(&mut self, mut line: Bytes, out: &mut Vec<Bytes>) -> Result<()> {
+    fn line(&mut self, mut line: Bytes, out: &mut Vec<Bytes>) {
         if line.is_empty() {
             if let Some(data) = std::mem::take(&mut self.data).into_bytes()
                 && !data.iter().all(u8::is_ascii_whitespace)
@@ -177,7 +177,6 @@ impl Decoder {
             self.stray.extend_from_slice(&line);
             self.stray.extend_from_slice(b"\n");
         }
-        Ok(())
     }
 
     /// Lines that are no fields may be an error that Google wrote into the stream as plain JSON.

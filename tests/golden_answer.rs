@@ -4,6 +4,13 @@
 //! `response.gemini.sse` (a stream) and, if need be, `shape.json`. Both translators run on either. `BLESS=1` writes
 //! the expectations anew.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test may fail loudly"
+)]
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -161,7 +168,8 @@ fn run(case: &Path, wrong: &mut Vec<String>) {
         }
     }
 
-    let whole = decode(std::iter::once(input)).and_then(|events| reply::reply(&shape(case), &stamp(), &events));
+    let whole =
+        decode(std::iter::once(input)).and_then(|events| reply::reply(&shape(case), &stamp(), &events));
     let whole = match whole {
         Ok((body, counts)) => {
             assert_eq!(counted(&counts), usage, "{}: counts of both ways", case.display());

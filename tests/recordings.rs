@@ -1,5 +1,7 @@
 //! Every reply that Google really gave comes through both translators whole.
 
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail loudly")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,6 +32,7 @@ struct Said {
     thoughts: String,
     calls: Vec<(String, Value)>,
     images: usize,
+    cited: Vec<String>,
     counts: [u64; 4],
 }
 
@@ -54,6 +57,13 @@ fn said(events: &[Bytes]) -> Said {
             }
             let image = part["inlineData"]["mimeType"].as_str().unwrap_or_default().starts_with("image/");
             said.images += usize::from(image);
+        }
+        for support in
+            event["candidates"][0]["groundingMetadata"]["groundingSupports"].as_array().unwrap_or(&empty)
+        {
+            let segment = support["segment"]["text"].as_str().unwrap().to_owned();
+            let sources = support["groundingChunkIndices"].as_array().map_or(0, Vec::len);
+            said.cited.extend(std::iter::repeat_n(segment, sources));
         }
         let names =
             ["promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "toolUsePromptTokenCount"];
@@ -89,6 +99,9 @@ fn gather(frames: &str) -> Value {
                 append(&mut calls.last_mut().unwrap()["function"]["arguments"], arguments);
             }
         }
+        if let Some(annotations) = delta.get("annotations") {
+            message["annotations"] = annotations.clone();
+        }
         images.extend(delta["images"].as_array().into_iter().flatten().cloned());
     }
     message["tool_calls"] = calls.into();
@@ -106,7 +119,8 @@ fn compare(file: &Path, said: &Said, reply: &Value) {
     }
     let mut rest = content;
     for text in &said.texts {
-        let at = rest.find(text.as_str()).unwrap_or_else(|| panic!("{name}: {text:?} is missing in {rest:?}"));
+        let at =
+            rest.find(text.as_str()).unwrap_or_else(|| panic!("{name}: {text:?} is missing in {rest:?}"));
         rest = &rest[at + text.len()..];
     }
     assert_eq!(message["reasoning_content"].as_str().unwrap_or_default(), said.thoughts, "{name}");
@@ -122,6 +136,20 @@ fn compare(file: &Path, said: &Said, reply: &Value) {
         .collect();
     assert_eq!(calls, said.calls, "{name}");
     assert_eq!(message["images"].as_array().map_or(0, Vec::len), said.images, "{name}");
+    let cited: Vec<String> = message["annotations"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|annotation| {
+            let at =
+                |name: &str| usize::try_from(annotation["url_citation"][name].as_u64().unwrap()).unwrap();
+            let (start, end) = (at("start_index"), at("end_index"));
+            content.chars().skip(start).take(end - start).collect()
+        })
+        .collect();
+    if !said.cited.is_empty() {
+        assert_eq!(cited, said.cited, "{name}");
+    }
     let [prompt, candidates, thoughts, tool_use] = said.counts;
     assert_eq!(reply["usage"]["prompt_tokens"], prompt + tool_use, "{name}");
     assert_eq!(reply["usage"]["completion_tokens"], candidates + thoughts, "{name}");
@@ -178,7 +206,8 @@ fn gemway_status(status: u16) -> http::StatusCode {
 fn all(folder: &Path) -> usize {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let files = entries.map(|entry| entry.unwrap().path());
-    let files: Vec<PathBuf> = files.filter(|file| file.extension().is_some_and(|end| end == "json")).collect();
+    let files: Vec<PathBuf> =
+        files.filter(|file| file.extension().is_some_and(|end| end == "json")).collect();
     for file in &files {
         check(file);
     }

@@ -31,6 +31,9 @@ pub struct GenerateResponse<'a> {
     /// The counts so far.
     #[serde(borrow)]
     pub usage_metadata: Option<UsageMetadata<'a>>,
+    /// Which HTTP answer this belongs to.
+    #[serde(borrow)]
+    pub response_id: Option<Text<'a>>,
     /// Google's error in place of an answer.
     #[serde(borrow)]
     pub error: Option<&'a RawValue>,
@@ -307,6 +310,12 @@ pub struct SourcePage<'a> {
     /// Title.
     #[serde(borrow)]
     pub title: Option<Text<'a>>,
+    /// A document's name, where there is no address.
+    #[serde(borrow)]
+    pub document_name: Option<Text<'a>>,
+    /// The store it was found in.
+    #[serde(borrow)]
+    pub file_search_store: Option<Text<'a>>,
     /// Site.
     #[serde(borrow)]
     pub domain: Option<Text<'a>>,

@@ -35,7 +35,8 @@ impl Status {
         let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
         let code = error.get("code").and_then(|code| match code {
             Value::String(code) => code.parse().ok(),
-            code => code.as_u64(),
+            Value::Number(code) => code.as_u64(),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
         });
         let mut read = Self {
             code: code.and_then(|code| u16::try_from(code).ok()),

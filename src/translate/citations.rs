@@ -1,11 +1,11 @@
-//! Google's grounding as OpenAI's `url_citation` annotations.
+//! Google's grounding as the `url_citation` annotations of the other dialect.
 
 use crate::gemini::answer::{Count, GroundingChunk, GroundingMetadata, SourcePage, each};
 use crate::openai::completion::{Annotation, UrlCitation};
 
 /// Where characters begin in the text so far: one bit per byte, and none at all while the text is ASCII.
 ///
-/// Google counts UTF-8 bytes, OpenAI counts characters; keeping the whole text for that would be eight times
+/// Google counts UTF-8 bytes, its clients here count characters; keeping the whole text for that would be eight times
 /// as dear.
 #[derive(Clone, Debug, Default)]
 pub struct Characters {
@@ -50,7 +50,8 @@ impl Characters {
             return byte;
         }
         let whole: u32 = self.starts.iter().take(byte / 64).map(|word| word.count_ones()).sum();
-        let rest = self.starts.get(byte / 64).map_or(0, |word| (word & ((1 << (byte % 64)) - 1)).count_ones());
+        let rest =
+            self.starts.get(byte / 64).map_or(0, |word| (word & ((1 << (byte % 64)) - 1)).count_ones());
         usize::try_from(whole + rest).unwrap_or(byte)
     }
 }
@@ -80,7 +81,8 @@ impl Sources {
             self.supports = each(&said.grounding_supports)
                 .map(|support| {
                     let segment = support.segment.as_ref();
-                    let number = |count: Option<Count>| usize::try_from(count.unwrap_or_default().0).unwrap_or(0);
+                    let number =
+                        |count: Option<Count>| usize::try_from(count.unwrap_or_default().0).unwrap_or(0);
                     Support {
                         part: number(segment.and_then(|segment| segment.part_index)),
                         start: number(segment.and_then(|segment| segment.start_index)),
@@ -132,7 +134,9 @@ fn page_of(chunk: &GroundingChunk<'_>) -> Option<(String, String)> {
         .or(chunk.retrieved_context.as_ref())
         .or(chunk.maps.as_ref())
         .or(chunk.image.as_ref())?;
-    let url = page.uri.as_ref().map(|uri| uri.decode().into_owned()).filter(|uri| !uri.is_empty())?;
+    // Documents of the caller's own stores have names but no addresses.
+    let named = [&page.uri, &page.document_name, &page.file_search_store];
+    let url = named.into_iter().flatten().find(|name| !name.is_empty())?.decode().into_owned();
     let title = page.title.as_ref().or(page.domain.as_ref());
     let title = title.map_or_else(|| url.clone(), |title| title.decode().into_owned());
     Some((url, title))

@@ -5,7 +5,7 @@ use crate::openai::completion::{CompletionDetails, PromptDetails, UsageObject};
 use crate::usage::{ByModality, Modality, Usage};
 
 /// The counts of one stream. Every event may repeat the running totals, whole or in part: the last word on each
-/// number counts, and nothing is ever summed.
+/// number counts, and nothing is ever summed but the hops of a long answer, which are requests of their own.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     prompt: Option<u64>,
@@ -15,6 +15,7 @@ pub struct Counts {
     tool_use: Option<u64>,
     total: Option<u64>,
     by: Usage,
+    hops: Option<Usage>,
 }
 
 impl Counts {
@@ -32,9 +33,14 @@ impl Counts {
         breakdown(&mut self.by.tool_use_by, &said.tool_use_prompt_tokens_details);
     }
 
+    /// What follows belongs to another request that continues the answer.
+    pub fn next_hop(&mut self) {
+        *self = Self { hops: Some(self.usage()), ..Self::default() };
+    }
+
     /// Whether Google has said anything.
     pub fn known(&self) -> bool {
-        self.prompt.is_some() || self.total.is_some() || self.candidates.is_some()
+        self.hops.is_some() || self.prompt.is_some() || self.total.is_some() || self.candidates.is_some()
     }
 
     /// The counts as the gateway keeps them.
@@ -46,7 +52,7 @@ impl Counts {
         // Some reports count thoughts as visible output too; then the total betrays it.
         let without_thoughts = input.saturating_add(candidates).saturating_add(tool_use);
         let inclusive = thoughts > 0 && candidates >= thoughts && self.total == Some(without_thoughts);
-        Usage {
+        let mut usage = Usage {
             input,
             cached: self.cached.unwrap_or(0).min(input),
             output: if inclusive { candidates - thoughts } else { candidates },
@@ -54,7 +60,11 @@ impl Counts {
             tool_use,
             estimated: !self.known(),
             ..self.by
+        };
+        if let Some(before) = &self.hops {
+            usage.add(before);
         }
+        usage
     }
 }
 
@@ -66,19 +76,21 @@ fn latest(kept: &mut Option<u64>, said: Option<Count>) {
     }
 }
 
+#[expect(clippy::ref_option, reason = "the alias for lists is an option")]
 fn breakdown(kept: &mut ByModality, said: &List<ModalityCount<'_>>) {
     if said.as_ref().is_none_or(Vec::is_empty) {
         return;
     }
     *kept = ByModality::default();
     for count in each(said) {
-        let modality = count.modality.as_ref().map_or(Modality::Other, |m| Modality::from_google(&m.decode()));
+        let modality =
+            count.modality.as_ref().map_or(Modality::Other, |m| Modality::from_google(&m.decode()));
         let slot = &mut kept[modality];
         *slot = slot.saturating_add(count.token_count.unwrap_or_default().0.min(1 << 48));
     }
 }
 
-/// OpenAI's `usage`: the parts always add up to the total.
+/// The client's `usage`: the parts always add up to the total.
 pub fn object(usage: &Usage) -> UsageObject {
     UsageObject {
         prompt_tokens: usage.prompt(),
@@ -111,7 +123,8 @@ mod tests {
 
     #[test]
     fn tool_tokens_are_prompt_and_thoughts_are_completion() {
-        let usage = counts(&[r#"{"promptTokenCount":100,"cachedContentTokenCount":60,"candidatesTokenCount":5,
+        let usage =
+            counts(&[r#"{"promptTokenCount":100,"cachedContentTokenCount":60,"candidatesTokenCount":5,
             "thoughtsTokenCount":20,"toolUsePromptTokenCount":30,"totalTokenCount":155}"#]);
         assert_eq!((usage.prompt(), usage.completion(), usage.total()), (130, 25, 155));
         assert_eq!(usage.cached, 60);

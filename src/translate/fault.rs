@@ -63,7 +63,7 @@ fn classify(status: u16, read: &Status, secrets: &[&str]) -> Error {
         400 if reason("API_KEY_INVALID") || says(&["api key", "not valid"]) || says(&["api key expired"]) => {
             refused(&text())
         }
-        400 if says(&["input token count", "exceed"]) || says(&["token", "exceeds the maximum number"]) => {
+        400 if says(&["input token count", "exceed"]) || says(&["token count", "only supports up to"]) => {
             let message = format!("{} (context_length_exceeded)", text());
             Error::new(Kind::ContextTooLong, Origin::Client, message)
                 .code("context_length_exceeded")
@@ -79,11 +79,10 @@ fn classify(status: u16, read: &Status, secrets: &[&str]) -> Error {
         400 if reason("SAFETY") || reason("PROHIBITED_CONTENT") || says(&["blocked", "safety"]) => {
             upstream(Kind::Blocked).code("content_policy_violation")
         }
-        401 => refused(&text()),
         403 if says(&["file", "permission to access"]) || says(&["cachedcontent not found"]) => {
             upstream(Kind::NotFound).code("not_found")
         }
-        403 => refused(&text()),
+        401 | 403 => refused(&text()),
         402 => quota_spent(text()),
         404 => upstream(Kind::NotFound).code("model_not_found").at("model"),
         408 | 504 => upstream(Kind::Timeout).code("upstream_timeout").retry(soon()),
@@ -174,7 +173,8 @@ fn secret_at(text: &str, inside_word: bool) -> (usize, usize) {
         let rest = text.get(from..).unwrap_or_default();
         rest.find(|c| !fits(c)).unwrap_or(rest.len())
     };
-    let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~' | '+' | '/' | '=' | '%');
+    let word =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~' | '+' | '/' | '=' | '%');
     if is_address(text) {
         let whole = run(0, |c| !c.is_whitespace() && !matches!(c, '"' | '\'' | '<' | '>' | ')' | '`'));
         let address = text.get(..whole).unwrap_or_default();
@@ -189,7 +189,9 @@ fn secret_at(text: &str, inside_word: bool) -> (usize, usize) {
     if inside_word {
         return (0, 0);
     }
-    for prefix in ["bearer ", "key=", "api_key=", "apikey=", "api-key=", "token=", "access_token=", "x-goog-api-key: "] {
+    for prefix in
+        ["bearer ", "key=", "api_key=", "apikey=", "api-key=", "token=", "access_token=", "x-goog-api-key: "]
+    {
         if begins(text, prefix) {
             return (prefix.len(), run(prefix.len(), word));
         }
@@ -219,7 +221,10 @@ mod tests {
             (403, body("PERMISSION_DENIED", "denied", "")),
         ] {
             let error = error(status, &body);
-            assert_eq!((error.kind(), error.explicit_code()), (Kind::UpstreamRefused, Some("upstream_auth_error")));
+            assert_eq!(
+                (error.kind(), error.explicit_code()),
+                (Kind::UpstreamRefused, Some("upstream_auth_error"))
+            );
             assert_eq!(error.retries(), Retry::Never);
         }
     }

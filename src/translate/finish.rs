@@ -44,7 +44,7 @@ impl Finish {
         })
     }
 
-    /// OpenAI's `finish_reason`. A cut-off call stays `length`: hiding that would have the client run it.
+    /// The client's `finish_reason`. A cut-off call stays `length`: hiding that would have the client run it.
     pub fn openai(self, called: Option<Called>) -> &'static str {
         match (self, called) {
             (Self::Length, _) => "length",
@@ -65,7 +65,7 @@ pub enum Called {
     Function,
 }
 
-/// Whether Google's own word adds something to OpenAI's.
+/// Whether Google's own word adds something to the client's `finish_reason`.
 pub fn worth_telling(native: &str) -> bool {
     !matches!(native, "STOP" | "FINISH_REASON_STOP" | "MAX_TOKENS")
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::gemini::ask::GenerateRequest;
 
 mod partial;
+mod pieces;
 pub mod reply;
 pub mod request;
 mod state;

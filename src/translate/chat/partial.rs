@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use crate::gemini::answer::PartialArg;
+use crate::wire::Text;
 
 /// An index this far beyond the end of a list is nonsense, and would cost memory.
 const MAX_GAP: usize = 1024;
@@ -32,12 +33,13 @@ impl Tree {
 
     /// Takes a fragment.
     pub(super) fn apply(&mut self, fragment: &PartialArg<'_>) {
-        let path = fragment.json_path.as_ref().map(|path| path.decode()).unwrap_or_default();
+        let path = fragment.json_path.as_ref().map(Text::decode).unwrap_or_default();
         let Some(node) = self.0.reach(&steps(&path)) else { return };
         if let Some(piece) = &fragment.string_value {
-            match node {
-                Node::Text(text) => text.push_str(&piece.decode()),
-                other => *other = Node::Text(piece.decode().into_owned()),
+            if let Node::Text(text) = node {
+                text.push_str(&piece.decode());
+            } else {
+                *node = Node::Text(piece.decode().into_owned());
             }
         } else if let Some(number) = fragment.number_value {
             *node = Node::Raw(number.get().to_owned());
@@ -49,9 +51,10 @@ impl Tree {
     /// The arguments as JSON.
     pub(super) fn to_json(&self) -> String {
         let mut out = String::new();
-        match &self.0 {
-            Node::Null => out.push_str("{}"),
-            node => node.write(&mut out),
+        if let Node::Null = &self.0 {
+            out.push_str("{}");
+        } else {
+            self.0.write(&mut out);
         }
         out
     }

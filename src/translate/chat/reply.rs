@@ -36,9 +36,22 @@ pub fn reply(shape: &Shape, stamp: &Stamp, answers: &[Bytes]) -> Result<(Bytes, 
     drafts.0.resize_with(ends.len().max(drafts.0.len()), Draft::default);
     let usage = session.counts.usage();
     let mut choices = Vec::with_capacity(ends.len());
-    for (index, ((end, draft), choice)) in ends.iter().zip(&mut drafts.0).zip(&session.choices).enumerate() {
-        let logprobs = std::mem::take(&mut draft.logprobs);
-        choices.push(draft.choice(index, end, choice, shape.legacy_functions, stamp, logprobs)?);
+    for (index, ((end, draft), state)) in ends.iter().zip(&mut drafts.0).zip(&session.choices).enumerate() {
+        let logprobs = finished(std::mem::take(&mut draft.logprobs))?;
+        let native = state.native.as_deref().filter(|native| worth_telling(native)).map(|native| Extra {
+            google: Google {
+                finish_reason: Some(native),
+                finish_message: state.native_message.as_deref(),
+                thought_signature: None,
+            },
+        });
+        choices.push(Choice {
+            index,
+            message: draft.message(end, state, shape.legacy_functions, stamp),
+            logprobs,
+            finish_reason: end.reason,
+            extra_content: native,
+        });
     }
     let completion = Completion {
         id: &stamp.id,
@@ -107,7 +120,8 @@ impl Sink for Drafts {
             }
             Piece::Image { url, signature, .. } => draft.images.push((url, signature.map(owned))),
             Piece::Audio { id, data } => {
-                let audio = draft.audio.get_or_insert_with(|| (id.unwrap_or_default().to_owned(), Vec::new()));
+                let audio =
+                    draft.audio.get_or_insert_with(|| (id.unwrap_or_default().to_owned(), Vec::new()));
                 audio.1.push(owned(data));
             }
         }
@@ -125,31 +139,6 @@ impl Sink for Drafts {
 }
 
 impl Draft {
-    fn choice<'d>(
-        &'d self,
-        index: usize,
-        end: &'d End,
-        choice: &'d state::Choice,
-        legacy: bool,
-        stamp: &Stamp,
-        logprobs: BytesMut,
-    ) -> Result<Choice<'d>> {
-        let native = choice.native.as_deref().filter(|native| worth_telling(native)).map(|native| Extra {
-            google: Google {
-                finish_reason: Some(native),
-                finish_message: choice.native_message.as_deref(),
-                thought_signature: None,
-            },
-        });
-        Ok(Choice {
-            index,
-            message: self.message(end, choice, legacy, stamp),
-            logprobs: finished(logprobs)?,
-            finish_reason: end.reason,
-            extra_content: native,
-        })
-    }
-
     fn message<'d>(
         &'d self,
         end: &'d End,

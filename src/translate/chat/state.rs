@@ -1,16 +1,11 @@
 //! What one answer has said so far, candidate by candidate: the one reading of Gemini's parts that both the
 //! whole reply and the stream are written from.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 
-use serde_json::value::RawValue;
-
 use crate::error::{Error, Kind, Origin, Result, Retry};
-use crate::gemini::answer::{
-    Blob, Candidate, FunctionCall, GenerateResponse, LogprobsResult, Part, PromptFeedback, each,
-};
-use crate::openai::completion::{Number, TokenLogprob};
+use crate::gemini::answer::{Candidate, GenerateResponse, PromptFeedback, each};
+use crate::openai::completion::TokenLogprob;
 use crate::translate::citations::{Characters, Sources};
 use crate::translate::counts::Counts;
 use crate::translate::finish::{Called, Finish};
@@ -18,7 +13,8 @@ use crate::translate::{Stamp, fault};
 use crate::wire::Text;
 
 use super::Shape;
-use super::partial::{Tree, compact};
+use super::partial::Tree;
+use super::pieces::{Reader, entries, input_of};
 
 /// More candidates than any model gives; a larger index is nonsense and would cost memory.
 const MAX_CHOICES: usize = 128;
@@ -57,29 +53,29 @@ pub(super) struct Choice {
     /// The last signature that belonged to text.
     pub(super) signature: Option<String>,
     sources: Sources,
-    text: Characters,
-    parts: Vec<usize>,
-    events: usize,
-    visible: bool,
-    calls: usize,
-    ids: HashSet<String>,
-    open: Option<Open>,
-    images: usize,
-    audio: Option<String>,
+    pub(super) text: Characters,
+    pub(super) parts: Vec<usize>,
+    pub(super) events: usize,
+    pub(super) visible: bool,
+    pub(super) calls: usize,
+    pub(super) ids: HashSet<String>,
+    pub(super) open: Option<Open>,
+    pub(super) images: usize,
+    pub(super) audio: Option<String>,
 }
 
 /// A call that comes in fragments.
 #[derive(Debug)]
-struct Open {
-    tree: Tree,
-    google_id: Option<String>,
-    role: Role,
-    signed: bool,
+pub(super) struct Open {
+    pub(super) tree: Tree,
+    pub(super) google_id: Option<String>,
+    pub(super) role: Role,
+    pub(super) signed: bool,
 }
 
 /// What a call is to the client.
 #[derive(Clone, Debug, PartialEq)]
-enum Role {
+pub(super) enum Role {
     /// Not given: only one call was wanted.
     Hidden,
     /// The hidden function that carries the structured answer.
@@ -103,11 +99,13 @@ pub(super) struct Session {
     pub(super) counts: Counts,
     pub(super) choices: Vec<Choice>,
     blocked: Option<String>,
+    /// The id of an answer that ended with `CONTINUATION`.
+    hop: Option<String>,
 }
 
 impl Session {
     pub(super) fn new(shape: Shape, stamp: Stamp) -> Self {
-        Self { shape, stamp, counts: Counts::default(), choices: Vec::new(), blocked: None }
+        Self { shape, stamp, counts: Counts::default(), choices: Vec::new(), blocked: None, hop: None }
     }
 
     /// Reads one event (or one whole answer).
@@ -120,6 +118,13 @@ impl Session {
         };
         if answer.error.is_some() {
             return Err(fault::from_event(event));
+        }
+        let id = answer.response_id.as_ref().map(Text::decode);
+        if let Some(id) = &id
+            && self.hop.as_ref().is_some_and(|before| before != id)
+        {
+            self.counts.next_hop();
+            self.hop = None;
         }
         if let Some(usage) = &answer.usage_metadata {
             self.counts.take(usage);
@@ -137,6 +142,9 @@ impl Session {
             }
             if let Some(choice) = self.choices.get_mut(index) {
                 choice.take(index, candidate, &self.shape, &self.stamp, sink)?;
+                if choice.continues() {
+                    self.hop = id.as_deref().map(str::to_owned);
+                }
             }
         }
         Ok(())
@@ -148,7 +156,8 @@ impl Session {
         if reason.is_empty() || reason.ends_with("UNSPECIFIED") {
             return;
         }
-        let message = feedback.block_reason_message.as_ref().map(Text::decode).filter(|text| !text.is_empty());
+        let message =
+            feedback.block_reason_message.as_ref().map(Text::decode).filter(|text| !text.is_empty());
         self.blocked = Some(match message {
             Some(message) => format!("The prompt was blocked ({reason}): {message}"),
             None => format!("The prompt was blocked ({reason})."),
@@ -179,7 +188,8 @@ impl Session {
             let first = seen().next();
             let native = first.and_then(|choice| choice.native.as_deref()).unwrap_or_default();
             let said = first.and_then(|choice| choice.native_message.as_deref()).unwrap_or_default();
-            let message = format!("The model's output could not be used ({native}). {}", fault::mask(said, &[]));
+            let message =
+                format!("The model's output could not be used ({native}). {}", fault::mask(said, &[]));
             return Err(Error::new(Kind::UpstreamBroken, Origin::Upstream, message.trim_end().to_owned())
                 .code("upstream_malformed_output")
                 .retry(Retry::Soon));
@@ -223,6 +233,10 @@ impl Choice {
         self.sources.annotations(&self.text, parts)
     }
 
+    fn continues(&self) -> bool {
+        self.native.as_deref() == Some("CONTINUATION")
+    }
+
     /// Whether calls were given to the client.
     pub(super) fn called(&self) -> bool {
         self.calls > 0
@@ -245,7 +259,8 @@ impl Choice {
         }
         let mut reader = Reader { choice: self, index, shape, stamp, sink };
         if let Some(content) = &candidate.content {
-            reader.choice.events += usize::from(content.parts.as_ref().is_some_and(|parts| !parts.is_empty()));
+            reader.choice.events +=
+                usize::from(content.parts.as_ref().is_some_and(|parts| !parts.is_empty()));
             for part in each(&content.parts) {
                 reader.part(part)?;
             }
@@ -255,9 +270,10 @@ impl Choice {
         }
         if let Some(native) = &candidate.finish_reason
             && let Some(finish) = Finish::read(&native.decode())
-            && self.finish.is_none_or(|before| before == Finish::Stop)
+            && (self.finish.is_none_or(|before| before == Finish::Stop) || self.continues())
         {
-            // Some models say STOP in every event; a worse reason is never taken back.
+            // Some models say STOP in every event; a worse reason is never taken back, but a continued answer
+            // ends anew.
             self.finish = Some(finish);
             self.native = Some(native.decode().into_owned());
         }
@@ -268,12 +284,12 @@ impl Choice {
     }
 
     /// Gives the arguments of the call that comes in fragments, if one is open.
-    fn close_call(&mut self, index: usize, sink: &mut impl Sink) -> Result<()> {
+    pub(super) fn close_call(&mut self, index: usize, sink: &mut impl Sink) -> Result<()> {
         let Some(open) = self.open.take() else { return Ok(()) };
         self.arguments(index, &open.role, &open.tree.to_json(), None, sink)
     }
 
-    fn arguments(
+    pub(super) fn arguments(
         &mut self,
         choice: usize,
         role: &Role,
@@ -295,213 +311,6 @@ impl Choice {
             }
         }
     }
-}
-
-/// One candidate being read.
-struct Reader<'r, S> {
-    choice: &'r mut Choice,
-    index: usize,
-    shape: &'r Shape,
-    stamp: &'r Stamp,
-    sink: &'r mut S,
-}
-
-impl<S: Sink> Reader<'_, S> {
-    fn part(&mut self, part: &Part<'_>) -> Result<()> {
-        let thought = part.thought == Some(true);
-        self.choice.parts.push(self.choice.text.bytes());
-        if let Some(text) = part.text.as_ref().filter(|text| !text.is_empty()) {
-            if !thought {
-                self.text(text.clone())?;
-            } else if self.shape.thoughts {
-                self.sink.piece(self.index, Piece::Thought(text.clone()))?;
-            }
-        }
-        let signature = part.thought_signature.as_ref().filter(|signature| !signature.is_empty());
-        if let Some(call) = &part.function_call {
-            self.call(call, signature)?;
-        } else if let Some(blob) = &part.inline_data {
-            if !thought {
-                self.blob(blob, signature)?;
-            }
-        } else if let Some(signature) = signature
-            && part.tool_call.is_none()
-        {
-            self.late(signature)?;
-        }
-        if let Some(code) = &part.executable_code {
-            let language = code.language.as_ref().map(|l| l.decode().to_ascii_lowercase()).unwrap_or_default();
-            let language = if language.starts_with("language_") { String::new() } else { language };
-            let code = code.code.as_ref().map(Text::decode).unwrap_or_default();
-            self.fenced(&language, &code)?;
-        }
-        if let Some(result) = &part.code_execution_result {
-            self.fenced("", &result.output.as_ref().map(Text::decode).unwrap_or_default())?;
-        }
-        if let Some(uri) = part.file_data.as_ref().and_then(|file| file.file_uri.as_ref()).filter(|_| !thought) {
-            self.text(Text::plain(format!("[file]({})", uri.decode())))?;
-        }
-        Ok(())
-    }
-
-    fn text(&mut self, text: Text<'_>) -> Result<()> {
-        self.choice.visible = true;
-        self.choice.text.push(&text.decode());
-        self.sink.piece(self.index, Piece::Text(text))
-    }
-
-    fn fenced(&mut self, language: &str, body: &str) -> Result<()> {
-        // The fence must be longer than any run of backticks inside.
-        let run = body.split(|c| c != '`').map(str::len).max().unwrap_or(0);
-        let fence = "`".repeat((run + 1).max(3));
-        let end = if body.ends_with('\n') { "" } else { "\n" };
-        self.text(Text::plain(format!("\n{fence}{language}\n{body}{end}{fence}\n")))
-    }
-
-    /// A signature without content: it belongs to the call still open, or to the text.
-    fn late(&mut self, signature: &Text<'_>) -> Result<()> {
-        if self.choice.open.is_some() {
-            return self.sign_open(signature);
-        }
-        self.choice.signature = Some(signature.decode().into_owned());
-        Ok(())
-    }
-
-    fn sign_open(&mut self, signature: &Text<'_>) -> Result<()> {
-        let Some(open) = self.choice.open.as_mut().filter(|open| !open.signed) else { return Ok(()) };
-        open.signed = true;
-        let Role::Tool { index, id, custom } = &open.role else { return Ok(()) };
-        self.stamp.signatures.remember(id, &signature.decode());
-        let piece = Piece::Arguments {
-            index: *index,
-            custom: *custom,
-            text: Text::plain(""),
-            signature: Some(signature.clone()),
-        };
-        self.sink.piece(self.index, piece)
-    }
-
-    fn call(&mut self, call: &FunctionCall<'_>, signature: Option<&Text<'_>>) -> Result<()> {
-        let name = call.name.as_ref().filter(|name| !name.is_empty());
-        let google_id = call.id.as_ref().filter(|id| !id.is_empty()).map(Text::decode);
-        let more = call.will_continue == Some(true);
-        let continues = self.choice.open.as_ref().is_some_and(|open| {
-            name.is_none() || (google_id.is_some() && open.google_id.as_deref() == google_id.as_deref())
-        });
-        if !continues {
-            self.choice.close_call(self.index, self.sink)?;
-            if name.is_none() && call.args.is_none() && google_id.is_none() {
-                // The closing mark of a call that is closed already.
-                return Ok(());
-            }
-            let signed = signature.is_some();
-            let role = self.begin(name, google_id.as_deref(), signature)?;
-            if !more && call.partial_args.is_none() {
-                let json = call.args.map_or(Cow::Borrowed("{}"), |args| compact(args.get()));
-                return self.choice.arguments(self.index, &role, &json, None, self.sink);
-            }
-            let google_id = google_id.map(Cow::into_owned);
-            self.choice.open = Some(Open { tree: Tree::default(), google_id, role, signed });
-        } else if let Some(signature) = signature {
-            self.sign_open(signature)?;
-        }
-        if let Some(open) = &mut self.choice.open {
-            if let Some(args) = call.args.filter(|args| args.get().len() > 2) {
-                open.tree.replace(args.get());
-            }
-            for fragment in each(&call.partial_args) {
-                open.tree.apply(fragment);
-            }
-        }
-        if more { Ok(()) } else { self.choice.close_call(self.index, self.sink) }
-    }
-
-    /// Tells the client that a call begins.
-    fn begin(
-        &mut self,
-        name: Option<&Text<'_>>,
-        google_id: Option<&str>,
-        signature: Option<&Text<'_>>,
-    ) -> Result<Role> {
-        let google_name = name.map(Text::decode).unwrap_or(Cow::Borrowed("unnamed"));
-        if self.shape.answer_function.as_deref() == Some(&*google_name) {
-            return Ok(Role::Answer);
-        }
-        if (self.shape.single_call || self.shape.legacy_functions) && self.choice.calls > 0 {
-            return Ok(Role::Hidden);
-        }
-        let id = match google_id {
-            Some(id) if !self.choice.ids.contains(id) => id.to_owned(),
-            _ => self.stamp.ids.mint("call_"),
-        };
-        self.choice.ids.insert(id.clone());
-        let client_name = self.shape.names.get(&*google_name).map(String::as_str);
-        let custom = !self.shape.legacy_functions
-            && self.shape.custom.iter().any(|custom| custom == client_name.unwrap_or(&google_name));
-        let shown = match (client_name, name) {
-            (Some(name), _) => Text::plain(name),
-            (None, Some(name)) => name.clone(),
-            (None, None) => Text::plain("unnamed"),
-        };
-        if let Some(signature) = signature {
-            self.stamp.signatures.remember(&id, &signature.decode());
-        }
-        let index = self.choice.calls;
-        self.choice.calls += 1;
-        self.choice.visible = true;
-        let piece = Piece::Call { index, id: &id, name: shown, custom, signature: signature.cloned() };
-        self.sink.piece(self.index, piece)?;
-        Ok(Role::Tool { index, id, custom })
-    }
-
-    fn blob(&mut self, blob: &Blob<'_>, signature: Option<&Text<'_>>) -> Result<()> {
-        let Some(data) = blob.data.as_ref().filter(|data| !data.is_empty()) else { return Ok(()) };
-        let mime = blob.mime_type.as_ref().map(Text::decode).unwrap_or_default();
-        self.choice.visible = true;
-        if mime.starts_with("audio/") {
-            let id = if self.choice.audio.is_none() {
-                Some(&*self.choice.audio.insert(self.stamp.ids.mint("audio_")))
-            } else {
-                None
-            };
-            return self.sink.piece(self.index, Piece::Audio { id: id.map(String::as_str), data: data.clone() });
-        }
-        let url = format!("data:{mime};base64,{}", data.decode());
-        if !mime.starts_with("image/") {
-            return self.text(Text::plain(format!("[file]({url})")));
-        }
-        let index = self.choice.images;
-        self.choice.images += 1;
-        self.sink.piece(self.index, Piece::Image { index, url, signature: signature.cloned() })
-    }
-}
-
-/// A custom tool's input: the one string of its wrapping function.
-fn input_of(json: &str) -> Option<Text<'_>> {
-    #[derive(serde::Deserialize)]
-    struct Wrapped<'a> {
-        #[serde(borrow)]
-        input: &'a RawValue,
-    }
-    let wrapped: Wrapped<'_> = serde_json::from_str(json).ok()?;
-    if wrapped.input.get().starts_with('"') { Text::from_raw(wrapped.input).ok() } else { None }
-}
-
-fn entries<'a>(result: &LogprobsResult<'a>) -> Vec<TokenLogprob<'a>> {
-    let token = |candidate: &crate::gemini::answer::LogprobsCandidate<'a>, top| {
-        let token = candidate.token.clone().unwrap_or(Text::plain(""));
-        let bytes = token.decode().bytes().map(u16::from).collect();
-        TokenLogprob { token, logprob: Number(candidate.log_probability), bytes, top_logprobs: top }
-    };
-    let tops = result.top_candidates.as_deref().unwrap_or_default();
-    each(&result.chosen_candidates)
-        .enumerate()
-        .map(|(step, chosen)| {
-            let top = tops.get(step).and_then(Option::as_ref);
-            let top = top.map(|top| each(&top.candidates).map(|other| token(other, None)).collect());
-            token(chosen, Some(top.unwrap_or_default()))
-        })
-        .collect()
 }
 
 fn unreadable(cause: impl Into<crate::error::Source>) -> Error {

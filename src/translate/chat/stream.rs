@@ -54,7 +54,8 @@ impl Machine for ChatMachine {
             let refused = end.refusal.as_deref();
             writer.open(index, refused.is_some() || choice.called())?;
             if let Some(refusal) = refused {
-                writer.delta(index, &Delta { refusal: Some(Some(Text::plain(refusal))), ..Delta::default() })?;
+                writer
+                    .delta(index, &Delta { refusal: Some(Some(Text::plain(refusal))), ..Delta::default() })?;
             }
             let annotations = choice.annotations();
             let signature = choice.signature.as_deref();
@@ -66,13 +67,14 @@ impl Machine for ChatMachine {
                 };
                 writer.delta(index, &delta)?;
             }
-            let native = choice.native.as_deref().filter(|native| worth_telling(native)).map(|native| Extra {
-                google: Google {
-                    finish_reason: Some(native),
-                    finish_message: choice.native_message.as_deref(),
-                    thought_signature: None,
-                },
-            });
+            let native =
+                choice.native.as_deref().filter(|native| worth_telling(native)).map(|native| Extra {
+                    google: Google {
+                        finish_reason: Some(native),
+                        finish_message: choice.native_message.as_deref(),
+                        thought_signature: None,
+                    },
+                });
             writer.finish(index, end.reason, native.as_ref())?;
         }
         if self.frame.usage_tail {
@@ -204,8 +206,7 @@ impl Sink for Writer<'_> {
                     let custom = Some(CustomDelta { name: Some(name), input: Some(Text::plain("")) });
                     CallDelta { index, id, kind: Some("custom"), function: None, custom, extra_content }
                 } else {
-                    let function =
-                        Some(FunctionDelta { name: Some(name), arguments: Some(Text::plain("")) });
+                    let function = Some(FunctionDelta { name: Some(name), arguments: Some(Text::plain("")) });
                     CallDelta { index, id, kind: Some("function"), function, custom: None, extra_content }
                 }]);
             }
@@ -242,5 +243,59 @@ impl Sink for Writer<'_> {
             finish_reason: None,
             extra_content: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ids::Ids;
+    use crate::memory::Memory;
+    use crate::translate::Signatures;
+
+    fn machine(memory: &Arc<Memory>) -> ChatMachine {
+        let signatures: Arc<dyn Signatures> = Arc::<Memory>::clone(memory);
+        let stamp = Stamp {
+            id: "chatcmpl-1".to_owned(),
+            created: 1,
+            model: "m".to_owned(),
+            ids: Arc::new(Ids::counted()),
+            signatures,
+        };
+        ChatMachine::new(Shape::default(), stamp)
+    }
+
+    #[test]
+    fn a_signature_is_remembered_and_given_once_even_when_it_comes_late() {
+        let memory = Arc::new(Memory::default());
+        let mut machine = machine(&memory);
+        let mut out = BytesMut::new();
+        for event in [
+            r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","id":"a"},"thoughtSignature":"S1"},
+                {"functionCall":{"name":"g","willContinue":true}}]}}]}"#,
+            r#"{"candidates":[{"content":{"parts":[{"functionCall":{},"thoughtSignature":"S\u0032"}]},
+                "finishReason":"STOP"}]}"#,
+        ] {
+            machine.push(event.as_bytes(), &mut out).unwrap();
+        }
+        machine.finish(&mut out).unwrap();
+        assert_eq!(memory.recall("a").as_deref(), Some("S1"));
+        assert_eq!(memory.recall("call_1").as_deref(), Some("S2"));
+        let text = String::from_utf8(out.to_vec()).unwrap();
+        assert_eq!(text.matches("thought_signature").count(), 2);
+        assert_eq!(machine.finish(&mut out).unwrap(), machine.usage(), "a second end adds nothing");
+        assert_eq!(text.len(), out.len());
+    }
+
+    #[test]
+    fn text_leaves_as_it_came() {
+        let mut machine = machine(&Arc::new(Memory::default()));
+        let mut out = BytesMut::new();
+        let event = r#"{"candidates":[{"content":{"parts":[{"text":"\u00e9 \/ é"}]}}]}"#;
+        machine.push(event.as_bytes(), &mut out).unwrap();
+        let text = String::from_utf8(out.to_vec()).unwrap();
+        assert!(text.contains(r#"{"content":"\u00e9 \/ é"}"#), "the token is spliced: {text}");
     }
 }
