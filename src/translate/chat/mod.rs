@@ -4,18 +4,16 @@ use std::collections::HashMap;
 
 use crate::gemini::ask::GenerateRequest;
 
-mod partial;
-mod pieces;
-pub mod reply;
-pub mod request;
-mod state;
 mod messages;
 mod names;
+mod partial;
 mod parts;
+mod pieces;
 pub mod reply;
 pub mod request;
 mod sampling;
 mod schema;
+mod state;
 pub mod stream;
 mod tools;
 
