@@ -223,7 +223,9 @@ pub fn model_id(name: &str) -> Result<String> {
     let fits = id.len() <= 256
         && !id.contains("..")
         && last != "."
-        && last.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'@' | b'-'));
+        && last
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'@' | b'-'));
     if fits {
         Ok(id.to_owned())
     } else {
@@ -414,7 +416,8 @@ mod tests {
     fn a_bad_override_names_the_line() {
         let error = catalog().with_override("[[family]]\nmodels = []\nsamplign = true\n").unwrap_err();
         assert!(error.message().contains("line 3") && error.message().contains("samplign"), "{error}");
-        let error = catalog().with_override("[[family]]\nmodels = [\"x\"]\nthinking = \"levels\"\n").unwrap_err();
+        let error =
+            catalog().with_override("[[family]]\nmodels = [\"x\"]\nthinking = \"levels\"\n").unwrap_err();
         assert!(error.message().contains("contradicts"), "{error}");
     }
 
@@ -442,8 +445,24 @@ mod tests {
     fn dangerous_model_names_are_refused() {
         let long = "a".repeat(257);
         for name in [
-            "", "models/", "../x", "a/b", "a..b", "x?y", "x&y", "x#y", "x%2f", "é", "a b", ".", "tunedModels/",
-            "tunedModels/a/b", "/x", "x/", "endpoints/.", long.as_str(),
+            "",
+            "models/",
+            "../x",
+            "a/b",
+            "a..b",
+            "x?y",
+            "x&y",
+            "x#y",
+            "x%2f",
+            "é",
+            "a b",
+            ".",
+            "tunedModels/",
+            "tunedModels/a/b",
+            "/x",
+            "x/",
+            "endpoints/.",
+            long.as_str(),
         ] {
             let error = model_id(name).unwrap_err();
             assert_eq!((error.kind(), error.param()), (Kind::Invalid, Some("model")), "{name}");

@@ -62,9 +62,12 @@ fn the_example_is_valid_and_complete() {
     let all: String = EXAMPLE
         .lines()
         .map(|line| {
-            let is_key = |rest: &str| rest.starts_with('[') || rest.split_once(" = ").is_some_and(|(k, _)| {
-                !k.is_empty() && k.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
-            });
+            let is_key = |rest: &str| {
+                rest.starts_with('[')
+                    || rest.split_once(" = ").is_some_and(|(k, _)| {
+                        !k.is_empty() && k.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+                    })
+            };
             let line = line.strip_prefix("# ").filter(|rest| is_key(rest)).unwrap_or(line);
             format!("{line}\n")
         })
@@ -84,8 +87,12 @@ fn the_example_is_valid_and_complete() {
 
 #[test]
 fn unknown_keys_are_placed_and_a_name_is_suggested() {
-    assert_eq!(complaint("listen = \"127.0.0.1:1\"\nlistn = 1\n"), "gw.toml:2:1: unknown key `listn`, did you mean `listen`?");
-    let nested = complaint("[[sites]]\nname = \"a\"\nkind = \"simulator\"\n[[keys]]\nname = \"a\"\n  secrt = \"x\"\n");
+    assert_eq!(
+        complaint("listen = \"127.0.0.1:1\"\nlistn = 1\n"),
+        "gw.toml:2:1: unknown key `listn`, did you mean `listen`?"
+    );
+    let nested =
+        complaint("[[sites]]\nname = \"a\"\nkind = \"simulator\"\n[[keys]]\nname = \"a\"\n  secrt = \"x\"\n");
     assert_eq!(nested, "gw.toml:6:3: unknown key `secrt`, did you mean `secret`?");
     let variant = complaint("[[sites]]\nname = \"a\"\nkind = \"gemini-api\"\n");
     assert_eq!(variant, "gw.toml:3:8: unknown value `gemini-api`, did you mean `gemini_api`?");
@@ -102,9 +109,21 @@ fn wrong_values_are_placed() {
         ("x = = 1\n", "gw.toml:1:", ""),
         ("[[sites]]\nname = \"a\"\nkind = \"gemini_api\"\n", "gw.toml:2:8: ", "needs an api_key"),
         ("[[sites]]\nname = \"a\"\nkind = \"vertex\"\n", "gw.toml:2:8: ", "needs a project"),
-        ("[[sites]]\nname = \"a\"\nkind = \"gemini_api\"\napi_key = \"env:NOPE\"\n", "gw.toml:4:11: ", "NOPE is not set"),
-        ("[[sites]]\nname = \"a\"\nkind = \"gemini_api\"\napi_key = \"file:nope\"\n", "gw.toml:4:11: ", "cannot read"),
-        ("[[sites]]\nname = \"a\"\nkind = \"simulator\"\nproject = \"p\"\n", "gw.toml:2:8: ", "`project` means nothing"),
+        (
+            "[[sites]]\nname = \"a\"\nkind = \"gemini_api\"\napi_key = \"env:NOPE\"\n",
+            "gw.toml:4:11: ",
+            "NOPE is not set",
+        ),
+        (
+            "[[sites]]\nname = \"a\"\nkind = \"gemini_api\"\napi_key = \"file:nope\"\n",
+            "gw.toml:4:11: ",
+            "cannot read",
+        ),
+        (
+            "[[sites]]\nname = \"a\"\nkind = \"simulator\"\nproject = \"p\"\n",
+            "gw.toml:2:8: ",
+            "`project` means nothing",
+        ),
         (
             "[[sites]]\nname = \"a\"\nkind = \"vertex\"\nproject = \"p\"\nlocation = \"us/../x\"\n",
             "gw.toml:5:12: ",
@@ -117,7 +136,11 @@ fn wrong_values_are_placed() {
         ),
         ("[[keys]]\nname = \"a\"\nhash = \"sha256:12\"\n", "gw.toml:3:8: ", "64 hexadecimal"),
         ("[[keys]]\nname = \"a\"\n", "gw.toml:2:8: ", "either a secret or a hash"),
-        ("[[keys]]\nname = \"a\"\nsecret = \"x\"\nbudget = { per = \"day\" }\n", "gw.toml:4:10: ", "either usd or tokens"),
+        (
+            "[[keys]]\nname = \"a\"\nsecret = \"x\"\nbudget = { per = \"day\" }\n",
+            "gw.toml:4:10: ",
+            "either usd or tokens",
+        ),
     ] {
         let text = complaint(file);
         assert!(text.starts_with(place) && text.contains(words), "{file}\n{text}");
@@ -227,7 +250,9 @@ fn vertex_by_variables() {
         let SiteKind::Vertex { base_url, .. } = site(&env) else { panic!() };
         assert_eq!(base_url, host);
     }
-    let SiteKind::Vertex { project, credentials, .. } = site(&[vertex, ("GOOGLE_API_KEY", "k")]) else { panic!() };
+    let SiteKind::Vertex { project, credentials, .. } = site(&[vertex, ("GOOGLE_API_KEY", "k")]) else {
+        panic!()
+    };
     assert!(project.is_none() && matches!(credentials, GoogleCredentials::ApiKey(_)));
     assert!(load("", &[vertex]).unwrap_err().to_string().contains("GOOGLE_CLOUD_PROJECT"));
 }
@@ -248,5 +273,8 @@ fn check_prints_what_it_would_read_again_and_no_secret() {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let code = cli::check(&flags, &variables(&[]), &files("listn = 1\n"), &mut out, &mut err);
     assert_eq!((code, out.len()), (2, 0));
-    assert_eq!(String::from_utf8(err).unwrap(), "error: gw.toml:1:1: unknown key `listn`, did you mean `listen`?\n");
+    assert_eq!(
+        String::from_utf8(err).unwrap(),
+        "error: gw.toml:1:1: unknown key `listn`, did you mean `listen`?\n"
+    );
 }

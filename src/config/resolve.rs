@@ -46,8 +46,12 @@ pub(super) fn resolve(flags: &Overrides, env: Env<'_>, read: ReadFile<'_>) -> Re
 impl Resolver<'_> {
     fn config(mut self, file: File, flags: &Overrides) -> Result<Config, ConfigError> {
         let listen = self.listen(flags.listen.as_deref(), "GEMWAY_LISTEN", file.listen.as_ref(), 8080)?;
-        let admin_listen =
-            self.listen(flags.admin_listen.as_deref(), "GEMWAY_ADMIN_LISTEN", file.admin_listen.as_ref(), 9090)?;
+        let admin_listen = self.listen(
+            flags.admin_listen.as_deref(),
+            "GEMWAY_ADMIN_LISTEN",
+            file.admin_listen.as_ref(),
+            9090,
+        )?;
         let strict =
             flags.strict || env::truthy(self.env, "GEMWAY_STRICT")? || file.strict.unwrap_or_default();
         let insecure_no_auth = flags.insecure_no_auth
@@ -63,7 +67,8 @@ impl Resolver<'_> {
                      add [[keys]] or GEMWAY_API_KEYS, listen on 127.0.0.1, or say --insecure-no-auth"
                 )));
             }
-            self.warnings.push(format!("anyone who reaches {listen} may use this gateway: there are no keys"));
+            self.warnings
+                .push(format!("anyone who reaches {listen} may use this gateway: there are no keys"));
         }
         if !admin_listen.is_local() {
             self.warnings.push(format!("the operator's listener {admin_listen} is reachable without a key"));
@@ -196,7 +201,9 @@ impl Resolver<'_> {
         ];
         let foreign: Vec<&str> = match site.kind {
             SiteKindName::Vertex => Vec::new(),
-            SiteKindName::GeminiApi => vertex_only.iter().filter(|(_, set)| *set).map(|(key, _)| *key).collect(),
+            SiteKindName::GeminiApi => {
+                vertex_only.iter().filter(|(_, set)| *set).map(|(key, _)| *key).collect()
+            }
             SiteKindName::Simulator => {
                 let more = [("api_key", site.api_key.is_some()), ("base_url", site.base_url.is_some())];
                 vertex_only.iter().chain(&more).filter(|(_, set)| *set).map(|(key, _)| *key).collect()
@@ -224,7 +231,9 @@ impl Resolver<'_> {
                 }
                 if let Some(key) = word.strip_prefix("api_key:") {
                     let key = secret::fetch(key, self.env, self.read);
-                    return key.map(GoogleCredentials::ApiKey).map_err(|problem| self.complaint(text, &problem));
+                    return key
+                        .map(GoogleCredentials::ApiKey)
+                        .map_err(|problem| self.complaint(text, &problem));
                 }
                 match word {
                     "adc" => Ok(GoogleCredentials::Adc),
@@ -301,7 +310,10 @@ impl Resolver<'_> {
         let listed = (self.env)("GEMWAY_API_KEYS").unwrap_or_default();
         for (index, secret) in listed.split(',').map(str::trim).filter(|key| !key.is_empty()).enumerate() {
             keys.push(Key {
-                name: (index + 1..).map(|n| format!("env-{n}")).find(|n| !names.contains(n)).unwrap_or_default(),
+                name: (index + 1..)
+                    .map(|n| format!("env-{n}"))
+                    .find(|n| !names.contains(n))
+                    .unwrap_or_default(),
                 proof: KeyProof::Secret(secret.to_owned().into()),
                 models: Vec::new(),
                 requests_per_minute: None,
@@ -372,9 +384,11 @@ impl Resolver<'_> {
     fn log(&self, written: &file::Log, flags: &Overrides) -> Result<Log, ConfigError> {
         let format = match (flags.log_format, (self.env)("GEMWAY_LOG_FORMAT")) {
             (Some(format), _) => format,
-            (None, Some(word)) => <LogFormat as clap::ValueEnum>::from_str(word.trim(), true).map_err(|_| {
-                ConfigError::new(format!("GEMWAY_LOG_FORMAT: \"{word}\" is none of auto, json, pretty"))
-            })?,
+            (None, Some(word)) => {
+                <LogFormat as clap::ValueEnum>::from_str(word.trim(), true).map_err(|_| {
+                    ConfigError::new(format!("GEMWAY_LOG_FORMAT: \"{word}\" is none of auto, json, pretty"))
+                })?
+            }
             (None, None) => written.format.unwrap_or_default(),
         };
         let level = (self.env)("GEMWAY_LOG").or_else(|| written.level.clone());
@@ -449,7 +463,8 @@ fn listen(text: &str) -> Result<Listen, String> {
 /// Checks an upstream address; returns it without a trailing slash.
 pub(super) fn base_url(text: &str) -> Result<String, String> {
     let bad = |why: &str| format!("\"{text}\" is not an address to call: {why}");
-    let uri: http::Uri = text.trim().parse().map_err(|error: http::uri::InvalidUri| bad(&error.to_string()))?;
+    let uri: http::Uri =
+        text.trim().parse().map_err(|error: http::uri::InvalidUri| bad(&error.to_string()))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
         return Err(bad("it must begin with https:// (or http://) and a host"));
     }
@@ -466,9 +481,9 @@ pub(super) fn vertex_host(location: &str) -> Result<String, String> {
         && location.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     match location {
         "global" => Ok("https://aiplatform.googleapis.com".to_owned()),
-        _ if !clean => {
-            Err(format!("\"{location}\" is not a location such as \"us-central1\", \"global\", \"us\" or \"eu\""))
-        }
+        _ if !clean => Err(format!(
+            "\"{location}\" is not a location such as \"us-central1\", \"global\", \"us\" or \"eu\""
+        )),
         region if region.contains('-') => Ok(format!("https://{region}-aiplatform.googleapis.com")),
         multi => Ok(format!("https://aiplatform.{multi}.rep.googleapis.com")),
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::{
-    Amount, Config, Durability, GoogleCredentials, Key, KeyCredentials, KeyProof, OnStoreFailure, Period, Site,
-    SiteKind,
+    Amount, Config, Durability, GoogleCredentials, Key, KeyCredentials, KeyProof, OnStoreFailure, Period,
+    Site, SiteKind,
 };
 
 const MASK: &str = "***";

@@ -112,7 +112,8 @@ impl Limiter {
                 .map_err(|wait| refused(format!("{} tokens a minute", tokens.limit()), wait))?;
             state.write("tokens", &mut headers);
         }
-        let permit = Permit { counters: Some(Arc::clone(counters)), estimate: estimate_tokens, flight, headers };
+        let permit =
+            Permit { counters: Some(Arc::clone(counters)), estimate: estimate_tokens, flight, headers };
         match permit.count_request() {
             Ok(Some(state)) => Ok(permit.with(state)),
             Ok(None) => Ok(permit),
@@ -143,14 +144,15 @@ impl Permit {
         let Some(counters) = &self.counters else { return Ok(None) };
         let mut state = None;
         if let Some(day) = &counters.day {
-            state = Some(
-                day.take().map_err(|wait| refused(format!("{} requests a day", day.limit()), wait))?,
-            );
+            state =
+                Some(day.take().map_err(|wait| refused(format!("{} requests a day", day.limit()), wait))?);
         }
         if let Some(minute) = &counters.minute {
             // The minute's numbers are the ones clients pace themselves by; they hide the day's.
             state = Some(
-                minute.take().map_err(|wait| refused(format!("{} requests a minute", minute.limit()), wait))?,
+                minute
+                    .take()
+                    .map_err(|wait| refused(format!("{} requests a minute", minute.limit()), wait))?,
             );
         }
         Ok(state)
@@ -196,11 +198,9 @@ impl State {
             "tokens" => {
                 ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]
             }
-            _ => [
-                "x-ratelimit-limit-requests",
-                "x-ratelimit-remaining-requests",
-                "x-ratelimit-reset-requests",
-            ],
+            _ => {
+                ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]
+            }
         };
         headers.push((HeaderName::from_static(limit), HeaderValue::from(self.limit)));
         headers.push((HeaderName::from_static(remaining), HeaderValue::from(self.remaining)));
