@@ -1,5 +1,10 @@
 //! The command line: `serve` (the default), `simulate`, `check`.
 
+#![expect(
+    clippy::doc_markdown,
+    reason = "doc comments of flags are the help text, where backticks would show"
+)]
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
@@ -7,6 +12,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::catalog::Catalog;
 use crate::config::{Config, Env, LogFormat, Overrides, ReadFile, duration};
 
 /// The OpenAI-compatible gateway in front of Google Gemini.
@@ -142,12 +148,25 @@ pub fn check(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> u8 {
-    let written = match Config::load(flags, env, read) {
+    let checked = Config::load(flags, env, read).map_err(|error| error.to_string()).and_then(|config| {
+        catalog(&config, read)?;
+        Ok(config)
+    });
+    let written = match checked {
         Err(error) => writeln!(err, "error: {error}").map(|()| 2),
         Ok(config) => report(&config, out, err).map(|()| 0),
     };
     // A closed pipe is not the configuration's fault, and there is nobody left to tell.
     written.unwrap_or(1)
+}
+
+/// The model catalogue in effect: the built-in one, under the operator's file if there is one.
+pub fn catalog(config: &Config, read: ReadFile<'_>) -> Result<Catalog, String> {
+    let builtin = Catalog::builtin().map_err(|error| error.message().to_owned())?;
+    let Some(path) = &config.catalog else { return Ok(builtin) };
+    let place = path.display();
+    let text = read(path).map_err(|error| format!("cannot read the model catalogue {place}: {error}"))?;
+    builtin.with_override(&text).map_err(|error| format!("{place}: {}", error.message()))
 }
 
 fn report(config: &Config, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<()> {
@@ -193,7 +212,7 @@ mod tests {
                 Command::Serve(flags) => {
                     assert_eq!((flags.listen.as_deref(), flags.strict), (Some("1.2.3.4:5"), true), "{line}");
                 }
-                other => panic!("{line}: {other:?}"),
+                other @ (Command::Simulate(_) | Command::Check(_)) => panic!("{line}: {other:?}"),
             }
         }
     }
@@ -206,7 +225,7 @@ mod tests {
                 assert_eq!((args.ttft, args.tokens_per_second), (Duration::from_secs(1), 100.0));
                 assert_eq!(args.fault.as_deref(), Some("stall"));
             }
-            other => panic!("{other:?}"),
+            other @ (Command::Serve(_) | Command::Check(_)) => panic!("{other:?}"),
         }
         assert!(matches!(parsed("gemway check --config x"), Command::Check(flags) if flags.config.is_some()));
         assert!(matches!(parsed("gemway --config x check"), Command::Check(flags) if flags.config.is_some()));

@@ -1,5 +1,7 @@
 //! Configuration as an operator meets it: files, variables, flags, and what each mistake says.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of tests may fail loudly too")]
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -59,19 +61,13 @@ fn the_example_is_valid_and_complete() {
     assert_eq!(config.keys[0].requests_per_minute, Some(60));
     assert_eq!(config.warnings(), ["budget (of team-a) is accepted but not enforced by this version"]);
     // What is commented out is valid as well, and its values are the defaults.
-    let all: String = EXAMPLE
-        .lines()
-        .map(|line| {
-            let is_key = |rest: &str| {
-                rest.starts_with('[')
-                    || rest.split_once(" = ").is_some_and(|(k, _)| {
-                        !k.is_empty() && k.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
-                    })
-            };
-            let line = line.strip_prefix("# ").filter(|rest| is_key(rest)).unwrap_or(line);
-            format!("{line}\n")
-        })
-        .collect();
+    let is_key = |rest: &str| {
+        let name = |k: &str| !k.is_empty() && k.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        rest.starts_with('[') || rest.split_once(" = ").is_some_and(|(k, _)| name(k))
+    };
+    let uncommented =
+        EXAMPLE.lines().map(|line| line.strip_prefix("# ").filter(|rest| is_key(rest)).unwrap_or(line));
+    let all = uncommented.collect::<Vec<_>>().join("\n");
     let full = load(&all, &env).unwrap();
     assert!(full.ledger.is_some() && full.store.is_some() && full.limits.redis.is_some());
     assert_eq!(full.server, config.server);
@@ -277,4 +273,19 @@ fn check_prints_what_it_would_read_again_and_no_secret() {
         String::from_utf8(err).unwrap(),
         "error: gw.toml:1:1: unknown key `listn`, did you mean `listen`?\n"
     );
+}
+
+#[test]
+fn check_reads_the_catalogue_file_too() {
+    let flags = Overrides { config: Some(PathBuf::from("gw.toml")), ..Overrides::default() };
+    let check = |path: &str| {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let file = format!("catalog = \"{path}\"\n");
+        let code = cli::check(&flags, &variables(&[]), &files(&file), &mut out, &mut err);
+        (code, String::from_utf8(err).unwrap())
+    };
+    let (code, text) = check("absent.toml");
+    assert!(code == 2 && text.contains("absent.toml"), "{text}");
+    let (code, text) = check("secret.txt");
+    assert!(code == 2 && text.contains("secret.txt") && text.contains("line 1"), "{text}");
 }

@@ -3,6 +3,7 @@
 //! [`Config`] holds values only: every default is already applied, every secret already fetched. This is
 //! the one place that reads the environment; `app` hands each organ what it needs from here.
 
+mod clients;
 mod env;
 mod file;
 mod resolve;

@@ -10,8 +10,8 @@ use serde_spanned::Spanned;
 
 use super::file::{self, File, SiteKindName, nearest};
 use super::{
-    Amount, Budget, Config, ConfigError, Env, GoogleCredentials, Key, KeyProof, Ledger, Limits, Listen, Log,
-    LogFormat, Overrides, ReadFile, Route, Server, Simulator, Site, SiteKind, Store, Upstream, env, secret,
+    Config, ConfigError, Env, GoogleCredentials, Ledger, Limits, Listen, Log, LogFormat, Overrides, ReadFile,
+    Route, Server, Simulator, Site, SiteKind, Store, Upstream, env, secret,
 };
 
 pub(super) const GEMINI_VERSION: &str = "v1beta";
@@ -20,11 +20,11 @@ pub(super) const VERTEX_VERSION: &str = "v1beta1";
 const MIB: u64 = 1024 * 1024;
 
 /// The file being resolved, for complaints that name the place.
-struct Resolver<'a> {
+pub(super) struct Resolver<'a> {
     path: PathBuf,
     text: String,
-    env: Env<'a>,
-    read: ReadFile<'a>,
+    pub(super) env: Env<'a>,
+    pub(super) read: ReadFile<'a>,
     warnings: Vec<String>,
 }
 
@@ -100,7 +100,7 @@ impl Resolver<'_> {
         })
     }
 
-    fn complaint<T>(&self, place: &Spanned<T>, message: &str) -> ConfigError {
+    pub(super) fn complaint<T>(&self, place: &Spanned<T>, message: &str) -> ConfigError {
         file::at(&self.path, &self.text, &place.span(), message)
     }
 
@@ -123,7 +123,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn secret(&self, text: &Spanned<String>) -> Result<SecretString, ConfigError> {
+    pub(super) fn secret(&self, text: &Spanned<String>) -> Result<SecretString, ConfigError> {
         secret::fetch(text.get_ref(), self.env, self.read).map_err(|problem| self.complaint(text, &problem))
     }
 
@@ -270,84 +270,6 @@ impl Resolver<'_> {
         written.iter().map(route).collect()
     }
 
-    fn keys(&mut self, written: &[file::Key]) -> Result<Vec<Key>, ConfigError> {
-        let mut keys = Vec::new();
-        let mut names = HashSet::new();
-        let (mut budgets, mut callers) = (Vec::new(), Vec::new());
-        for key in written {
-            let name = key.name.get_ref();
-            if name.is_empty() || !names.insert(name.clone()) {
-                return Err(self.complaint(&key.name, "every key needs a name of its own"));
-            }
-            let budget = match &key.budget {
-                None => None,
-                Some(budget) => {
-                    budgets.push(name.clone());
-                    Some(self.budget(budget)?)
-                }
-            };
-            let credentials = key.credentials.unwrap_or_default();
-            if credentials == file::KeyCredentials::Caller {
-                callers.push(name.clone());
-            }
-            keys.push(Key {
-                name: name.clone(),
-                proof: self.proof(key)?,
-                models: key.models.clone(),
-                requests_per_minute: key.requests_per_minute,
-                requests_per_day: key.requests_per_day,
-                tokens_per_minute: key.tokens_per_minute,
-                concurrent_requests: key.concurrent_requests,
-                budget,
-                credentials,
-            });
-        }
-        for (names, what) in [(budgets, "budget"), (callers, "credentials = \"caller\"")] {
-            if !names.is_empty() {
-                self.ignored(&format!("{what} (of {})", names.join(", ")));
-            }
-        }
-        let listed = (self.env)("GEMWAY_API_KEYS").unwrap_or_default();
-        for (index, secret) in listed.split(',').map(str::trim).filter(|key| !key.is_empty()).enumerate() {
-            keys.push(Key {
-                name: (index + 1..)
-                    .map(|n| format!("env-{n}"))
-                    .find(|n| !names.contains(n))
-                    .unwrap_or_default(),
-                proof: KeyProof::Secret(secret.to_owned().into()),
-                models: Vec::new(),
-                requests_per_minute: None,
-                requests_per_day: None,
-                tokens_per_minute: None,
-                concurrent_requests: None,
-                budget: None,
-                credentials: file::KeyCredentials::default(),
-            });
-            names.extend(keys.last().map(|key| key.name.clone()));
-        }
-        Ok(keys)
-    }
-
-    fn proof(&self, key: &file::Key) -> Result<KeyProof, ConfigError> {
-        match (&key.secret, &key.hash) {
-            (Some(secret), None) => Ok(KeyProof::Secret(self.secret(secret)?)),
-            (None, Some(hash)) => secret::digest(hash.get_ref())
-                .map(KeyProof::Sha256)
-                .ok_or_else(|| self.complaint(hash, "a hash is \"sha256:\" and 64 hexadecimal digits")),
-            _ => Err(self.complaint(&key.name, "a key needs either a secret or a hash")),
-        }
-    }
-
-    fn budget(&self, budget: &Spanned<file::Budget>) -> Result<Budget, ConfigError> {
-        let written = budget.get_ref();
-        let amount = match (written.usd, written.tokens) {
-            (Some(usd), None) if usd.is_finite() && usd >= 0.0 => Amount::Usd(usd),
-            (None, Some(tokens)) => Amount::Tokens(tokens),
-            _ => return Err(self.complaint(budget, "a budget has either usd or tokens, and per")),
-        };
-        Ok(Budget { amount, per: written.per })
-    }
-
     fn limits(&mut self, written: Option<&file::Limits>) -> Result<Limits, ConfigError> {
         let redis = written.and_then(|limits| limits.redis.as_ref());
         let redis = redis.map(|url| self.secret(url)).transpose()?;
@@ -385,8 +307,8 @@ impl Resolver<'_> {
         let format = match (flags.log_format, (self.env)("GEMWAY_LOG_FORMAT")) {
             (Some(format), _) => format,
             (None, Some(word)) => {
-                <LogFormat as clap::ValueEnum>::from_str(word.trim(), true).map_err(|_| {
-                    ConfigError::new(format!("GEMWAY_LOG_FORMAT: \"{word}\" is none of auto, json, pretty"))
+                <LogFormat as clap::ValueEnum>::from_str(word.trim(), true).map_err(|error| {
+                    ConfigError::new(format!("GEMWAY_LOG_FORMAT is none of auto, json, pretty: {error}"))
                 })?
             }
             (None, None) => written.format.unwrap_or_default(),
@@ -395,7 +317,7 @@ impl Resolver<'_> {
         Ok(Log { format, level: level.unwrap_or_else(|| "info".to_owned()) })
     }
 
-    fn ignored(&mut self, what: &str) {
+    pub(super) fn ignored(&mut self, what: &str) {
         self.warnings.push(format!("{what} is accepted but not enforced by this version"));
     }
 }
@@ -455,8 +377,8 @@ fn listen(text: &str) -> Result<Listen, String> {
         Some(("", port)) => format!("0.0.0.0:{port}"),
         _ => text.to_owned(),
     };
-    numeric.parse().map(Listen::Tcp).map_err(|_: std::net::AddrParseError| {
-        format!("\"{text}\" is not an address such as \"127.0.0.1:8080\" or \"unix:PATH\"")
+    numeric.parse().map(Listen::Tcp).map_err(|error: std::net::AddrParseError| {
+        format!("\"{text}\" is not an address such as \"127.0.0.1:8080\" or \"unix:PATH\": {error}")
     })
 }
 

@@ -210,7 +210,7 @@ impl State {
     }
 }
 
-/// A duration as Go prints it (`12ms`, `1.5s`, `6m0s`, `1h2m3s`): the form OpenAI's headers have.
+/// A duration as Go prints it (`12ms`, `1.5s`, `6m0s`, `1h2m3s`): the form that clients of `OpenAI` expect.
 fn go_duration(duration: Duration) -> String {
     if duration < Duration::from_secs(1) {
         let millis = duration.as_micros().div_ceil(1000);
@@ -226,7 +226,7 @@ fn go_duration(duration: Duration) -> String {
     if hours > 0 { format!("{hours}h{minutes}m{seconds}s") } else { format!("{minutes}m{seconds}s") }
 }
 
-fn refused(limit: String, wait: Duration) -> Error {
+fn refused(limit: impl fmt::Display, wait: Duration) -> Error {
     let wait = wait.max(Duration::from_millis(1));
     Error::new(
         Kind::RateLimited,
