@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::catalog::Catalog;
 use crate::config::{Config, Env, LogFormat, Overrides, ReadFile, duration};
 
 /// The OpenAI-compatible gateway in front of Google Gemini.
@@ -148,8 +147,8 @@ pub fn check(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> u8 {
-    let checked = Config::load(flags, env, read).map_err(|error| error.to_string()).and_then(|config| {
-        catalog(&config, read)?;
+    let checked = Config::load(flags, env, read).and_then(|config| {
+        config.catalogue(read)?;
         Ok(config)
     });
     let written = match checked {
@@ -158,15 +157,6 @@ pub fn check(
     };
     // A closed pipe is not the configuration's fault, and there is nobody left to tell.
     written.unwrap_or(1)
-}
-
-/// The model catalogue in effect: the built-in one, under the operator's file if there is one.
-pub fn catalog(config: &Config, read: ReadFile<'_>) -> Result<Catalog, String> {
-    let builtin = Catalog::builtin().map_err(|error| error.message().to_owned())?;
-    let Some(path) = &config.catalog else { return Ok(builtin) };
-    let place = path.display();
-    let text = read(path).map_err(|error| format!("cannot read the model catalogue {place}: {error}"))?;
-    builtin.with_override(&text).map_err(|error| format!("{place}: {}", error.message()))
 }
 
 fn report(config: &Config, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<()> {

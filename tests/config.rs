@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use gemway::cli;
 use gemway::config::{Config, ConfigError, GoogleCredentials, KeyProof, LogFormat, Overrides, SiteKind};
+use gemway::keys::Keys;
+use gemway::limits::Limiter;
 use secrecy::ExposeSecret;
 
 const EXAMPLE: &str = include_str!("../deploy/config.example.toml");
@@ -288,4 +290,19 @@ fn check_reads_the_catalogue_file_too() {
     assert!(code == 2 && text.contains("absent.toml"), "{text}");
     let (code, text) = check("secret.txt");
     assert!(code == 2 && text.contains("secret.txt") && text.contains("line 1"), "{text}");
+}
+
+#[test]
+fn clients_reach_the_organs() {
+    let file =
+        "[[keys]]\nname = \"a\"\nsecret = \"sk-a\"\nmodels = [\"gemini-*\"]\nconcurrent_requests = 1\n";
+    let config = load(file, &[]).unwrap();
+    let keys = Keys::new(&config.key_configs());
+    let tenant = keys.authenticate(&http::HeaderMap::new(), Some("key=sk-a")).unwrap();
+    assert!(tenant.may_use("gemini-x").is_ok() && tenant.may_use("other").is_err());
+    let limiter = Limiter::new(config.quotas());
+    let permit = limiter.admit(tenant.name(), 1).unwrap();
+    assert!(limiter.admit(tenant.name(), 1).is_err());
+    drop(permit);
+    assert!(limiter.admit(tenant.name(), 1).is_ok());
 }

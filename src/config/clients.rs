@@ -4,6 +4,9 @@ use std::collections::HashSet;
 
 use serde_spanned::Spanned;
 
+use crate::keys::{Credentials, KeyConfig, Proof};
+use crate::limits::Quota;
+
 use super::resolve::Resolver;
 use super::{Amount, Budget, ConfigError, Key, KeyProof, file, secret};
 
@@ -84,5 +87,32 @@ impl Resolver<'_> {
             _ => return Err(self.complaint(budget, "a budget has either usd or tokens, and per")),
         };
         Ok(Budget { amount, per: written.per })
+    }
+}
+
+impl Key {
+    pub(super) fn quota(&self) -> Quota {
+        Quota {
+            requests_per_minute: self.requests_per_minute,
+            requests_per_day: self.requests_per_day,
+            tokens_per_minute: self.tokens_per_minute,
+            concurrent_requests: self.concurrent_requests,
+        }
+    }
+
+    pub(super) fn to_organ(&self) -> KeyConfig {
+        KeyConfig {
+            name: self.name.clone(),
+            proof: match &self.proof {
+                KeyProof::Secret(secret) => Proof::Secret(secret.clone()),
+                KeyProof::Sha256(digest) => Proof::Sha256(*digest),
+            },
+            models: self.models.clone(),
+            quota: self.quota(),
+            credentials: match self.credentials {
+                file::KeyCredentials::Gateway => Credentials::Gateway,
+                file::KeyCredentials::Caller => Credentials::Caller,
+            },
+        }
     }
 }

@@ -19,6 +19,10 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::catalog::Catalog;
+use crate::keys::KeyConfig;
+use crate::limits::Quota;
+
 pub(crate) use self::file::duration;
 pub use self::file::{Durability, KeyCredentials, LogFormat, OnStoreFailure, Period};
 
@@ -55,7 +59,7 @@ pub struct Config {
     pub upstream: Upstream,
     /// Log lines.
     pub log: Log,
-    /// A file laid over the built-in model catalogue, read by `app`.
+    /// A file laid over the built-in model catalogue; see [`Config::catalogue`].
     pub catalog: Option<PathBuf>,
     warnings: Vec<String>,
 }
@@ -331,6 +335,33 @@ impl Config {
         // A variable that is set to nothing is one that is not set.
         let env = |name: &str| env(name).filter(|value| !value.trim().is_empty());
         resolve::resolve(flags, &env, read)
+    }
+
+    /// The model catalogue in effect: the built-in one, under the operator's file if there is one.
+    pub fn catalogue(&self, read: ReadFile<'_>) -> Result<Catalog, ConfigError> {
+        let builtin = Catalog::builtin().map_err(|error| ConfigError::new(error.message()))?;
+        let Some(path) = &self.catalog else { return Ok(builtin) };
+        let place = path.display();
+        let text = read(path)
+            .map_err(|error| ConfigError::new(format!("cannot read the model catalogue {place}: {error}")))?;
+        builtin
+            .with_override(&text)
+            .map_err(|error| ConfigError::new(format!("{place}: {}", error.message())))
+    }
+
+    /// [`Config::catalogue`] from this process's files.
+    pub fn catalogue_from_process(&self) -> Result<Catalog, ConfigError> {
+        self.catalogue(&|path| std::fs::read_to_string(path))
+    }
+
+    /// The clients in the form that [`Keys::new`](crate::keys::Keys::new) takes.
+    pub fn key_configs(&self) -> Vec<KeyConfig> {
+        self.keys.iter().map(Key::to_organ).collect()
+    }
+
+    /// The limits in the form that [`Limiter::new`](crate::limits::Limiter::new) takes.
+    pub fn quotas(&self) -> Vec<(String, Quota)> {
+        self.keys.iter().map(|key| (key.name.clone(), key.quota())).collect()
     }
 
     /// Whether every answer comes from the built-in simulator.
