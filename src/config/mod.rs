@@ -1,1 +1,387 @@
-//! config.
+//! Configuration: a TOML file, then the environment, then flags, resolved into plain values.
+//!
+//! [`Config`] holds values only: every default is already applied, every secret already fetched. This is
+//! the one place that reads the environment; `app` hands each organ what it needs from here.
+
+mod clients;
+mod env;
+mod file;
+mod resolve;
+mod secret;
+mod show;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::catalog::Catalog;
+use crate::keys::KeyConfig;
+use crate::limits::Quota;
+
+pub(crate) use self::file::duration;
+pub use self::file::{Durability, KeyCredentials, LogFormat, OnStoreFailure, Period};
+
+/// Everything an operator decided.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients are served.
+    pub listen: Listen,
+    /// Where probes and metrics are served.
+    pub admin_listen: Listen,
+    /// Refuse what would be dropped.
+    pub strict: bool,
+    /// Serve beyond loopback without keys.
+    pub insecure_no_auth: bool,
+    /// Places to call; never empty.
+    pub sites: Vec<Site>,
+    /// Which models go where; never empty.
+    pub routes: Vec<Route>,
+    /// What clients say → what is dispatched.
+    pub aliases: BTreeMap<String, String>,
+    /// Clients; empty means everybody.
+    pub keys: Vec<Key>,
+    /// How limits are shared.
+    pub limits: Limits,
+    /// Where usage is written down, if anywhere.
+    pub ledger: Option<Ledger>,
+    /// Where state is kept, if anywhere.
+    pub store: Option<Store>,
+    /// The pace of the built-in simulator.
+    pub simulator: Simulator,
+    /// The way in.
+    pub server: Server,
+    /// The way out.
+    pub upstream: Upstream,
+    /// Log lines.
+    pub log: Log,
+    /// A file laid over the built-in model catalogue; see [`Config::catalogue`].
+    pub catalog: Option<PathBuf>,
+    warnings: Vec<String>,
+}
+
+/// An address to serve on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// A TCP socket.
+    Tcp(SocketAddr),
+    /// A Unix socket at a path.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// Whether only this machine can reach it.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A place to call.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Its name in routes, logs and metrics.
+    pub name: String,
+    /// What it is.
+    pub kind: SiteKind,
+    /// Sites of one Google project share this; the site's own name unless given.
+    pub quota_group: String,
+}
+
+/// What a site is.
+#[derive(Clone, Debug)]
+pub enum SiteKind {
+    /// The Gemini Developer API.
+    GeminiApi {
+        /// Without a trailing slash.
+        base_url: String,
+        /// `v1beta` unless given.
+        api_version: String,
+        /// Sent as `x-goog-api-key`.
+        api_key: SecretString,
+    },
+    /// Vertex AI.
+    Vertex {
+        /// Without a trailing slash; follows from the location unless given.
+        base_url: String,
+        /// `v1beta1` unless given.
+        api_version: String,
+        /// Absent in express mode, where the key says it.
+        project: Option<String>,
+        /// A region, `global`, `us` or `eu`.
+        location: String,
+        /// How it is authenticated.
+        credentials: GoogleCredentials,
+        /// Sent as `x-goog-user-project`.
+        quota_project: Option<String>,
+    },
+    /// The built-in simulator.
+    Simulator,
+}
+
+/// How Vertex AI is authenticated.
+#[derive(Clone, Debug)]
+pub enum GoogleCredentials {
+    /// Application default credentials.
+    Adc,
+    /// A credential file.
+    File(PathBuf),
+    /// The metadata server.
+    Metadata,
+    /// An API key.
+    ApiKey(SecretString),
+}
+
+/// Models → sites, in order of preference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Patterns with `*`.
+    pub models: Vec<String>,
+    /// Names of sites.
+    pub sites: Vec<String>,
+}
+
+/// A client.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// Its name in logs, metrics and the ledger.
+    pub name: String,
+    /// What it proves itself with.
+    pub proof: KeyProof,
+    /// Patterns of what it may dispatch, after aliases; empty means everything.
+    pub models: Vec<String>,
+    /// Limit.
+    pub requests_per_minute: Option<u32>,
+    /// Limit.
+    pub requests_per_day: Option<u32>,
+    /// Limit.
+    pub tokens_per_minute: Option<u64>,
+    /// Limit.
+    pub concurrent_requests: Option<u32>,
+    /// Limit.
+    pub budget: Option<Budget>,
+    /// Whose Google credential goes upstream.
+    pub credentials: KeyCredentials,
+}
+
+/// What a client proves itself with.
+#[derive(Clone, Debug)]
+pub enum KeyProof {
+    /// The key.
+    Secret(SecretString),
+    /// Its SHA-256 digest.
+    Sha256([u8; 32]),
+}
+
+/// What a key may spend.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget {
+    /// What is counted.
+    pub amount: Amount,
+    /// In which span.
+    pub per: Period,
+}
+
+/// What a budget counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Amount {
+    /// Dollars.
+    Usd(f64),
+    /// Tokens.
+    Tokens(u64),
+}
+
+/// How limits are shared.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Where replicas share them, if they do; may hold a password.
+    pub redis: Option<SecretString>,
+    /// What happens while it is away.
+    pub on_store_failure: OnStoreFailure,
+}
+
+/// Where usage is written down.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    /// `sqlite:…` or `postgres://…`; may hold a password.
+    pub url: SecretString,
+    /// When a row must be safe.
+    pub durability: Durability,
+}
+
+/// Where state is kept.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// `sqlite:…` or `postgres://…`; may hold a password.
+    pub url: SecretString,
+}
+
+/// The pace of the built-in simulator.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Simulator {
+    /// Before the first token.
+    pub time_to_first_token: Duration,
+    /// 0 means at once.
+    pub tokens_per_second: f64,
+}
+
+/// The way in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Largest request body.
+    pub max_body_bytes: usize,
+    /// A request's head must have come within.
+    pub header_timeout: Duration,
+    /// A request's body must have come within.
+    pub body_timeout: Duration,
+    /// After SIGTERM streams may go on for so long.
+    pub drain_timeout: Duration,
+    /// After SIGTERM new requests are still served for so long.
+    pub min_drain: Duration,
+}
+
+/// The way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// TCP and TLS.
+    pub connect_timeout: Duration,
+    /// Until the first event, thinking included.
+    pub first_event_timeout: Duration,
+    /// Between two events.
+    pub idle_timeout: Duration,
+    /// The whole call.
+    pub total_timeout: Duration,
+    /// Further attempts after a failed one.
+    pub retries: u32,
+}
+
+/// Log lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// How they look.
+    pub format: LogFormat,
+    /// Which there are, as a `tracing` filter (`info`, `gemway=debug`).
+    pub level: String,
+}
+
+/// What flags say; what is absent leaves file and environment alone.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// The file.
+    pub config: Option<PathBuf>,
+    /// For [`Config::listen`].
+    pub listen: Option<String>,
+    /// For [`Config::admin_listen`].
+    pub admin_listen: Option<String>,
+    /// Switches [`Config::strict`] on.
+    pub strict: bool,
+    /// Switches [`Config::insecure_no_auth`] on.
+    pub insecure_no_auth: bool,
+    /// For [`Log::format`].
+    pub log_format: Option<LogFormat>,
+    /// For [`Simulator::time_to_first_token`].
+    pub simulator_ttft: Option<Duration>,
+    /// For [`Simulator::tokens_per_second`].
+    pub simulator_tokens_per_second: Option<f64>,
+}
+
+/// A variable's value, by its name.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// A file's text, by its path.
+pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
+
+/// What is wrong with the configuration, as complete text for a person.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// The configuration of this process.
+    pub fn from_process(flags: &Overrides) -> Result<Self, ConfigError> {
+        Self::load(flags, &process_env, &|path| std::fs::read_to_string(path))
+    }
+
+    /// File, then environment, then flags.
+    pub fn load(flags: &Overrides, env: Env<'_>, read: ReadFile<'_>) -> Result<Self, ConfigError> {
+        // A variable that is set to nothing is one that is not set.
+        let env = |name: &str| env(name).filter(|value| !value.trim().is_empty());
+        resolve::resolve(flags, &env, read)
+    }
+
+    /// The model catalogue in effect: the built-in one, under the operator's file if there is one.
+    pub fn catalogue(&self, read: ReadFile<'_>) -> Result<Catalog, ConfigError> {
+        let builtin = Catalog::builtin().map_err(|error| ConfigError::new(error.message()))?;
+        let Some(path) = &self.catalog else { return Ok(builtin) };
+        let place = path.display();
+        let text = read(path)
+            .map_err(|error| ConfigError::new(format!("cannot read the model catalogue {place}: {error}")))?;
+        builtin
+            .with_override(&text)
+            .map_err(|error| ConfigError::new(format!("{place}: {}", error.message())))
+    }
+
+    /// [`Config::catalogue`] from this process's files.
+    pub fn catalogue_from_process(&self) -> Result<Catalog, ConfigError> {
+        self.catalogue(&|path| std::fs::read_to_string(path))
+    }
+
+    /// The clients in the form that [`Keys::new`](crate::keys::Keys::new) takes.
+    pub fn key_configs(&self) -> Vec<KeyConfig> {
+        self.keys.iter().map(Key::to_organ).collect()
+    }
+
+    /// The limits in the form that [`Limiter::new`](crate::limits::Limiter::new) takes.
+    pub fn quotas(&self) -> Vec<(String, Quota)> {
+        self.keys.iter().map(|key| (key.name.clone(), key.quota())).collect()
+    }
+
+    /// Whether every answer comes from the built-in simulator.
+    pub fn simulated(&self) -> bool {
+        self.sites.iter().all(|site| matches!(site.kind, SiteKind::Simulator))
+    }
+
+    /// What the operator should know: keys that this version accepts and does not act on, among others.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
+    }
+
+    /// The effective configuration as a TOML file, secrets masked.
+    pub fn to_toml(&self) -> String {
+        show::show(self)
+    }
+}
+
+/// Reads one variable of this process.
+#[expect(clippy::disallowed_methods, reason = "this is the place that reads the environment")]
+pub(crate) fn process_env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

@@ -112,7 +112,8 @@ impl Limiter {
                 .map_err(|wait| refused(format!("{} tokens a minute", tokens.limit()), wait))?;
             state.write("tokens", &mut headers);
         }
-        let permit = Permit { counters: Some(Arc::clone(counters)), estimate: estimate_tokens, flight, headers };
+        let permit =
+            Permit { counters: Some(Arc::clone(counters)), estimate: estimate_tokens, flight, headers };
         match permit.count_request() {
             Ok(Some(state)) => Ok(permit.with(state)),
             Ok(None) => Ok(permit),
@@ -143,14 +144,15 @@ impl Permit {
         let Some(counters) = &self.counters else { return Ok(None) };
         let mut state = None;
         if let Some(day) = &counters.day {
-            state = Some(
-                day.take().map_err(|wait| refused(format!("{} requests a day", day.limit()), wait))?,
-            );
+            state =
+                Some(day.take().map_err(|wait| refused(format!("{} requests a day", day.limit()), wait))?);
         }
         if let Some(minute) = &counters.minute {
             // The minute's numbers are the ones clients pace themselves by; they hide the day's.
             state = Some(
-                minute.take().map_err(|wait| refused(format!("{} requests a minute", minute.limit()), wait))?,
+                minute
+                    .take()
+                    .map_err(|wait| refused(format!("{} requests a minute", minute.limit()), wait))?,
             );
         }
         Ok(state)
@@ -196,11 +198,9 @@ impl State {
             "tokens" => {
                 ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]
             }
-            _ => [
-                "x-ratelimit-limit-requests",
-                "x-ratelimit-remaining-requests",
-                "x-ratelimit-reset-requests",
-            ],
+            _ => {
+                ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]
+            }
         };
         headers.push((HeaderName::from_static(limit), HeaderValue::from(self.limit)));
         headers.push((HeaderName::from_static(remaining), HeaderValue::from(self.remaining)));
@@ -210,7 +210,7 @@ impl State {
     }
 }
 
-/// A duration as Go prints it (`12ms`, `1.5s`, `6m0s`, `1h2m3s`): the form OpenAI's headers have.
+/// A duration as Go prints it (`12ms`, `1.5s`, `6m0s`, `1h2m3s`): the form that clients of `OpenAI` expect.
 fn go_duration(duration: Duration) -> String {
     if duration < Duration::from_secs(1) {
         let millis = duration.as_micros().div_ceil(1000);
@@ -226,7 +226,7 @@ fn go_duration(duration: Duration) -> String {
     if hours > 0 { format!("{hours}h{minutes}m{seconds}s") } else { format!("{minutes}m{seconds}s") }
 }
 
-fn refused(limit: String, wait: Duration) -> Error {
+fn refused(limit: impl fmt::Display, wait: Duration) -> Error {
     let wait = wait.max(Duration::from_millis(1));
     Error::new(
         Kind::RateLimited,

@@ -9,7 +9,7 @@ fn wait(error: &Error) -> Duration {
     assert_eq!((error.kind(), error.explicit_code()), (Kind::RateLimited, Some("rate_limit_exceeded")));
     match error.retries() {
         Retry::After(wait) => wait,
-        other => panic!("{other:?}"),
+        other @ (Retry::Never | Retry::Soon) => panic!("{other:?}"),
     }
 }
 

@@ -1,0 +1,118 @@
+//! Who may come in: keys of the file, keys of the environment.
+
+use std::collections::HashSet;
+
+use serde_spanned::Spanned;
+
+use crate::keys::{Credentials, KeyConfig, Proof};
+use crate::limits::Quota;
+
+use super::resolve::Resolver;
+use super::{Amount, Budget, ConfigError, Key, KeyProof, file, secret};
+
+impl Resolver<'_> {
+    pub(super) fn keys(&mut self, written: &[file::Key]) -> Result<Vec<Key>, ConfigError> {
+        let mut keys = Vec::new();
+        let mut names = HashSet::new();
+        let (mut budgets, mut callers) = (Vec::new(), Vec::new());
+        for key in written {
+            let name = key.name.get_ref();
+            if name.is_empty() || !names.insert(name.clone()) {
+                return Err(self.complaint(&key.name, "every key needs a name of its own"));
+            }
+            let budget = match &key.budget {
+                None => None,
+                Some(budget) => {
+                    budgets.push(name.clone());
+                    Some(self.budget(budget)?)
+                }
+            };
+            let credentials = key.credentials.unwrap_or_default();
+            if credentials == file::KeyCredentials::Caller {
+                callers.push(name.clone());
+            }
+            keys.push(Key {
+                name: name.clone(),
+                proof: self.proof(key)?,
+                models: key.models.clone(),
+                requests_per_minute: key.requests_per_minute,
+                requests_per_day: key.requests_per_day,
+                tokens_per_minute: key.tokens_per_minute,
+                concurrent_requests: key.concurrent_requests,
+                budget,
+                credentials,
+            });
+        }
+        for (names, what) in [(budgets, "budget"), (callers, "credentials = \"caller\"")] {
+            if !names.is_empty() {
+                self.ignored(&format!("{what} (of {})", names.join(", ")));
+            }
+        }
+        let listed = (self.env)("GEMWAY_API_KEYS").unwrap_or_default();
+        for (index, secret) in listed.split(',').map(str::trim).filter(|key| !key.is_empty()).enumerate() {
+            keys.push(Key {
+                name: (index + 1..usize::MAX)
+                    .map(|n| format!("env-{n}"))
+                    .find(|n| !names.contains(n))
+                    .unwrap_or_default(),
+                proof: KeyProof::Secret(secret.to_owned().into()),
+                models: Vec::new(),
+                requests_per_minute: None,
+                requests_per_day: None,
+                tokens_per_minute: None,
+                concurrent_requests: None,
+                budget: None,
+                credentials: file::KeyCredentials::default(),
+            });
+            names.extend(keys.last().map(|key| key.name.clone()));
+        }
+        Ok(keys)
+    }
+
+    fn proof(&self, key: &file::Key) -> Result<KeyProof, ConfigError> {
+        match (&key.secret, &key.hash) {
+            (Some(secret), None) => Ok(KeyProof::Secret(self.secret(secret)?)),
+            (None, Some(hash)) => secret::digest(hash.get_ref())
+                .map(KeyProof::Sha256)
+                .ok_or_else(|| self.complaint(hash, "a hash is \"sha256:\" and 64 hexadecimal digits")),
+            _ => Err(self.complaint(&key.name, "a key needs either a secret or a hash")),
+        }
+    }
+
+    fn budget(&self, budget: &Spanned<file::Budget>) -> Result<Budget, ConfigError> {
+        let written = budget.get_ref();
+        let amount = match (written.usd, written.tokens) {
+            (Some(usd), None) if usd.is_finite() && usd >= 0.0 => Amount::Usd(usd),
+            (None, Some(tokens)) => Amount::Tokens(tokens),
+            _ => return Err(self.complaint(budget, "a budget has either usd or tokens, and per")),
+        };
+        Ok(Budget { amount, per: written.per })
+    }
+}
+
+impl Key {
+    pub(super) fn quota(&self) -> Quota {
+        Quota {
+            requests_per_minute: self.requests_per_minute,
+            requests_per_day: self.requests_per_day,
+            tokens_per_minute: self.tokens_per_minute,
+            concurrent_requests: self.concurrent_requests,
+        }
+    }
+
+    pub(super) fn to_organ(&self) -> KeyConfig {
+        KeyConfig {
+            name: self.name.clone(),
+            proof: match &self.proof {
+                KeyProof::Secret(secret) => Proof::Secret(secret.clone()),
+                KeyProof::Sha256(digest) => Proof::Sha256(*digest),
+            },
+            models: self.models.clone(),
+            quota: self.quota(),
+            credentials: match self.credentials {
+                file::KeyCredentials::Gateway => Credentials::Gateway,
+                file::KeyCredentials::Caller => Credentials::Caller,
+            },
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! From what was written to what is meant: defaults applied, secrets fetched, contradictions refused.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde_spanned::Spanned;
+
+use super::file::{self, File, SiteKindName, nearest};
+use super::{
+    Config, ConfigError, Env, GoogleCredentials, Ledger, Limits, Listen, Log, LogFormat, Overrides, ReadFile,
+    Route, Server, Simulator, Site, SiteKind, Store, Upstream, env, secret,
+};
+
+pub(super) const GEMINI_VERSION: &str = "v1beta";
+pub(super) const VERTEX_VERSION: &str = "v1beta1";
+
+const MIB: u64 = 1024 * 1024;
+
+/// The file being resolved, for complaints that name the place.
+pub(super) struct Resolver<'a> {
+    path: PathBuf,
+    text: String,
+    pub(super) env: Env<'a>,
+    pub(super) read: ReadFile<'a>,
+    warnings: Vec<String>,
+}
+
+pub(super) fn resolve(flags: &Overrides, env: Env<'_>, read: ReadFile<'_>) -> Result<Config, ConfigError> {
+    let path = flags.config.clone().or_else(|| env("GEMWAY_CONFIG").map(PathBuf::from));
+    let (path, text) = match path {
+        None => (PathBuf::new(), String::new()),
+        Some(path) => {
+            let text = read(&path).map_err(|error| {
+                ConfigError::new(format!("cannot read the configuration {}: {error}", path.display()))
+            })?;
+            (path, text)
+        }
+    };
+    let file = file::parse(&path, &text)?;
+    Resolver { path, text, env, read, warnings: Vec::new() }.config(file, flags)
+}
+
+impl Resolver<'_> {
+    fn config(mut self, file: File, flags: &Overrides) -> Result<Config, ConfigError> {
+        let listen = self.listen(flags.listen.as_deref(), "GEMWAY_LISTEN", file.listen.as_ref(), 8080)?;
+        let admin_listen = self.listen(
+            flags.admin_listen.as_deref(),
+            "GEMWAY_ADMIN_LISTEN",
+            file.admin_listen.as_ref(),
+            9090,
+        )?;
+        let strict =
+            flags.strict || env::truthy(self.env, "GEMWAY_STRICT")? || file.strict.unwrap_or_default();
+        let insecure_no_auth = flags.insecure_no_auth
+            || env::truthy(self.env, "GEMWAY_INSECURE_NO_AUTH")?
+            || file.insecure_no_auth.unwrap_or_default();
+        let sites = self.sites(&file.sites)?;
+        let routes = self.routes(&file.routes, &sites)?;
+        let keys = self.keys(&file.keys)?;
+        if keys.is_empty() && !listen.is_local() {
+            if !insecure_no_auth {
+                return Err(ConfigError::new(format!(
+                    "listen = \"{listen}\" is reachable from other machines, but there are no client keys: \
+                     add [[keys]] or GEMWAY_API_KEYS, listen on 127.0.0.1, or say --insecure-no-auth"
+                )));
+            }
+            self.warnings
+                .push(format!("anyone who reaches {listen} may use this gateway: there are no keys"));
+        }
+        if !admin_listen.is_local() {
+            self.warnings.push(format!("the operator's listener {admin_listen} is reachable without a key"));
+        }
+        let limits = self.limits(file.limits.as_ref())?;
+        let (ledger, store) = self.stores(file.ledger.as_ref(), file.store.as_ref())?;
+        for pattern in file.aliases.keys().filter(|alias| alias.contains('*')) {
+            self.warnings.push(format!("the alias \"{pattern}\" is taken literally: aliases know no `*`"));
+        }
+        let log = self.log(&file.log, flags)?;
+        Ok(Config {
+            listen,
+            admin_listen,
+            strict,
+            insecure_no_auth,
+            sites,
+            routes,
+            aliases: file.aliases,
+            keys,
+            limits,
+            ledger,
+            store,
+            simulator: simulator(&file.simulator, flags)?,
+            server: server(&file.server)?,
+            upstream: upstream(&file.upstream),
+            log,
+            catalog: file.catalog.map(PathBuf::from),
+            warnings: self.warnings,
+        })
+    }
+
+    pub(super) fn complaint<T>(&self, place: &Spanned<T>, message: &str) -> ConfigError {
+        file::at(&self.path, &self.text, &place.span(), message)
+    }
+
+    fn listen(
+        &self,
+        flag: Option<&str>,
+        variable: &str,
+        written: Option<&Spanned<String>>,
+        port: u16,
+    ) -> Result<Listen, ConfigError> {
+        if let Some(text) = flag {
+            return listen(text).map_err(ConfigError::new);
+        }
+        if let Some(text) = (self.env)(variable) {
+            return listen(&text).map_err(|problem| ConfigError::new(format!("{variable}: {problem}")));
+        }
+        match written {
+            Some(text) => listen(text.get_ref()).map_err(|problem| self.complaint(text, &problem)),
+            None => Ok(Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))),
+        }
+    }
+
+    pub(super) fn secret(&self, text: &Spanned<String>) -> Result<SecretString, ConfigError> {
+        secret::fetch(text.get_ref(), self.env, self.read).map_err(|problem| self.complaint(text, &problem))
+    }
+
+    fn sites(&mut self, written: &[file::Site]) -> Result<Vec<Site>, ConfigError> {
+        if written.is_empty() {
+            return Ok(vec![env::site(self.env, &mut self.warnings)?]);
+        }
+        let mut seen = HashSet::new();
+        written
+            .iter()
+            .map(|site| {
+                let name = site.name.get_ref();
+                if name.is_empty() {
+                    return Err(self.complaint(&site.name, "a site needs a name"));
+                }
+                if !seen.insert(name.as_str()) {
+                    return Err(self.complaint(&site.name, &format!("two sites are named \"{name}\"")));
+                }
+                Ok(Site {
+                    name: name.clone(),
+                    kind: self.site_kind(site)?,
+                    quota_group: site.quota_group.clone().unwrap_or_else(|| name.clone()),
+                })
+            })
+            .collect()
+    }
+
+    fn site_kind(&self, site: &file::Site) -> Result<SiteKind, ConfigError> {
+        let given = site.base_url.as_ref();
+        let given = given.map(|url| base_url(url.get_ref()).map_err(|problem| self.complaint(url, &problem)));
+        let given = given.transpose()?;
+        let version = |default: &str| site.api_version.clone().unwrap_or_else(|| default.to_owned());
+        self.only_fitting(site)?;
+        Ok(match site.kind {
+            SiteKindName::Simulator => SiteKind::Simulator,
+            SiteKindName::GeminiApi => {
+                let Some(api_key) = &site.api_key else {
+                    return Err(self.complaint(&site.name, "a gemini_api site needs an api_key"));
+                };
+                SiteKind::GeminiApi {
+                    base_url: given.unwrap_or_else(env::gemini_base),
+                    api_version: version(GEMINI_VERSION),
+                    api_key: self.secret(api_key)?,
+                }
+            }
+            SiteKindName::Vertex => {
+                let credentials = self.google_credentials(site)?;
+                if site.project.is_none() && !matches!(credentials, GoogleCredentials::ApiKey(_)) {
+                    return Err(self.complaint(&site.name, "a vertex site needs a project, or an API key"));
+                }
+                let location = site.location.as_ref().map_or("global", |text| text.get_ref().as_str());
+                let host = vertex_host(location).map_err(|problem| match &site.location {
+                    Some(text) => self.complaint(text, &problem),
+                    None => ConfigError::new(problem),
+                })?;
+                SiteKind::Vertex {
+                    base_url: given.unwrap_or(host),
+                    api_version: version(VERTEX_VERSION),
+                    project: site.project.clone(),
+                    location: location.to_owned(),
+                    credentials,
+                    quota_project: site.quota_project.clone(),
+                }
+            }
+        })
+    }
+
+    /// A key that means nothing for the kind of site is a mistake, not a decoration.
+    fn only_fitting(&self, site: &file::Site) -> Result<(), ConfigError> {
+        let vertex_only = [
+            ("project", site.project.is_some()),
+            ("location", site.location.is_some()),
+            ("credentials", site.credentials.is_some()),
+            ("quota_project", site.quota_project.is_some()),
+        ];
+        let foreign: Vec<&str> = match site.kind {
+            SiteKindName::Vertex => Vec::new(),
+            SiteKindName::GeminiApi => {
+                vertex_only.iter().filter(|(_, set)| *set).map(|(key, _)| *key).collect()
+            }
+            SiteKindName::Simulator => {
+                let more = [("api_key", site.api_key.is_some()), ("base_url", site.base_url.is_some())];
+                vertex_only.iter().chain(&more).filter(|(_, set)| *set).map(|(key, _)| *key).collect()
+            }
+        };
+        match foreign.first() {
+            None => Ok(()),
+            Some(key) => {
+                Err(self.complaint(&site.name, &format!("`{key}` means nothing for a site of this kind")))
+            }
+        }
+    }
+
+    fn google_credentials(&self, site: &file::Site) -> Result<GoogleCredentials, ConfigError> {
+        match (&site.credentials, &site.api_key) {
+            (Some(text), Some(_)) => {
+                Err(self.complaint(text, "give either credentials or api_key, not both"))
+            }
+            (None, Some(key)) => Ok(GoogleCredentials::ApiKey(self.secret(key)?)),
+            (None, None) => Ok(GoogleCredentials::Adc),
+            (Some(text), None) => {
+                let word = text.get_ref().as_str();
+                if let Some(path) = word.strip_prefix("file:") {
+                    return Ok(GoogleCredentials::File(PathBuf::from(path)));
+                }
+                if let Some(key) = word.strip_prefix("api_key:") {
+                    let key = secret::fetch(key, self.env, self.read);
+                    return key
+                        .map(GoogleCredentials::ApiKey)
+                        .map_err(|problem| self.complaint(text, &problem));
+                }
+                match word {
+                    "adc" => Ok(GoogleCredentials::Adc),
+                    "metadata" => Ok(GoogleCredentials::Metadata),
+                    _ => Err(self.complaint(
+                        text,
+                        "credentials are \"adc\", \"metadata\", \"file:PATH\" or \"api_key:SECRET\"",
+                    )),
+                }
+            }
+        }
+    }
+
+    fn routes(&self, written: &[file::Route], sites: &[Site]) -> Result<Vec<Route>, ConfigError> {
+        let names = || sites.iter().map(|site| site.name.as_str());
+        if written.is_empty() {
+            let all = names().map(str::to_owned).collect();
+            return Ok(vec![Route { models: vec!["*".to_owned()], sites: all }]);
+        }
+        let route = |route: &file::Route| {
+            for site in &route.sites {
+                let name = site.get_ref().as_str();
+                if names().all(|known| known != name) {
+                    let hint = nearest(name, names()).map_or_else(
+                        || format!(", known are: {}", names().collect::<Vec<_>>().join(", ")),
+                        |near| format!(", did you mean `{near}`?"),
+                    );
+                    return Err(self.complaint(site, &format!("there is no site `{name}`{hint}")));
+                }
+            }
+            let sites = route.sites.iter().map(|site| site.get_ref().clone()).collect();
+            Ok(Route { models: route.models.clone(), sites })
+        };
+        written.iter().map(route).collect()
+    }
+
+    fn limits(&mut self, written: Option<&file::Limits>) -> Result<Limits, ConfigError> {
+        let redis = written.and_then(|limits| limits.redis.as_ref());
+        let redis = redis.map(|url| self.secret(url)).transpose()?;
+        if redis.is_some() {
+            self.ignored("limits.redis");
+        }
+        let on_store_failure = written.and_then(|limits| limits.on_store_failure).unwrap_or_default();
+        Ok(Limits { redis, on_store_failure })
+    }
+
+    fn stores(
+        &mut self,
+        ledger: Option<&file::Ledger>,
+        store: Option<&file::Store>,
+    ) -> Result<(Option<Ledger>, Option<Store>), ConfigError> {
+        let ledger = match ledger {
+            None => None,
+            Some(ledger) => {
+                self.ignored("[ledger]");
+                let durability = ledger.durability.unwrap_or_default();
+                Some(Ledger { url: self.secret(&ledger.url)?, durability })
+            }
+        };
+        let store = match store {
+            None => None,
+            Some(store) => {
+                self.ignored("[store]");
+                Some(Store { url: self.secret(&store.url)? })
+            }
+        };
+        Ok((ledger, store))
+    }
+
+    fn log(&self, written: &file::Log, flags: &Overrides) -> Result<Log, ConfigError> {
+        let format = match (flags.log_format, (self.env)("GEMWAY_LOG_FORMAT")) {
+            (Some(format), _) => format,
+            (None, Some(word)) => {
+                <LogFormat as clap::ValueEnum>::from_str(word.trim(), true).map_err(|error| {
+                    ConfigError::new(format!("GEMWAY_LOG_FORMAT is none of auto, json, pretty: {error}"))
+                })?
+            }
+            (None, None) => written.format.unwrap_or_default(),
+        };
+        let level = (self.env)("GEMWAY_LOG").or_else(|| written.level.clone());
+        Ok(Log { format, level: level.unwrap_or_else(|| "info".to_owned()) })
+    }
+
+    pub(super) fn ignored(&mut self, what: &str) {
+        self.warnings.push(format!("{what} is accepted but not enforced by this version"));
+    }
+}
+
+fn simulator(written: &file::Simulator, flags: &Overrides) -> Result<Simulator, ConfigError> {
+    let pace = flags.simulator_tokens_per_second.or(written.tokens_per_second).unwrap_or(100.0);
+    if !pace.is_finite() || pace < 0.0 {
+        return Err(ConfigError::new("simulator.tokens_per_second must be 0 (at once) or more"));
+    }
+    Ok(Simulator {
+        time_to_first_token: flags
+            .simulator_ttft
+            .or(written.time_to_first_token.map(|span| span.0))
+            .unwrap_or(Duration::from_millis(200)),
+        tokens_per_second: pace,
+    })
+}
+
+fn server(written: &file::Server) -> Result<Server, ConfigError> {
+    let bytes = written.max_body_bytes.unwrap_or(32 * MIB);
+    let max_body_bytes = usize::try_from(bytes).map_err(|error| {
+        ConfigError::new(format!("server.max_body_bytes = {bytes} is too large for this machine: {error}"))
+    })?;
+    let span = |given: Option<file::Span>, seconds| given.map_or(Duration::from_secs(seconds), |span| span.0);
+    Ok(Server {
+        max_body_bytes,
+        header_timeout: span(written.header_timeout, 30),
+        body_timeout: span(written.body_timeout, 120),
+        drain_timeout: span(written.drain_timeout, 570),
+        min_drain: span(written.min_drain, 0),
+    })
+}
+
+fn upstream(written: &file::Upstream) -> Upstream {
+    let span = |given: Option<file::Span>, seconds| given.map_or(Duration::from_secs(seconds), |span| span.0);
+    Upstream {
+        connect_timeout: span(written.connect_timeout, 10),
+        first_event_timeout: span(written.first_event_timeout, 600),
+        idle_timeout: span(written.idle_timeout, 300),
+        total_timeout: span(written.total_timeout, 3600),
+        retries: written.retries.unwrap_or(2),
+    }
+}
+
+/// Reads `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`, `:8080` (every address) or `unix:PATH`.
+fn listen(text: &str) -> Result<Listen, String> {
+    let text = text.trim();
+    if let Some(path) = text.strip_prefix("unix:") {
+        return if path.is_empty() {
+            Err("\"unix:\" needs a path".to_owned())
+        } else {
+            Ok(Listen::Unix(Path::new(path).to_owned()))
+        };
+    }
+    let numeric = match text.rsplit_once(':') {
+        Some(("localhost", port)) => format!("127.0.0.1:{port}"),
+        Some(("", port)) => format!("0.0.0.0:{port}"),
+        _ => text.to_owned(),
+    };
+    numeric.parse().map(Listen::Tcp).map_err(|error: std::net::AddrParseError| {
+        format!("\"{text}\" is not an address such as \"127.0.0.1:8080\" or \"unix:PATH\": {error}")
+    })
+}
+
+/// Checks an upstream address; returns it without a trailing slash.
+pub(super) fn base_url(text: &str) -> Result<String, String> {
+    let bad = |why: &str| format!("\"{text}\" is not an address to call: {why}");
+    let uri: http::Uri =
+        text.trim().parse().map_err(|error: http::uri::InvalidUri| bad(&error.to_string()))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
+        return Err(bad("it must begin with https:// (or http://) and a host"));
+    }
+    if uri.query().is_some() || uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(bad("it may have neither a query nor a password"));
+    }
+    Ok(text.trim().trim_end_matches('/').to_owned())
+}
+
+/// The host that serves a Vertex location.
+pub(super) fn vertex_host(location: &str) -> Result<String, String> {
+    let clean = !location.is_empty()
+        && location.len() <= 63
+        && location.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    match location {
+        "global" => Ok("https://aiplatform.googleapis.com".to_owned()),
+        _ if !clean => Err(format!(
+            "\"{location}\" is not a location such as \"us-central1\", \"global\", \"us\" or \"eu\""
+        )),
+        region if region.contains('-') => Ok(format!("https://{region}-aiplatform.googleapis.com")),
+        multi => Ok(format!("https://aiplatform.{multi}.rep.googleapis.com")),
+    }
+}

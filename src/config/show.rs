@@ -1,0 +1,203 @@
+//! The effective configuration, written as a person would write it, secrets masked.
+
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::{
+    Amount, Config, Durability, GoogleCredentials, Key, KeyCredentials, KeyProof, OnStoreFailure, Period,
+    Site, SiteKind,
+};
+
+const MASK: &str = "***";
+
+pub(super) fn show(config: &Config) -> String {
+    let mut top = Entries::default();
+    top.put("listen", config.listen.to_string())
+        .put("admin_listen", config.admin_listen.to_string())
+        .put("strict", config.strict)
+        .put("insecure_no_auth", config.insecure_no_auth)
+        .maybe("catalog", config.catalog.as_ref().map(|path| path.display().to_string()))
+        .put("sites", list(config.sites.iter().map(site)))
+        .put(
+            "routes",
+            list(config.routes.iter().map(|route| {
+                let mut entry = Entries::default();
+                entry.put("models", strings(&route.models)).put("sites", strings(&route.sites));
+                entry
+            })),
+        );
+    if !config.aliases.is_empty() {
+        let aliases = config.aliases.iter().map(|(from, to)| (from.clone(), Value::from(to.as_str())));
+        top.put("aliases", Value::Table(aliases.collect()));
+    }
+    if !config.keys.is_empty() {
+        top.put("keys", list(config.keys.iter().map(key)));
+    }
+    let on_store_failure = match config.limits.on_store_failure {
+        OnStoreFailure::Local => "local",
+        OnStoreFailure::Deny => "deny",
+        OnStoreFailure::Allow => "allow",
+    };
+    top.table("limits", |limits| {
+        limits
+            .maybe("redis", config.limits.redis.as_ref().map(|_| MASK))
+            .put("on_store_failure", on_store_failure);
+    });
+    if let Some(ledger) = &config.ledger {
+        let durability = match ledger.durability {
+            Durability::Process => "process",
+            Durability::BeforeEnd => "before_end",
+        };
+        top.table("ledger", |table| {
+            table.put("url", MASK).put("durability", durability);
+        });
+    }
+    if config.store.is_some() {
+        top.table("store", |table| {
+            table.put("url", MASK);
+        });
+    }
+    organs(config, &mut top);
+    toml::to_string(&top.0).unwrap_or_default()
+}
+
+fn organs(config: &Config, top: &mut Entries) {
+    top.table("simulator", |table| {
+        table
+            .put("time_to_first_token", span(config.simulator.time_to_first_token))
+            .put("tokens_per_second", config.simulator.tokens_per_second);
+    });
+    let server = config.server;
+    top.table("server", |table| {
+        table
+            .put("max_body_bytes", integer(u64::try_from(server.max_body_bytes).unwrap_or(u64::MAX)))
+            .put("header_timeout", span(server.header_timeout))
+            .put("body_timeout", span(server.body_timeout))
+            .put("drain_timeout", span(server.drain_timeout))
+            .put("min_drain", span(server.min_drain));
+    });
+    let upstream = config.upstream;
+    top.table("upstream", |table| {
+        table
+            .put("connect_timeout", span(upstream.connect_timeout))
+            .put("first_event_timeout", span(upstream.first_event_timeout))
+            .put("idle_timeout", span(upstream.idle_timeout))
+            .put("total_timeout", span(upstream.total_timeout))
+            .put("retries", i64::from(upstream.retries));
+    });
+    top.table("log", |table| {
+        table.put("format", config.log.format.as_str()).put("level", config.log.level.as_str());
+    });
+}
+
+fn site(site: &Site) -> Entries {
+    let mut entry = Entries::default();
+    entry.put("name", site.name.as_str());
+    match &site.kind {
+        SiteKind::Simulator => {
+            entry.put("kind", "simulator");
+        }
+        SiteKind::GeminiApi { base_url, api_version, api_key: _ } => {
+            entry
+                .put("kind", "gemini_api")
+                .put("base_url", base_url.as_str())
+                .put("api_version", api_version.as_str())
+                .put("api_key", MASK);
+        }
+        SiteKind::Vertex { base_url, api_version, project, location, credentials, quota_project } => {
+            let credentials = match credentials {
+                GoogleCredentials::Adc => "adc".to_owned(),
+                GoogleCredentials::Metadata => "metadata".to_owned(),
+                GoogleCredentials::File(path) => format!("file:{}", path.display()),
+                GoogleCredentials::ApiKey(_) => format!("api_key:{MASK}"),
+            };
+            entry
+                .put("kind", "vertex")
+                .put("base_url", base_url.as_str())
+                .put("api_version", api_version.as_str())
+                .maybe("project", project.as_deref())
+                .put("location", location.as_str())
+                .put("credentials", credentials)
+                .maybe("quota_project", quota_project.as_deref());
+        }
+    }
+    entry.put("quota_group", site.quota_group.as_str());
+    entry
+}
+
+fn key(key: &Key) -> Entries {
+    let mut entry = Entries::default();
+    entry.put("name", key.name.as_str());
+    match key.proof {
+        KeyProof::Secret(_) => entry.put("secret", MASK),
+        KeyProof::Sha256(_) => entry.put("hash", MASK),
+    };
+    if !key.models.is_empty() {
+        entry.put("models", strings(&key.models));
+    }
+    entry
+        .maybe("requests_per_minute", key.requests_per_minute.map(i64::from))
+        .maybe("requests_per_day", key.requests_per_day.map(i64::from))
+        .maybe("tokens_per_minute", key.tokens_per_minute.map(integer))
+        .maybe("concurrent_requests", key.concurrent_requests.map(i64::from));
+    if let Some(budget) = key.budget {
+        let per = match budget.per {
+            Period::Day => "day",
+            Period::Month => "month",
+        };
+        entry.table("budget", |table| {
+            match budget.amount {
+                Amount::Usd(usd) => table.put("usd", usd),
+                Amount::Tokens(tokens) => table.put("tokens", integer(tokens)),
+            };
+            table.put("per", per);
+        });
+    }
+    let credentials = match key.credentials {
+        KeyCredentials::Gateway => "gateway",
+        KeyCredentials::Caller => "caller",
+    };
+    entry.put("credentials", credentials);
+    entry
+}
+
+/// A TOML table that is written entry by entry.
+#[derive(Default)]
+struct Entries(Table);
+
+impl Entries {
+    fn put(&mut self, key: &str, value: impl Into<Value>) -> &mut Self {
+        self.0.insert(key.to_owned(), value.into());
+        self
+    }
+
+    fn maybe(&mut self, key: &str, value: Option<impl Into<Value>>) -> &mut Self {
+        if let Some(value) = value {
+            self.put(key, value);
+        }
+        self
+    }
+
+    fn table(&mut self, key: &str, fill: impl FnOnce(&mut Self)) {
+        let mut table = Self::default();
+        fill(&mut table);
+        self.put(key, Value::Table(table.0));
+    }
+}
+
+fn list(entries: impl Iterator<Item = Entries>) -> Value {
+    Value::Array(entries.map(|entry| Value::Table(entry.0)).collect())
+}
+
+fn strings(texts: &[String]) -> Value {
+    Value::Array(texts.iter().map(|text| Value::from(text.as_str())).collect())
+}
+
+fn span(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+fn integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
