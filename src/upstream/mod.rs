@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use self::standin::from_response;
 
 use crate::body::{self, Body, Rope};
-use crate::error::Result;
+use crate::error::{Result, Retry};
 
 mod connect;
 mod credential;
@@ -238,7 +238,9 @@ impl Ask<'_> {
 async fn accepted(response: Response<Body>) -> Result<Response<Body>> {
     let status = response.status();
     if status.is_redirection() {
-        return Err(fail::invalid("Google answered with a redirect.").code("upstream_error"));
+        return Err(fail::invalid("Google answered with a redirect.")
+            .code("upstream_error")
+            .retry(Retry::Never));
     }
     if !status.is_success() {
         let reading = body::read(response.into_body(), LARGEST_ERROR);
