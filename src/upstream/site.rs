@@ -118,6 +118,13 @@ impl Site {
         &self.headers
     }
 
+    /// What must not show up in any text; a proxy's error page may repeat our headers.
+    pub(super) fn secrets(&self) -> Vec<&str> {
+        let sensitive = self.headers.values().filter(|value| value.is_sensitive());
+        let texts = sensitive.filter_map(|value| value.to_str().ok());
+        texts.map(|text| text.strip_prefix("Bearer ").unwrap_or(text)).collect()
+    }
+
     pub(super) fn tokens(&self) -> Option<&Arc<Tokens>> {
         self.tokens.as_ref()
     }

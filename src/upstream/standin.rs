@@ -48,7 +48,11 @@ struct Status {
     message: String,
 }
 
-pub(super) fn from_event(event: &[u8]) -> Option<Error> {
+pub(super) fn from_event(event: &[u8]) -> Error {
+    read(event).unwrap_or_else(|| fail::invalid("Google's answer could not be read."))
+}
+
+fn read(event: &[u8]) -> Option<Error> {
     #[derive(serde::Deserialize)]
     struct Envelope {
         error: Status,
@@ -65,8 +69,8 @@ pub(super) fn from_event(event: &[u8]) -> Option<Error> {
     Some(Error::new(kind, Origin::Upstream, status.message).retry(Retry::Soon))
 }
 
-pub(super) fn from_response(status: StatusCode, body: &[u8]) -> Error {
-    from_event(body).unwrap_or_else(|| {
+pub(super) fn from_response(status: StatusCode, body: &[u8], _secrets: &[&str]) -> Error {
+    read(body).unwrap_or_else(|| {
         Error::new(Kind::UpstreamFailed, Origin::Upstream, format!("Google answered {}.", status.as_u16()))
     })
 }
