@@ -244,6 +244,19 @@ async fn refusals_become_errors_before_and_at_the_first_event() {
 }
 
 #[tokio::test]
+async fn a_refusal_that_repeats_our_key_does_not_spread_it() {
+    let address = serve(|request: Request<Incoming>| async move {
+        let key = request.headers()["x-goog-api-key"].to_str().unwrap().to_owned();
+        let text = format!("key {key} is not valid");
+        let error =
+            serde_json::json!({"error": {"code": 400, "message": text, "status": "INVALID_ARGUMENT"}});
+        reply(400, "application/json", error.to_string())
+    })
+    .await;
+    failure(&gemini(address), Method::Stream).await;
+}
+
+#[tokio::test]
 async fn answers_that_are_none() {
     let html = serve(|_| async { reply(200, "text/html; charset=utf-8", "<html>log in</html>") }).await;
     let empty = serve(|_| async { reply(200, "application/json", "") }).await;

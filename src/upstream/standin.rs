@@ -69,8 +69,10 @@ fn read(event: &[u8]) -> Option<Error> {
     Some(Error::new(kind, Origin::Upstream, status.message).retry(Retry::Soon))
 }
 
-pub(super) fn from_response(status: StatusCode, body: &[u8], _secrets: &[&str]) -> Error {
-    read(body).unwrap_or_else(|| {
+pub(super) fn from_response(status: StatusCode, body: &[u8], secrets: &[&str]) -> Error {
+    let text = String::from_utf8_lossy(body).into_owned();
+    let text = secrets.iter().fold(text, |text, secret| text.replace(secret, "[masked]"));
+    read(text.as_bytes()).unwrap_or_else(|| {
         Error::new(Kind::UpstreamFailed, Origin::Upstream, format!("Google answered {}.", status.as_u16()))
     })
 }
