@@ -1,7 +1,10 @@
 //! The way out, over real sockets.
 
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -11,7 +14,7 @@ use futures_util::future::join_all;
 use gemway::body::{self, Body, BoxError};
 use gemway::error::{Error, Kind};
 use gemway::upstream::{
-    Answer, AnswerBody, Call, Config, Credentials, Method, SiteConfig, SiteKind, Timeouts, Upstream,
+    Answer, AnswerBody, Call, Config, Credentials, Local, Method, SiteConfig, SiteKind, Timeouts, Upstream,
 };
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
@@ -238,6 +241,19 @@ async fn refusals_become_errors_before_and_at_the_first_event() {
     })
     .await;
     assert_eq!(all(call(&gemini(later), Method::Stream).await.unwrap()).await.unwrap()[1], QUOTA);
+}
+
+#[tokio::test]
+async fn a_refusal_that_repeats_our_key_does_not_spread_it() {
+    let address = serve(|request: Request<Incoming>| async move {
+        let key = request.headers()["x-goog-api-key"].to_str().unwrap().to_owned();
+        let text = format!("key {key} is not valid");
+        let error =
+            serde_json::json!({"error": {"code": 400, "message": text, "status": "INVALID_ARGUMENT"}});
+        reply(400, "application/json", error.to_string())
+    })
+    .await;
+    failure(&gemini(address), Method::Stream).await;
 }
 
 #[tokio::test]
@@ -602,4 +618,31 @@ async fn an_express_key_goes_into_the_header() {
     })
     .await;
     call(&vertex(address, None, Credentials::ApiKey("the-key".into())), Method::Generate).await.unwrap();
+}
+
+/// A site in this process that breaks off after its first event.
+#[derive(Debug)]
+struct Inside;
+
+impl Local for Inside {
+    fn respond(&self, request: Request<Bytes>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
+        Box::pin(async move {
+            assert_eq!(request.uri().path(), "/v1beta/models/gem-1:streamGenerateContent");
+            assert_eq!(request.uri().query(), Some("alt=sse"));
+            assert_eq!(request.body(), "{\"contents\":[]}");
+            let (sender, body) = fed();
+            sender.send(Ok(Bytes::from_static(b"data: {}\n\n"))).await.unwrap();
+            sender.send(Err("cut".into())).await.unwrap();
+            Response::new(body)
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_site_inside_the_process_is_called_like_any_other() {
+    let sites = vec![SiteConfig { name: "simulator".into(), kind: SiteKind::Local(Arc::new(Inside)) }];
+    let upstream = Upstream::new(Config { sites, timeouts: Timeouts::default() }).unwrap();
+    assert!(upstream.sites().next().unwrap().is_simulator());
+    let (events, error) = all(call(&upstream, Method::Stream).await.unwrap()).await.unwrap_err();
+    assert_eq!((events.len(), error.explicit_code()), (1, Some("upstream_disconnected")));
 }

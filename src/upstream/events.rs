@@ -115,6 +115,12 @@ pub struct Events {
     end: End,
 }
 
+/// Just enough of an event to see whether it is an answer.
+#[derive(serde::Deserialize)]
+struct Peek {
+    error: Option<serde::de::IgnoredAny>,
+}
+
 enum End {
     /// More may come.
     Open,
@@ -137,14 +143,11 @@ impl Events {
         events.next(&mut held).await?;
         match held.first() {
             None => return Err(fail::invalid("Google's answer was empty.")),
-            Some(event) => {
-                if let Some(error) = from_event(event) {
-                    return Err(error);
-                }
-                if serde_json::from_slice::<serde::de::IgnoredAny>(event).is_err() {
-                    return Err(fail::invalid("Google's answer was not JSON."));
-                }
-            }
+            Some(event) => match serde_json::from_slice::<Peek>(event) {
+                Ok(Peek { error: None }) => {}
+                // An error object, one inside an array, or nothing that can be read: the mapping tells them apart.
+                Ok(Peek { error: Some(_) }) | Err(_) => return Err(from_event(event)),
+            },
         }
         events.body.expect_within(idle, stalled);
         events.held = held;

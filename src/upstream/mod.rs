@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use self::standin::from_response;
 
 use crate::body::{self, Body, Rope};
-use crate::error::Result;
+use crate::error::{Result, Retry};
 
 mod connect;
 mod credential;
@@ -137,7 +137,7 @@ impl Upstream {
         let uri = site.uri(call, &self.client).await?;
         let ask = Ask { uri, accept: if streams { EVENT_STREAM } else { JSON }, body: Some(&call.body) };
         let (response, attempts) = self.send(site, &ask, deadline.min(begun + patience)).await?;
-        let (parts, body) = accepted(response).await?.into_parts();
+        let (parts, body) = accepted(response, site).await?.into_parts();
         let service_tier = parts.headers.get("x-gemini-service-tier");
         let service_tier = service_tier.and_then(|tier| tier.to_str().ok()).map(str::to_owned);
         let body = if streams {
@@ -158,7 +158,7 @@ impl Upstream {
         let ask = Ask { uri: site.resource(path)?, accept: JSON, body: None };
         let deadline = begun + self.timeouts.total;
         let (response, _) = self.send(site, &ask, deadline.min(begun + self.timeouts.head)).await?;
-        self.whole(accepted(response).await?.into_body(), deadline).await
+        self.whole(accepted(response, site).await?.into_body(), deadline).await
     }
 
     /// Sends a request until there is a status line; once more with a new token if Google refuses the old one.
@@ -235,10 +235,12 @@ impl Ask<'_> {
 }
 
 /// Lets a usable status line through; everything else becomes an error.
-async fn accepted(response: Response<Body>) -> Result<Response<Body>> {
+async fn accepted(response: Response<Body>, site: &Site) -> Result<Response<Body>> {
     let status = response.status();
     if status.is_redirection() {
-        return Err(fail::invalid("Google answered with a redirect.").code("upstream_error"));
+        return Err(fail::invalid("Google answered with a redirect.")
+            .code("upstream_error")
+            .retry(Retry::Never));
     }
     if !status.is_success() {
         let reading = body::read(response.into_body(), LARGEST_ERROR);
@@ -247,7 +249,7 @@ async fn accepted(response: Response<Body>) -> Result<Response<Body>> {
             Ok(Ok(body)) => body,
             Ok(Err(_)) | Err(_) => Bytes::new(),
         };
-        return Err(from_response(status, &body));
+        return Err(from_response(status, &body, &site.secrets()));
     }
     let starts = |name: header::HeaderName, what: &str| {
         response.headers().get(name).and_then(|value| value.to_str().ok()).is_some_and(|value| {

@@ -130,10 +130,10 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(3),
-            head: Duration::from_secs(600),
-            first_event: Duration::from_secs(600),
-            idle: Duration::from_secs(300),
-            total: Duration::from_secs(3600),
+            head: Duration::from_mins(10),
+            first_event: Duration::from_mins(10),
+            idle: Duration::from_mins(5),
+            total: Duration::from_hours(1),
         }
     }
 }

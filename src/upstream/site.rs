@@ -1,7 +1,7 @@
 //! The places that can be called, and what a call looks like there.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Uri};
@@ -118,6 +118,13 @@ impl Site {
         &self.headers
     }
 
+    /// What must not show up in any text; a proxy's error page may repeat our headers.
+    pub(super) fn secrets(&self) -> Vec<&str> {
+        let sensitive = self.headers.values().filter(|value| value.is_sensitive());
+        let texts = sensitive.filter_map(|value| value.to_str().ok());
+        texts.map(|text| text.strip_prefix("Bearer ").unwrap_or(text)).collect()
+    }
+
     pub(super) fn tokens(&self) -> Option<&Arc<Tokens>> {
         self.tokens.as_ref()
     }
@@ -215,15 +222,17 @@ impl Who {
             Credentials::File(path) => return Self::file(&path),
             Credentials::Metadata => who.source = Some(Source::metadata(None)),
             Credentials::MetadataAt(host) => who.source = Some(Source::metadata(Some(&host))),
-            Credentials::Adc => match Credentials::adc(|_| None) {
-                Credentials::File(path) => return Self::file(&path),
-                _ => who.source = Some(Source::metadata(None)),
-            },
+            Credentials::Adc => {
+                if let Credentials::File(path) = Credentials::adc(|_| None) {
+                    return Self::file(&path);
+                }
+                who.source = Some(Source::metadata(None));
+            }
         }
         Ok(who)
     }
 
-    fn file(path: &PathBuf) -> Result<Self> {
+    fn file(path: &Path) -> Result<Self> {
         let (source, projects) = Source::file(path)?;
         Ok(Self { source: Some(source), projects, ..Self::default() })
     }
@@ -308,6 +317,7 @@ fn plain(text: &str) -> Result<HeaderValue> {
         return Err(fail::setting("A key or a project is empty.".to_owned()));
     }
     // The cause is left out: it could quote the secret.
-    HeaderValue::try_from(text)
-        .map_err(|_| fail::setting("A key or a project holds characters that no header may hold.".to_owned()))
+    HeaderValue::try_from(text).map_err(|_secret| {
+        fail::setting("A key or a project holds characters that no header may hold.".to_owned())
+    })
 }

@@ -48,7 +48,11 @@ struct Status {
     message: String,
 }
 
-pub(super) fn from_event(event: &[u8]) -> Option<Error> {
+pub(super) fn from_event(event: &[u8]) -> Error {
+    read(event).unwrap_or_else(|| fail::invalid("Google's answer could not be read."))
+}
+
+fn read(event: &[u8]) -> Option<Error> {
     #[derive(serde::Deserialize)]
     struct Envelope {
         error: Status,
@@ -65,8 +69,10 @@ pub(super) fn from_event(event: &[u8]) -> Option<Error> {
     Some(Error::new(kind, Origin::Upstream, status.message).retry(Retry::Soon))
 }
 
-pub(super) fn from_response(status: StatusCode, body: &[u8]) -> Error {
-    from_event(body).unwrap_or_else(|| {
+pub(super) fn from_response(status: StatusCode, body: &[u8], secrets: &[&str]) -> Error {
+    let text = String::from_utf8_lossy(body).into_owned();
+    let text = secrets.iter().fold(text, |text, secret| text.replace(secret, "[masked]"));
+    read(text.as_bytes()).unwrap_or_else(|| {
         Error::new(Kind::UpstreamFailed, Origin::Upstream, format!("Google answered {}.", status.as_u16()))
     })
 }

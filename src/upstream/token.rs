@@ -26,7 +26,7 @@ const LARGEST_REPLY: usize = 1 << 20;
 /// A token this close to its end is not used any more.
 const MARGIN: Duration = Duration::from_secs(20);
 /// Renewal begins this long before the end, or at four fifths of a short life.
-const AHEAD: Duration = Duration::from_secs(300);
+const AHEAD: Duration = Duration::from_mins(5);
 
 /// One access token, ready to be a header.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Tokens {
     pub(super) async fn get(&self, client: &Client) -> Result<Arc<Token>> {
         match self.current.load_full().filter(|token| token.usable()) {
             Some(token) => Ok(token),
-            None => self.renew(client, |token| token.usable()).await,
+            None => self.renew(client, Token::usable).await,
         }
     }
 
@@ -105,7 +105,7 @@ impl Tokens {
                 }
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).clamp(Duration::from_secs(5), Duration::from_secs(60));
+            pause = (pause * 2).clamp(Duration::from_secs(5), Duration::from_mins(1));
         }
     }
 
@@ -145,10 +145,19 @@ impl Tokens {
         let exchange = self.source.exchange().await?;
         let reply = exchange.run(client).await?;
         let reply: Reply = serde_json::from_slice(&reply)
-            .map_err(|_| fail::credential("the token endpoint's answer is not a token"))?;
+            // The parser's own words could quote the token.
+            .map_err(|_secret| fail::credential("the token endpoint's answer is not a token"))?;
         // Bounds what a broken endpoint may claim.
         Token::new(&reply.access_token, Duration::from_secs(reply.expires_in.min(86_400)))
     }
+}
+
+/// OAuth's two fields say what is wrong and hold no secret; nothing else of a refusal is kept.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Refusal {
+    error: String,
+    error_description: String,
 }
 
 impl Exchange {
@@ -187,13 +196,6 @@ impl Exchange {
         if status.is_success() {
             return Ok(bytes);
         }
-        // OAuth's two fields say what is wrong and hold no secret; nothing else of the body is kept.
-        #[derive(Default, Deserialize)]
-        #[serde(default)]
-        struct Refusal {
-            error: String,
-            error_description: String,
-        }
         let refusal: Refusal = serde_json::from_slice(&bytes).unwrap_or_default();
         let text = format!(
             "the token endpoint answered {}: {} {}",
@@ -228,4 +230,25 @@ pub(super) fn assertion(
     text.push('.');
     URL_SAFE_NO_PAD.encode_string(signature, &mut text);
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_renewed_ahead_of_its_end_and_not_used_at_its_end() {
+        let now = Instant::now();
+        for (life, renew, end) in [(3600, 3300, 3580), (600, 480, 580), (10, 8, 0)] {
+            let token = Token::new("t", Duration::from_secs(life)).unwrap();
+            assert_eq!(token.renew, now + Duration::from_secs(renew));
+            assert_eq!(token.end, now + Duration::from_secs(end));
+        }
+        let token = Token::new("se-cret", Duration::from_mins(1)).unwrap();
+        assert!(token.usable());
+        assert!(!format!("{token:?}").contains("cret"));
+        tokio::time::advance(Duration::from_secs(41)).await;
+        assert!(!token.usable());
+        assert!(Token::new("a\nb", Duration::from_mins(1)).is_err());
+    }
 }
