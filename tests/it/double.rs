@@ -207,7 +207,9 @@ impl Wire {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(5), reading).await.unwrap_or_else(|_| panic!("no {needle:?}"))
+        tokio::time::timeout(Duration::from_secs(5), reading)
+            .await
+            .unwrap_or_else(|_| panic!("no {needle:?}"))
     }
 
     /// Reads to the end.
@@ -254,4 +256,13 @@ pub async fn soon(what: &str, condition: impl Fn() -> bool) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("not within a second: {what}");
+}
+
+/// The double alone, for tests that start the server themselves.
+pub fn engine() -> Arc<dyn Engine> {
+    Arc::new(Double {
+        sources_alive: Arc::default(),
+        waiting: Arc::default(),
+        feed: parking_lot::Mutex::new(None),
+    })
 }

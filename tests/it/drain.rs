@@ -65,3 +65,27 @@ async fn the_second_word_ends_at_once() {
     server.shutdown.now.cancel();
     tokio::time::timeout(Duration::from_secs(1), server.ended).await.expect("it ends").unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_unix_socket_serves_and_is_cleaned_up() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let path = std::env::temp_dir().join(format!("gemway-it-{}.sock", std::process::id()));
+    let config = gemway::server::Config {
+        listen: format!("unix:{}", path.display()),
+        admin_listen: "127.0.0.1:0".into(),
+        min_drain: Duration::ZERO,
+        ..gemway::server::Config::default()
+    };
+    let server = gemway::server::bind(config).await.unwrap();
+    let shutdown = gemway::server::Shutdown::default();
+    let metrics = std::sync::Arc::new(gemway::telemetry::Metrics::new());
+    let ended = tokio::spawn(server.run(super::double::engine(), metrics, shutdown.clone()));
+    let mut socket = tokio::net::UnixStream::connect(&path).await.unwrap();
+    socket.write_all(request("GET", "/v1/models", "", "connection: close\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    shutdown.begin.cancel();
+    tokio::time::timeout(Duration::from_secs(2), ended).await.expect("it ends").unwrap().unwrap();
+    assert!(!path.exists());
+}

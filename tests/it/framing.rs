@@ -7,13 +7,25 @@ async fn ambiguous_requests_are_refused() {
     let server = start().await;
     let head = "POST /v1/chat/completions HTTP/1.1\r\nauthorization: Bearer good\r\n";
     let cases = [
-        (format!("{head}host: x\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"), "400", "invalid_framing"),
-        (format!("{head}host: x\r\ntransfer-encoding: chunked\r\ncontent-length: 2\r\n\r\n0\r\n\r\n"), "400", "invalid_framing"),
+        (
+            format!("{head}host: x\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+            "400",
+            "invalid_framing",
+        ),
+        (
+            format!("{head}host: x\r\ntransfer-encoding: chunked\r\ncontent-length: 2\r\n\r\n0\r\n\r\n"),
+            "400",
+            "invalid_framing",
+        ),
         (format!("{head}content-length: 2\r\n\r\n{{}}"), "400", "invalid_host"),
         (format!("{head}host: x\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}"), "400", "invalid_host"),
         ("GET http://a/v1/models HTTP/1.1\r\nhost: b\r\n\r\n".to_owned(), "400", "invalid_host"),
         ("CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n".to_owned(), "405", "method_not_supported"),
-        (format!("{head}host: x\r\nexpect: 200-maybe\r\ncontent-length: 2\r\n\r\n{{}}"), "417", "expectation_failed"),
+        (
+            format!("{head}host: x\r\nexpect: 200-maybe\r\ncontent-length: 2\r\n\r\n{{}}"),
+            "417",
+            "expectation_failed",
+        ),
     ];
     for (sent, status, code) in cases {
         let answer = raw(server.address, &sent).await;

@@ -31,7 +31,8 @@ async fn each_event_leaves_at_once() {
     assert_eq!(server.metrics.streams_now(), 1);
     drop(server.feed);
     wire.until("data: [DONE]\n\n").await;
-    soon("gauges are back", || server.metrics.streams_now() == 0 && server.metrics.in_flight_now() == 0).await;
+    soon("gauges are back", || server.metrics.streams_now() == 0 && server.metrics.in_flight_now() == 0)
+        .await;
     let metrics = get(server.admin, "/metrics").await;
     assert!(metrics.contains(r#"outcome="ok",route="chat"} 1"#), "{metrics}");
     assert!(metrics.contains(r#"gemway_tokens_total{kind="output",model="gemini-x"} 1"#), "{metrics}");
@@ -47,7 +48,10 @@ async fn a_break_is_told_in_the_stream() {
     let broken = Error::new(Kind::UpstreamBroken, Origin::Upstream, "Google broke off.");
     server.feed.send(Err(broken)).unwrap();
     let rest = wire.rest().await;
-    assert!(rest.contains(r#"data: {"error":{"message":"Google broke off.","type":"server_error""#), "{rest}");
+    assert!(
+        rest.contains(r#"data: {"error":{"message":"Google broke off.","type":"server_error""#),
+        "{rest}"
+    );
     assert!(!rest.contains("[DONE]"), "{rest}");
 }
 
