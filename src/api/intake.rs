@@ -76,12 +76,10 @@ pub async fn read(headers: &HeaderMap, body: Body, intake: Intake) -> Result<Byt
                 format!("The request body is larger than the {limit} bytes that are allowed."),
             ))
         }
-        Err(ReadError::Broken(error)) if error.is::<TooSlow>() => Err(Error::new(
-            Kind::RequestTimeout,
-            Origin::Client,
-            "The request body took too long to arrive.",
-        )
-        .retry(Retry::Soon)),
+        Err(ReadError::Broken(error)) if error.is::<TooSlow>() => {
+            Err(Error::new(Kind::RequestTimeout, Origin::Client, "The request body took too long to arrive.")
+                .retry(Retry::Soon))
+        }
         Err(ReadError::Broken(error)) => {
             Err(Error::new(Kind::ClientGone, Origin::Client, "The request body broke off.").because(error))
         }

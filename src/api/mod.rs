@@ -117,7 +117,12 @@ impl std::fmt::Debug for Front {
 
 impl Front {
     /// A front before an engine. When `cut` is cancelled, whatever still runs is ended with `gateway_draining`.
-    pub fn new(engine: Arc<dyn Engine>, metrics: Arc<Metrics>, intake: Intake, cut: CancellationToken) -> Self {
+    pub fn new(
+        engine: Arc<dyn Engine>,
+        metrics: Arc<Metrics>,
+        intake: Intake,
+        cut: CancellationToken,
+    ) -> Self {
         Self { engine, metrics, intake, cut }
     }
 
@@ -149,7 +154,12 @@ impl Front {
         }
     }
 
-    async fn walk(&self, request: Request<Body>, request_id: &Arc<str>, meter: &Meter) -> Result<Response<Body>> {
+    async fn walk(
+        &self,
+        request: Request<Body>,
+        request_id: &Arc<str>,
+        meter: &Meter,
+    ) -> Result<Response<Body>> {
         let (head, body) = request.into_parts();
         let found = routes::find(&head.method, head.uri.path())?;
         meter.note(|entry| entry.route = found.name);

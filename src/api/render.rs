@@ -37,9 +37,7 @@ pub fn describe(kind: Kind) -> Look {
         Kind::Unauthenticated => look(StatusCode::UNAUTHORIZED, REQUEST, Some("invalid_api_key")),
         Kind::Forbidden => look(StatusCode::FORBIDDEN, REQUEST, None),
         Kind::NotFound => look(StatusCode::NOT_FOUND, REQUEST, None),
-        Kind::MethodNotAllowed => {
-            look(StatusCode::METHOD_NOT_ALLOWED, REQUEST, Some("method_not_supported"))
-        }
+        Kind::MethodNotAllowed => look(StatusCode::METHOD_NOT_ALLOWED, REQUEST, Some("method_not_supported")),
         Kind::UnsupportedMedia => {
             look(StatusCode::UNSUPPORTED_MEDIA_TYPE, REQUEST, Some("unsupported_media_type"))
         }

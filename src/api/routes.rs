@@ -248,7 +248,8 @@ mod tests {
 
     #[test]
     fn a_models_name_may_hold_slashes() {
-        for path in ["/v1/models/models%2Fgemini-x", "/v1/models/models/gemini-x", "/models/models/gemini-x/"] {
+        for path in ["/v1/models/models%2Fgemini-x", "/v1/models/models/gemini-x", "/models/models/gemini-x/"]
+        {
             assert_eq!(endpoint(path), Endpoint::Model("models/gemini-x".to_owned()), "{path}");
         }
         assert!(find(&Method::GET, "/v1/models/%ff").is_err());
@@ -265,7 +266,9 @@ mod tests {
         assert!(error.message().contains("/v1/chat/completions?"), "{}", error.message());
         let error = find(&Method::POST, "/v1/embeddings").unwrap_err();
         assert!(error.message().contains("Embeddings"), "{}", error.message());
-        for path in ["//v1/chat/completions", "/v1/../admin", "/v1/%2e%2e/metrics", "/metrics", "/v1/v1/models"] {
+        for path in
+            ["//v1/chat/completions", "/v1/../admin", "/v1/%2e%2e/metrics", "/metrics", "/v1/v1/models"]
+        {
             assert_eq!(find(&Method::GET, path).unwrap_err().kind(), Kind::NotFound, "{path}");
         }
     }

@@ -267,7 +267,8 @@ fn causes(error: &Error) -> Option<String> {
 
 /// Masks what looks like a Google key or token: other people's error texts may quote the URL or header.
 fn hide_keys(text: &str) -> String {
-    let secret = |word: &str| word.starts_with("AIza") || word.starts_with("ya29.") || word.starts_with("sk-");
+    let secret =
+        |word: &str| word.starts_with("AIza") || word.starts_with("ya29.") || word.starts_with("sk-");
     let mut clean = String::with_capacity(text.len());
     for piece in text.split_inclusive(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))) {
         let word = piece.trim_end_matches(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)));

@@ -88,7 +88,9 @@ fn answer(request: &Request<Incoming>, admin: &Admin) -> Response<Full<Bytes>> {
     match request.uri().path() {
         "/livez" => text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
         "/readyz" | "/startupz" => readiness(admin),
-        "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", admin.metrics.render()),
+        "/metrics" => {
+            text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", admin.metrics.render())
+        }
         _ => text(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "/livez /readyz /metrics\n"),
     }
 }

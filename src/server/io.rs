@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
@@ -31,11 +32,7 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self {
-            head: Duration::from_secs(10),
-            idle: Duration::from_secs(120),
-            write: Duration::from_secs(60),
-        }
+        Self { head: Duration::from_secs(10), idle: Duration::from_secs(120), write: Duration::from_secs(60) }
     }
 }
 
@@ -46,6 +43,8 @@ pub(super) struct Line {
     begun: AtomicU64,
     busy: AtomicUsize,
     conflict: AtomicBool,
+    /// The reading half, to be told when the connection falls idle: hyper may have looked before that.
+    reader: AtomicWaker,
 }
 
 impl Line {
@@ -72,7 +71,8 @@ pub(super) struct Busy(Arc<Line>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+        self.0.busy.fetch_sub(1, Ordering::Release);
+        self.0.reader.wake();
     }
 }
 
@@ -160,7 +160,11 @@ impl<S> Watched<S> {
 
     fn overdue(&mut self, cx: &mut Context<'_>) -> bool {
         self.settle();
-        if self.line.is_h2() || self.line.busy.load(Ordering::Relaxed) > 0 {
+        if self.line.is_h2() {
+            return false;
+        }
+        self.line.reader.register(cx.waker());
+        if self.line.busy.load(Ordering::Acquire) > 0 {
             return false;
         }
         let (since, patience) = *self.waiting.get_or_insert((Instant::now(), self.patience.idle));
@@ -186,15 +190,18 @@ impl<S> Watched<S> {
 /// Whether a head holds both ways of giving a length: the opening of request smuggling.
 fn ambiguous(head: &[u8]) -> bool {
     let has = |name: &[u8]| {
-        head.split(|byte| *byte == b'\n').any(|line| {
-            line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
-        })
+        head.split(|byte| *byte == b'\n')
+            .any(|line| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)))
     };
     has(b"transfer-encoding:") && has(b"content-length:")
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut this.inner).poll_read(cx, buf) {

@@ -86,7 +86,18 @@ pub struct Server {
 #[derive(Debug)]
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, Socketfile),
+}
+
+/// The file of a Unix socket, removed with its listener.
+#[derive(Debug)]
+struct Socketfile(PathBuf);
+
+impl Drop for Socketfile {
+    fn drop(&mut self) {
+        // Nobody is hurt if it is gone already.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Opens both listeners.
@@ -103,7 +114,7 @@ pub async fn bind(config: Config) -> Result<Server> {
             let path = PathBuf::from(path);
             unlink_stale(&path).await;
             let listener = UnixListener::bind(&path).map_err(|error| failed(&config.listen, error))?;
-            Listener::Unix(listener, path)
+            Listener::Unix(listener, Socketfile(path))
         }
         None => Listener::Tcp(
             TcpListener::bind(config.listen.as_str()).await.map_err(|error| failed(&config.listen, error))?,
@@ -190,11 +201,7 @@ impl Server {
         let mut house = House { config, steps, metrics, stack, connections: JoinSet::new() };
         tokio::select! {
             () = shutdown.now.cancelled() => tracing::warn!("told to end at once"),
-            () = house.live(&listener, &shutdown) => tracing::info!("drained"),
-        }
-        if let Listener::Unix(_, path) = &listener {
-            // Nobody is hurt if it is gone already.
-            let _ = std::fs::remove_file(path);
+            () = house.live(listener, &shutdown) => tracing::info!("drained"),
         }
         Ok(())
     }
@@ -210,21 +217,25 @@ struct House {
 }
 
 impl House {
-    async fn live(&mut self, listener: &Listener, shutdown: &Shutdown) {
+    async fn live(&mut self, listener: Listener, shutdown: &Shutdown) {
         tokio::select! {
             () = shutdown.begin.cancelled() => {}
-            () = self.accept(listener) => {}
+            () = self.accept(&listener) => {}
         }
         let begun = Instant::now();
         tracing::info!(connections = self.connections.len(), "draining");
         self.steps.draining.cancel();
         let window = self.config.min_drain.min(self.config.drain_timeout);
         // The window ends by the clock: accepting never ends by itself.
-        let _ = tokio::time::timeout(window, self.accept(listener)).await;
+        let _ = tokio::time::timeout(window, self.accept(&listener)).await;
+        drop(listener);
         self.steps.closing.cancel();
         let patience = begun + self.config.drain_timeout;
         if tokio::time::timeout_at(patience, self.empty()).await.is_err() {
-            tracing::warn!(connections = self.connections.len(), "the drain takes too long: ending what runs");
+            tracing::warn!(
+                connections = self.connections.len(),
+                "the drain takes too long: ending what runs"
+            );
             self.steps.cut.cancel();
             if tokio::time::timeout(LAST_WORDS, self.empty()).await.is_err() {
                 tracing::warn!(connections = self.connections.len(), "connections dropped");
@@ -294,7 +305,8 @@ where
     let io = TokioIo::new(Watched::new(socket, Arc::clone(&line), patience));
     let seen = Arc::clone(&line);
     let service = service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(|body| body.map_err(|error| -> BoxError { error.into() }).boxed_unsync());
+        let mut request =
+            request.map(|body| body.map_err(|error| -> BoxError { error.into() }).boxed_unsync());
         request.extensions_mut().insert(Arc::clone(&seen));
         // Every layer is always ready: none holds a place in a queue.
         stack.clone().call(request)

@@ -64,11 +64,31 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let metrics = Self {
-            requests: counter("gemway_http_requests_total", "Requests that have ended.", &["route", "method", "code", "outcome"]),
-            duration: histogram("gemway_http_request_duration_seconds", "From the head of a request to the end of its reply.", &["route", "outcome"]),
-            first_token: histogram("gemway_time_to_first_token_seconds", "From the head of a request to the first streamed event.", &["model"]),
-            tokens: counter("gemway_tokens_total", "Tokens as Google reported them; cached is a part of input.", &["model", "kind"]),
-            attempts: counter("gemway_upstream_attempts_total", "Calls made to Google, retries included.", &["site", "model", "code"]),
+            requests: counter(
+                "gemway_http_requests_total",
+                "Requests that have ended.",
+                &["route", "method", "code", "outcome"],
+            ),
+            duration: histogram(
+                "gemway_http_request_duration_seconds",
+                "From the head of a request to the end of its reply.",
+                &["route", "outcome"],
+            ),
+            first_token: histogram(
+                "gemway_time_to_first_token_seconds",
+                "From the head of a request to the first streamed event.",
+                &["model"],
+            ),
+            tokens: counter(
+                "gemway_tokens_total",
+                "Tokens as Google reported them; cached is a part of input.",
+                &["model", "kind"],
+            ),
+            attempts: counter(
+                "gemway_upstream_attempts_total",
+                "Calls made to Google, retries included.",
+                &["site", "model", "code"],
+            ),
             in_flight: gauge("gemway_in_flight_requests", "Requests whose reply has not ended."),
             streams: gauge("gemway_open_streams", "Replies being streamed."),
             connections: gauge("gemway_connections", "Open client connections."),
