@@ -1,1 +1,320 @@
-//! tests
+//! Requests against `tests/golden/request`: `BLESS=1` writes what comes out, to be read before it is kept.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::request::{ask, parse};
+use crate::catalog::{Level, Thinking, Traits};
+use crate::translate::{Backend, Signatures, Target};
+use crate::wire;
+
+/// Remembers one call.
+#[derive(Debug)]
+struct Memory;
+
+impl Signatures for Memory {
+    fn remember(&self, _: &str, _: &str) {}
+    fn recall(&self, call_id: &str) -> Option<Arc<str>> {
+        (call_id == "call_remembered").then(|| "cmVtZW1iZXJlZA==".into())
+    }
+}
+
+fn traits(model: &str) -> Traits {
+    let recent = Traits {
+        thinking: Thinking::Levels(vec![Level::Low, Level::Medium, Level::High]),
+        sampling: false,
+        penalties: false,
+        logprobs: false,
+        max_candidates: 1,
+        prefill: false,
+        call_ids: true,
+        signatures: true,
+        mixed_tools: true,
+        tools_with_schema: true,
+        json_schema: true,
+        system_instruction: true,
+        multimodal_results: true,
+        long_decode: false,
+        output: vec!["text".to_owned()],
+        context_window: Some(1_048_576),
+        max_output_tokens: Some(65_536),
+    };
+    let classic = Traits {
+        thinking: Thinking::Budget { min: 1, max: 24_576, can_be_off: true },
+        sampling: true,
+        penalties: true,
+        logprobs: true,
+        max_candidates: 8,
+        prefill: true,
+        call_ids: false,
+        signatures: false,
+        mixed_tools: false,
+        tools_with_schema: false,
+        multimodal_results: false,
+        ..recent.clone()
+    };
+    match model {
+        "gemini-2.5-flash" => classic,
+        "gemini-2.5-pro" => {
+            Traits { thinking: Thinking::Budget { min: 128, max: 32_768, can_be_off: false }, ..classic }
+        }
+        "gemini-3-flash-preview" => Traits {
+            thinking: Thinking::Levels(vec![Level::Minimal, Level::Low, Level::Medium, Level::High]),
+            sampling: true,
+            prefill: true,
+            ..recent
+        },
+        "gemini-4-neon" => Traits {
+            thinking: Thinking::Levels(vec![Level::Low, Level::Medium, Level::High, Level::Xhigh]),
+            long_decode: true,
+            ..recent
+        },
+        "gemini-2.5-flash-preview-tts" => Traits { output: vec!["audio".to_owned()], ..classic },
+        "gemini-3.1-flash-image" => {
+            Traits { output: vec!["text".to_owned(), "image".to_owned()], ..recent }
+        }
+        "gemini-1.5-flash" => Traits { thinking: Thinking::None, json_schema: false, ..classic },
+        "gemma-3" => {
+            Traits { thinking: Thinking::None, json_schema: false, system_instruction: false, ..classic }
+        }
+        _ => recent,
+    }
+}
+
+/// JSON with line breaks, every token as it is.
+fn pretty(compact: &str) -> String {
+    let (mut out, mut depth, mut inside, mut escaped) = (String::new(), 0_usize, false, false);
+    let mut before = ' ';
+    for c in compact.chars() {
+        if inside {
+            out.push(c);
+            inside = escaped || c != '"';
+            escaped = !escaped && c == '\\';
+        } else {
+            if matches!(c, '}' | ']') {
+                depth = depth.saturating_sub(1);
+                if !matches!(before, '{' | '[') {
+                    out.push('\n');
+                    out.push_str(&"  ".repeat(depth));
+                }
+            } else if matches!(before, '{' | '[' | ',') && !c.is_whitespace() {
+                out.push('\n');
+                out.push_str(&"  ".repeat(depth));
+            }
+            match c {
+                '{' | '[' => depth += 1,
+                '"' => inside = true,
+                _ => {}
+            }
+            if !c.is_whitespace() {
+                out.push(c);
+                before = c;
+            }
+            if c == ':' {
+                out.push(' ');
+            }
+            continue;
+        }
+        before = c;
+    }
+    out.push('\n');
+    out
+}
+
+struct Outcome {
+    body: Option<String>,
+    report: Value,
+}
+
+fn translate(body: &Bytes, target: &Value) -> Outcome {
+    let model = target["model"].as_str().unwrap_or("gemini-3.8-flash");
+    let backend = if target["backend"] == "vertex" { Backend::Vertex } else { Backend::GeminiApi };
+    let strict = target["strict"] == true;
+    let traits = traits(model);
+    let target = Target { model, traits: &traits, backend, strict };
+    match parse(body).and_then(|request| ask(request, &target, &Memory)) {
+        Ok(made) => {
+            let rope = wire::encode(&made.request, body).unwrap().join();
+            let text = String::from_utf8(rope.to_vec()).unwrap();
+            let _: Value = serde_json::from_str(&text).unwrap();
+            let shape = &made.shape;
+            let mut report = serde_json::Map::new();
+            let mut add = |name: &str, there: bool, value: Value| {
+                if there {
+                    report.insert(name.to_owned(), value);
+                }
+            };
+            add("dropped", !made.dropped.is_empty(), json!(made.dropped));
+            let names: std::collections::BTreeMap<_, _> = shape.names.iter().collect();
+            add("names", !names.is_empty(), json!(names));
+            add("custom", !shape.custom.is_empty(), json!(shape.custom));
+            add("legacy_functions", shape.legacy_functions, json!(true));
+            add("single_call", shape.single_call, json!(true));
+            add("include_usage", shape.include_usage, json!(true));
+            add("thoughts", shape.thoughts, json!(true));
+            add("answer_function", shape.answer_function.is_some(), json!(shape.answer_function));
+            add("choices", shape.choices > 1, json!(shape.choices));
+            Outcome { body: Some(pretty(&text)), report: Value::Object(report) }
+        }
+        Err(error) => {
+            let report = json!({"error": {
+                "kind": error.kind().as_str(),
+                "code": error.explicit_code(),
+                "param": error.param(),
+                "message": error.message(),
+            }});
+            Outcome { body: None, report }
+        }
+    }
+}
+
+fn agree(path: &Path, made: Option<&str>, bless: bool, wrong: &mut Vec<String>) {
+    let kept = fs::read_to_string(path).ok();
+    if kept.as_deref() == made {
+        return;
+    }
+    match made {
+        Some(text) if bless => fs::write(path, text).unwrap(),
+        None if bless => fs::remove_file(path).unwrap(),
+        _ => {
+            let kept = kept.unwrap_or_else(|| "(no file)".to_owned());
+            let made = made.unwrap_or("(nothing)");
+            wrong.push(format!("{}\n--- kept\n{kept}\n--- made\n{made}", path.display()));
+        }
+    }
+}
+
+#[test]
+fn requests_come_out_as_recorded() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/request"));
+    let bless = std::env::var_os("BLESS").is_some();
+    let mut wrong = Vec::new();
+    let mut cases: Vec<_> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    assert!(cases.len() >= 60, "{} cases only", cases.len());
+    for case in &cases {
+        let body = Bytes::from(fs::read(case.join("request.openai.json")).unwrap());
+        let target = fs::read(case.join("target.json")).map_or(Value::Null, |text| {
+            serde_json::from_slice(&text).unwrap()
+        });
+        let Outcome { body, report } = translate(&body, &target);
+        let report = (report != json!({})).then(|| format!("{}\n", serde_json::to_string_pretty(&report).unwrap()));
+        agree(&case.join("request.gemini.json"), body.as_deref(), bless, &mut wrong);
+        agree(&case.join("report.json"), report.as_deref(), bless, &mut wrong);
+    }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+fn refused(body: &str) -> (String, Option<String>, Option<String>) {
+    let made = translate(&Bytes::from(body.to_owned()), &Value::Null);
+    assert!(made.body.is_none(), "{body}");
+    let error = &made.report["error"];
+    let text = |name: &str| error[name].as_str().map(str::to_owned);
+    (text("kind").unwrap(), text("code"), text("param"))
+}
+
+#[test]
+fn what_is_no_json_object_is_malformed() {
+    for body in ["", "{", r#"{"a":1,}"#, "// x\n{}", r#"{"a":NaN}"#, "\u{feff}{}", "{'a':1}", "[]", "1", "null", "\"x\""] {
+        let (kind, code, _) = refused(body);
+        assert_eq!((kind.as_str(), code), ("malformed", None), "{body}");
+    }
+    assert_eq!(parse(b"{\"model\":\"\xff\"}").unwrap_err().kind(), crate::error::Kind::Malformed);
+}
+
+#[test]
+fn bombs_are_refused_by_shape() {
+    let deep = format!(r#"{{"model":"m","x":{}"#, "[".repeat(100_000));
+    assert_eq!(refused(&deep).1.as_deref(), Some("json_too_deep"));
+    let many = format!(r#"{{"model":"m","messages":[{}{{}}]}}"#, "{},".repeat(200_000));
+    assert_eq!(refused(&many).1.as_deref(), Some("json_too_large"));
+    let hidden = format!(
+        r#"{{"model":"m","messages":[{{"role":"assistant","tool_calls":[{{"id":"a","function":{{"name":"f","arguments":"{}"}}}}]}}]}}"#,
+        r#"{\"a\":"#.repeat(70)
+    );
+    assert_eq!(refused(&hidden).1.as_deref(), Some("json_too_deep"));
+}
+
+#[test]
+fn wrong_values_are_named() {
+    let cases = [
+        (r#"{"messages":[]}"#, "missing_required_parameter", "model"),
+        (r#"{"model":"m"}"#, "missing_required_parameter", "messages"),
+        (r#"{"model":"m","messages":[]}"#, "empty_array", "messages"),
+        (r#"{"model":"m","messages":{}}"#, "invalid_type", "messages"),
+        (r#"{"model":5,"messages":[]}"#, "invalid_type", "model"),
+        (r#"{"model":"","messages":[]}"#, "invalid_value", "model"),
+        (r#"{"model":"../../x","messages":[]}"#, "invalid_value", "model"),
+        (r#"{"model":"x:generateContent?y=","messages":[]}"#, "invalid_value", "model"),
+        (r#"{"model":"m","model":"n","messages":[]}"#, "duplicate_parameter", "model"),
+        (r#"{"model":"m","messages":[{"content":"x"}]}"#, "missing_required_parameter", "messages[0].role"),
+        (r#"{"model":"m","messages":[{"role":"king","content":"x"}]}"#, "invalid_value", "messages[0].role"),
+        (r#"{"model":"m","messages":[{"role":5,"content":"x"}]}"#, "invalid_type", "messages[0].role"),
+        (r#"{"model":"m","messages":[{"role":"user","content":null}]}"#, "invalid_value", "messages[0].content"),
+        (r#"{"model":"m","messages":[{"role":"user","content":7}]}"#, "invalid_type", "messages[0].content"),
+        (r#"{"model":"m","messages":[{"role":"user","content":[{"type":"x"}]}]}"#, "invalid_value", "messages[0].content[0].type"),
+        (r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text"}]}]}"#, "missing_required_parameter", "messages[0].content[0].text"),
+        (r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":1}]}]}"#, "invalid_type", "messages[0].content[0].text"),
+        (r#"{"model":"m","stream":"true","messages":[]}"#, "invalid_type", "stream"),
+        (r#"{"model":"m","temperature":1e400,"messages":[]}"#, "invalid_value", "temperature"),
+        (r#"{"model":"m","max_tokens":100.0,"messages":[]}"#, "invalid_type", "max_tokens"),
+        (r#"{"model":"m","messages":[{"role":"user","content":"\ud800"}]}"#, "invalid_value", "messages[0].content"),
+    ];
+    for (body, code, param) in cases {
+        let (kind, got, place) = refused(body);
+        assert_eq!((kind.as_str(), got.as_deref(), place.as_deref()), ("invalid", Some(code), Some(param)), "{body}");
+    }
+    let user = "\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]";
+    let fields = [
+        (r#""temperature":3"#, "decimal_above_max_value", "temperature"),
+        (r#""temperature":-1"#, "decimal_below_min_value", "temperature"),
+        (r#""temperature":"hot""#, "invalid_type", "temperature"),
+        (r#""top_p":1.5"#, "decimal_above_max_value", "top_p"),
+        (r#""max_tokens":0"#, "integer_below_min_value", "max_tokens"),
+        (r#""max_tokens":-1"#, "integer_below_min_value", "max_tokens"),
+        (r#""max_tokens":99999999999"#, "integer_above_max_value", "max_tokens"),
+        (r#""n":129"#, "integer_above_max_value", "n"),
+        (r#""stop":["a",""]"#, "invalid_value", "stop[1]"),
+        (r#""stop":5"#, "invalid_type", "stop"),
+        (r#""stream_options":{}"#, "invalid_value", "stream_options"),
+        (r#""tools":[{"type":"function","function":{}}]"#, "missing_required_parameter", "tools[0].function.name"),
+        (r#""tools":[{"type":"function","function":{"name":"a"}},{"type":"function","function":{"name":"a"}}]"#, "invalid_value", "tools[1].function.name"),
+        (r#""tools":[{"type":"function","function":{"name":"a","parameters":{"type":"object","properties":{"x":{"$ref":"http://a.example/s.json"}}}}}]"#, "invalid_function_parameters", "tools[0].function.parameters"),
+        (r#""response_format":{"type":"xml"}"#, "invalid_value", "response_format.type"),
+    ];
+    for (field, code, param) in fields {
+        let (_, got, place) = refused(&format!("{{\"model\":\"m\",{field},{user}}}"));
+        assert_eq!((got.as_deref(), place.as_deref()), (Some(code), Some(param)), "{field}");
+    }
+}
+
+#[test]
+fn a_large_image_leaves_as_a_slice_of_the_body() {
+    let data = "iVBORw0KGgo".to_owned() + &"A".repeat(1_000_001);
+    let body = Bytes::from(format!(
+        r#"{{"model":"m","messages":[{{"role":"user","content":[{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{data}"}}}}]}}]}}"#
+    ));
+    let traits = traits("m");
+    let target = Target { model: "m", traits: &traits, backend: Backend::GeminiApi, strict: false };
+    let made = ask(parse(&body).unwrap(), &target, &Memory).unwrap();
+    let rope = wire::encode(&made.request, &body).unwrap();
+    let inside = body.as_ptr_range();
+    assert!(rope.0.iter().any(|piece| piece.len() == data.len() && inside.contains(&piece.as_ptr())));
+}
+
+#[test]
+fn a_longer_conversation_begins_with_the_same_bytes() {
+    let body = |more: &str| {
+        Bytes::from(format!(
+            r#"{{"model":"m","tools":[{{"type":"function","function":{{"name":"f","parameters":{{"type":"object","properties":{{"a":{{"type":"string"}}}}}}}}}}],"messages":[{{"role":"system","content":"s"}},{{"role":"user","content":"u"}}{more}],"max_tokens":9}}"#
+        ))
+    };
+    let short = translate(&body(""), &Value::Null).body.unwrap();
+    let long = translate(&body(r#",{"role":"assistant","content":"a"},{"role":"user","content":"v"}"#), &Value::Null);
+    let common = short.trim_end().trim_end_matches(['}', ']', '\n', ' ']);
+    assert!(long.body.unwrap().starts_with(common), "{short}");
+}
