@@ -20,7 +20,7 @@ use crate::keys::{Keys, Tenant};
 use crate::limits::{Limiter, Permit};
 use crate::openai::models::Model;
 use crate::translate::chat::stream::ChatMachine;
-use crate::translate::chat::{reply, request};
+use crate::translate::chat::{Ask, reply, request};
 use crate::translate::{Machine, Signatures, Stamp, Target};
 use crate::upstream::{AnswerBody, Call, Events, Method, Site, Upstream};
 use crate::usage::Usage;
@@ -111,7 +111,7 @@ impl Gateway {
         let site = self.site(&model)?;
         let traits = self.catalog.traits(&model);
         let target = Target { model: &model, traits, backend: site.backend(), strict: self.strict };
-        let request::Ask { request, shape, dropped } = request::ask(asked, &target, &*self.signatures)?;
+        let Ask { request, shape, dropped } = request::ask(asked, &target, &*self.signatures)?;
         // Four bytes a token is close enough for a reservation; the truth settles it.
         let permit = self.limiter.admit(cx.tenant.name(), body.len() as u64 / 4)?;
         // Families with an output cap per request are always streamed upstream.

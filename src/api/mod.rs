@@ -14,10 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body::{self, Body};
 use crate::error::{Error, Kind, Origin, Result};
+use crate::keys::Tenant;
 use crate::meter::Meter;
 use crate::openai::models::{Model, ModelList};
 use crate::telemetry::Metrics;
 
+pub mod gateway;
 pub mod intake;
 pub mod pump;
 pub mod render;
@@ -34,7 +36,7 @@ pub trait Engine: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Unauthenticated`, in the same words for every reason.
-    fn authenticate(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<str>>;
+    fn authenticate(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<Tenant>>;
 
     /// Chat Completions: parses, translates, asks Google. A stream is returned when its first upstream event is
     /// in hand, so that early failures are real HTTP errors.
@@ -55,8 +57,8 @@ pub trait Engine: Send + Sync + 'static {
 pub struct Ctx {
     /// The request's id, in every log line and on the reply.
     pub request_id: Arc<str>,
-    /// The name of the caller's key.
-    pub key: Arc<str>,
+    /// The caller.
+    pub tenant: Arc<Tenant>,
     /// The Azure deployment in the path: the model, unless the body names one.
     pub deployment: Option<Arc<str>>,
     /// The request's headers.
@@ -166,11 +168,11 @@ impl Front {
         if found.endpoint == Endpoint::Root {
             return Ok(greeting());
         }
-        let key = self.engine.authenticate(&head.headers, head.uri.query())?;
-        meter.note(|entry| entry.key = Some(key.to_string()));
+        let tenant = self.engine.authenticate(&head.headers, head.uri.query())?;
+        meter.note(|entry| entry.key = Some(tenant.name().to_string()));
         let cx = Ctx {
             request_id: Arc::clone(request_id),
-            key,
+            tenant,
             deployment: found.deployment.map(Arc::from),
             headers: Arc::new(head.headers),
             meter: meter.clone(),

@@ -80,7 +80,7 @@ pub async fn serve(config: Config) -> Result<()> {
 ///
 /// # Errors
 /// When a catalogue or a credential file cannot be read.
-pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + Send + 'static)> {
+pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + Send + use<>)> {
     let mut catalog = Catalog::builtin()?;
     if let Some(path) = &config.catalog {
         let text = std::fs::read_to_string(path).map_err(Error::internal)?;

@@ -9,9 +9,8 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-// The integrator points these at `crate::sse` and `crate::translate::fault`.
-use super::standin::Decoder;
-use super::standin::from_event;
+use crate::sse::Decoder;
+use crate::translate::fault::from_event;
 
 use super::fail;
 use crate::body::{self, Body};

@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
 // The integrator points this at `crate::translate::fault`.
-use self::standin::from_response;
+use crate::translate::fault::from_response;
 
 use crate::body::{self, Body, Rope};
 use crate::error::{Result, Retry};
@@ -23,7 +23,6 @@ mod events;
 mod fail;
 mod settings;
 mod site;
-mod standin;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -117,7 +116,7 @@ impl Upstream {
     }
 
     /// Keeps every site's access token fresh; to be spawned once, and dropped at the end.
-    pub fn background(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub fn background(&self) -> impl Future<Output = ()> + Send + use<> {
         let tokens: Vec<_> = self.sites.iter().filter_map(|site| site.tokens().map(Arc::clone)).collect();
         let client = self.client.clone();
         async move {
