@@ -27,7 +27,7 @@ pub struct Intake {
 
 impl Default for Intake {
     fn default() -> Self {
-        Self { limit: 20 << 20, idle: Duration::from_secs(30), total: Duration::from_secs(300) }
+        Self { limit: 20 << 20, idle: Duration::from_secs(30), total: Duration::from_mins(5) }
     }
 }
 

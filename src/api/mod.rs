@@ -162,7 +162,13 @@ impl Front {
         request_id: &Arc<str>,
         meter: &Meter,
     ) -> Result<Response<Body>> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        for name in ["authorization", "api-key", "x-goog-api-key", "cookie"] {
+            if let http::header::Entry::Occupied(mut entry) = head.headers.entry(name) {
+                // Whoever prints these headers prints `Sensitive` in their place.
+                entry.iter_mut().for_each(|value| value.set_sensitive(true));
+            }
+        }
         let found = routes::find(&head.method, head.uri.path())?;
         meter.note(|entry| entry.route = found.name);
         if found.endpoint == Endpoint::Root {

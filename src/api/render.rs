@@ -10,7 +10,7 @@ use crate::body::{self, Body};
 use crate::error::{Error, Kind, Retry};
 use crate::openai::error::{ErrorBody, ErrorObject};
 
-/// OpenAI's answer to one kind of error.
+/// `OpenAI`'s answer to one kind of error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
     /// The status, from which SDKs choose the exception class.
@@ -85,7 +85,7 @@ pub fn body(error: &Error) -> Vec<u8> {
     serde_json::to_vec(&ErrorBody { error: object }).unwrap_or_else(|_| b"{}".to_vec())
 }
 
-/// LangChain and others find an overlong prompt by this word in the text, for Python's exception shows no code.
+/// `LangChain` and others find an overlong prompt by this word in the text, for Python's exception shows no code.
 fn message(error: &Error) -> String {
     let text = error.message();
     if error.kind() == Kind::ContextTooLong && !text.contains("context_length_exceeded") {
@@ -125,7 +125,7 @@ fn hopeless(error: &Error, status: StatusCode) -> bool {
         return true;
     }
     match error.retries() {
-        Retry::After(wait) => wait > Duration::from_secs(60),
+        Retry::After(wait) => wait > Duration::from_mins(1),
         Retry::Soon => false,
         Retry::Never => status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error(),
     }

@@ -67,7 +67,7 @@ const ROUTES: &[Route] = &[
 /// Longest first: the first that fits is the roof.
 const ROOFS: &[&str] = &["/v1beta/openai", "/openai/v1", "/openai", "/v1", ""];
 
-/// OpenAI's other endpoints: known, and not served.
+/// `OpenAI`'s other endpoints: known, and not served.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("/responses", "Responses"),
     ("/embeddings", "Embeddings"),

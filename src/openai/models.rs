@@ -13,7 +13,7 @@ pub struct Model {
     pub created: u64,
     /// Who made it.
     pub owned_by: String,
-    /// Tokens in. OpenAI has no such key; clients that know it spare their users a guess.
+    /// Tokens in. `OpenAI` has no such key; clients that know it spare their users a guess.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_window: Option<u64>,
     /// Tokens out.

@@ -32,7 +32,7 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { head: Duration::from_secs(10), idle: Duration::from_secs(120), write: Duration::from_secs(60) }
+        Self { head: Duration::from_secs(10), idle: Duration::from_mins(2), write: Duration::from_mins(1) }
     }
 }
 

@@ -86,7 +86,7 @@ pub struct Server {
 #[derive(Debug)]
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, Socketfile),
+    Unix { listener: UnixListener, _file: Socketfile },
 }
 
 /// The file of a Unix socket, removed with its listener.
@@ -114,7 +114,7 @@ pub async fn bind(config: Config) -> Result<Server> {
             let path = PathBuf::from(path);
             unlink_stale(&path).await;
             let listener = UnixListener::bind(&path).map_err(|error| failed(&config.listen, error))?;
-            Listener::Unix(listener, Socketfile(path))
+            Listener::Unix { listener, _file: Socketfile(path) }
         }
         None => Listener::Tcp(
             TcpListener::bind(config.listen.as_str()).await.map_err(|error| failed(&config.listen, error))?,
@@ -164,7 +164,7 @@ impl Server {
     pub fn address(&self) -> Option<SocketAddr> {
         match &self.listener {
             Listener::Tcp(listener) => listener.local_addr().ok(),
-            Listener::Unix(..) => None,
+            Listener::Unix { .. } => None,
         }
     }
 
@@ -292,7 +292,7 @@ async fn next(listener: &Listener) -> std::io::Result<Socket> {
             }
             Ok(Socket::Tcp(socket))
         }
-        Listener::Unix(listener, _) => listener.accept().await.map(|(socket, _)| Socket::Unix(socket)),
+        Listener::Unix { listener, .. } => listener.accept().await.map(|(socket, _)| Socket::Unix(socket)),
     }
 }
 

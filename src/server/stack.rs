@@ -64,6 +64,7 @@ fn unwrap(response: Response<tower_http::body::UnsyncBoxBody<Bytes, BoxError>>) 
 #[derive(Clone, Copy)]
 struct Panicked;
 
+#[expect(clippy::needless_pass_by_value, reason = "the panic guard hands the payload over")]
 fn panicked(payload: Box<dyn Any + Send>) -> Response<Body> {
     let text = payload
         .downcast_ref::<String>()
@@ -185,8 +186,7 @@ fn wrong_host(request: &Request<Body>) -> Option<&'static str> {
         {
             Some("The Host header and the request's target differ.")
         }
-        (_, None) => None,
-        (None, Some(_)) => None,
+        (_, None) | (None, Some(_)) => None,
     }
 }
 

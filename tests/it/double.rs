@@ -21,9 +21,9 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 /// The double. The body of a chat request is its stage direction.
-pub struct Double {
-    pub sources_alive: Arc<AtomicUsize>,
-    pub waiting: Arc<AtomicUsize>,
+pub(crate) struct Double {
+    pub(crate) sources_alive: Arc<AtomicUsize>,
+    pub(crate) waiting: Arc<AtomicUsize>,
     feed: parking_lot::Mutex<Option<mpsc::UnboundedReceiver<Result<Bytes>>>>,
 }
 
@@ -134,27 +134,27 @@ impl Engine for Double {
 }
 
 /// A running server.
-pub struct Running {
-    pub address: SocketAddr,
-    pub admin: SocketAddr,
-    pub feed: mpsc::UnboundedSender<Result<Bytes>>,
-    pub double: Arc<Double>,
-    pub metrics: Arc<Metrics>,
-    pub shutdown: Shutdown,
-    pub ended: tokio::task::JoinHandle<Result<()>>,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) feed: mpsc::UnboundedSender<Result<Bytes>>,
+    pub(crate) double: Arc<Double>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) ended: tokio::task::JoinHandle<Result<()>>,
 }
 
 impl Running {
-    pub fn say(&self, event: &'static str) {
+    pub(crate) fn say(&self, event: &'static str) {
         self.feed.send(Ok(Bytes::from_static(event.as_bytes()))).unwrap();
     }
 }
 
-pub async fn start() -> Running {
+pub(crate) async fn start() -> Running {
     start_with(|_| {}).await
 }
 
-pub async fn start_with(change: impl FnOnce(&mut Config)) -> Running {
+pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Running {
     let mut config = Config {
         listen: "127.0.0.1:0".into(),
         admin_listen: "127.0.0.1:0".into(),
@@ -180,31 +180,30 @@ pub async fn start_with(change: impl FnOnce(&mut Config)) -> Running {
 }
 
 /// A connection that is read by hand.
-pub struct Wire {
-    pub socket: TcpStream,
+pub(crate) struct Wire {
+    pub(crate) socket: TcpStream,
     seen: Vec<u8>,
 }
 
 impl Wire {
-    pub async fn open(address: SocketAddr) -> Self {
+    pub(crate) async fn open(address: SocketAddr) -> Self {
         Self { socket: TcpStream::connect(address).await.unwrap(), seen: Vec::new() }
     }
 
-    pub async fn send(&mut self, text: impl AsRef<[u8]>) {
+    pub(crate) async fn send(&mut self, text: impl AsRef<[u8]>) {
         self.socket.write_all(text.as_ref()).await.unwrap();
     }
 
     /// Reads until `needle` has come, and gives everything up to and with it.
-    pub async fn until(&mut self, needle: &str) -> String {
+    pub(crate) async fn until(&mut self, needle: &str) -> String {
         let reading = async {
             loop {
                 if let Some(at) = find(&self.seen, needle.as_bytes()) {
                     let rest = self.seen.split_off(at + needle.len());
                     return String::from_utf8(std::mem::replace(&mut self.seen, rest)).unwrap();
                 }
-                if self.socket.read_buf(&mut self.seen).await.unwrap() == 0 {
-                    panic!("closed before {needle:?}: {:?}", String::from_utf8_lossy(&self.seen));
-                }
+                let count = self.socket.read_buf(&mut self.seen).await.unwrap();
+                assert_ne!(count, 0, "closed before {needle:?}: {:?}", String::from_utf8_lossy(&self.seen));
             }
         };
         tokio::time::timeout(Duration::from_secs(5), reading)
@@ -213,7 +212,7 @@ impl Wire {
     }
 
     /// Reads to the end.
-    pub async fn rest(&mut self) -> String {
+    pub(crate) async fn rest(&mut self) -> String {
         let end = self.socket.read_to_end(&mut self.seen);
         // A reset after the answer is as good an end as any.
         let _ = tokio::time::timeout(Duration::from_secs(5), end).await.expect("the connection ends");
@@ -226,21 +225,21 @@ fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
 }
 
 /// One request on a connection of its own; the whole answer as text.
-pub async fn raw(address: SocketAddr, request: impl AsRef<[u8]>) -> String {
+pub(crate) async fn raw(address: SocketAddr, request: impl AsRef<[u8]>) -> String {
     let mut wire = Wire::open(address).await;
     wire.send(request).await;
     wire.rest().await
 }
 
-pub async fn get(address: SocketAddr, path: &str) -> String {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> String {
     call(address, "GET", path, "").await
 }
 
-pub async fn call(address: SocketAddr, method: &str, path: &str, body: &str) -> String {
+pub(crate) async fn call(address: SocketAddr, method: &str, path: &str, body: &str) -> String {
     raw(address, request(method, path, body, "connection: close\r\n")).await
 }
 
-pub fn request(method: &str, path: &str, body: &str, extra: &str) -> String {
+pub(crate) fn request(method: &str, path: &str, body: &str, extra: &str) -> String {
     format!(
         "{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer good\r\n{extra}content-length: {}\r\n\r\n{body}",
         body.len()
@@ -248,7 +247,7 @@ pub fn request(method: &str, path: &str, body: &str, extra: &str) -> String {
 }
 
 /// Waits until something is true, for at most a second.
-pub async fn soon(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn soon(what: &str, condition: impl Fn() -> bool) {
     for _ in 0..100 {
         if condition() {
             return;
@@ -259,7 +258,7 @@ pub async fn soon(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// The double alone, for tests that start the server themselves.
-pub fn engine() -> Arc<dyn Engine> {
+pub(crate) fn engine() -> Arc<dyn Engine> {
     Arc::new(Double {
         sources_alive: Arc::default(),
         waiting: Arc::default(),

@@ -23,7 +23,7 @@ struct Script(VecDeque<(Vec<&'static str>, Result<bool>)>);
 impl EventSource for Script {
     fn poll_next(&mut self, _: &mut Context<'_>, batch: &mut Vec<Bytes>) -> Poll<Result<bool>> {
         let Some((events, word)) = self.0.pop_front() else { return Poll::Pending };
-        batch.extend(events.into_iter().map(Bytes::from_static));
+        batch.extend(events.into_iter().map(|event: &str| Bytes::from_static(event.as_bytes())));
         Poll::Ready(word)
     }
 }
