@@ -15,7 +15,7 @@ use crate::gemini::ask::{
     Args, Content, FunctionCall, FunctionResponse, Json, MediaRef, Outcome, Part, Role,
 };
 use crate::openai::chat::{Called, Extra, Message};
-use crate::translate::{Signatures, Target};
+use crate::translate::{Backend, Signatures, Target};
 use crate::wire::Text;
 
 /// Tells Google that a call has no signature because Gemini did not make it, or its client lost it.
@@ -282,6 +282,11 @@ impl<'a> Builder<'a, '_> {
         let mut inside = Vec::new();
         if traits.multimodal_results {
             for (at, mut part) in media.drain(..).enumerate() {
+                // Only Vertex AI knows names for media, and references to them.
+                if self.target.backend == Backend::GeminiApi {
+                    inside.push(part);
+                    continue;
+                }
                 let name = format!("media_{}", at + 1);
                 if let Outcome::Output { media, .. } = &mut response {
                     media.push(MediaRef { name: name.clone() });
