@@ -32,13 +32,11 @@ struct Process {
 
 impl Process {
     fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Fallible<Self> {
-        let (address, admin) = (free_address()?, free_address()?);
+        let address = free_address()?;
         let child = Command::new(env!("CARGO_BIN_EXE_gemway"))
             .args(arguments)
+            .args(["--listen", &address.to_string()])
             .env_clear()
-            .env("GEMWAY_LISTEN", address.to_string())
-            .env("GEMWAY_ADMIN_LISTEN", admin.to_string())
-            .env("RUST_LOG", "warn")
             .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -48,12 +46,15 @@ impl Process {
 
     fn simulator(time_to_first_token: &str, tokens_per_second: &str) -> Fallible<Self> {
         let pace = ["--ttft", time_to_first_token, "--tokens-per-second", tokens_per_second];
-        Self::start(&["simulate", pace[0], pace[1], pace[2], pace[3]], &[])
+        Self::start(&[&["simulate"], &pace[..]].concat(), &[])
     }
 
     fn gateway(over: &Self) -> Fallible<Self> {
+        let admin = free_address()?.to_string();
         let base = format!("http://{}", over.address);
-        Self::start(&["serve"], &[("GOOGLE_GEMINI_BASE_URL", &base), ("GEMINI_API_KEY", "x")])
+        let variables =
+            [("GOOGLE_GEMINI_BASE_URL", base.as_str()), ("GEMINI_API_KEY", "x"), ("GEMWAY_LOG", "warn")];
+        Self::start(&["serve", "--admin-listen", &admin], &variables)
     }
 
     /// Waits until it accepts connections.
@@ -281,7 +282,7 @@ fn options() -> Fallible<Options> {
 }
 
 async fn closed_loops(options: &Options) -> Fallible<()> {
-    let mut simulator = Process::simulator("0ms", "1000000")?;
+    let mut simulator = Process::simulator("0ms", "0")?;
     simulator.ready().await?;
     let mut gateway = Process::gateway(&simulator)?;
     gateway.ready().await?;
