@@ -128,7 +128,8 @@ impl Gateway {
         {
             headers.insert(DROPPED, value);
         }
-        headers.insert(SERVED_BY, HeaderValue::from_str(site.name()).unwrap_or(HeaderValue::from_static("-")));
+        headers
+            .insert(SERVED_BY, HeaderValue::from_str(site.name()).unwrap_or(HeaderValue::from_static("-")));
         let stamp = Stamp {
             id: self.ids.mint("chatcmpl-"),
             created: self.clock.unix_seconds(),
@@ -140,7 +141,11 @@ impl Gateway {
             let (events, attempts) = self.stream(&cx, site, &call).await?;
             headers.insert(ATTEMPTS, attempts.into());
             let machine = Settling { machine: ChatMachine::new(shape, stamp), permit: Some(permit) };
-            return Ok(Reply::Stream(Stream { events: Box::new(events), machine: Box::new(machine), headers }));
+            return Ok(Reply::Stream(Stream {
+                events: Box::new(events),
+                machine: Box::new(machine),
+                headers,
+            }));
         }
         let mut tries = 0;
         loop {
@@ -183,7 +188,8 @@ impl Gateway {
     async fn call(&self, cx: &Ctx, site: &Site, call: &Call) -> Result<crate::upstream::Answer> {
         let answer = self.upstream.call(site, call).await;
         let code = if answer.is_ok() { "ok" } else { "error" };
-        let label = self.labels.get(&call.model).map_or(crate::telemetry::metrics::UNRESOLVED, String::as_str);
+        let label =
+            self.labels.get(&call.model).map_or(crate::telemetry::metrics::UNRESOLVED, String::as_str);
         cx.metrics.attempt(site.name(), label, code);
         cx.meter.attempt(site.name(), answer.is_ok().then_some(200));
         answer
@@ -248,14 +254,22 @@ impl Gateway {
                 None => "models?pageSize=1000".to_owned(),
                 Some(token) => {
                     let all = percent_encoding::NON_ALPHANUMERIC;
-                    format!("models?pageSize=1000&pageToken={}", percent_encoding::utf8_percent_encode(token, all))
+                    format!(
+                        "models?pageSize=1000&pageToken={}",
+                        percent_encoding::utf8_percent_encode(token, all)
+                    )
                 }
             };
-            let page: Page = serde_json::from_slice(&self.upstream.get(site, &path).await?).map_err(|error| {
-                Error::new(Kind::UpstreamBroken, Origin::Upstream, "Google's list of models cannot be read.")
+            let page: Page =
+                serde_json::from_slice(&self.upstream.get(site, &path).await?).map_err(|error| {
+                    Error::new(
+                        Kind::UpstreamBroken,
+                        Origin::Upstream,
+                        "Google's list of models cannot be read.",
+                    )
                     .code("upstream_invalid_response")
                     .because(error)
-            })?;
+                })?;
             for listed in page.models {
                 if served(&listed.supported_generation_methods) {
                     let id = listed.name.strip_prefix("models/").unwrap_or(&listed.name);
@@ -330,13 +344,14 @@ impl Engine for Gateway {
             let bare = catalog::model_id(&id)?;
             let models = self.list().await?;
             let found = models.iter().find(|model| model.id == bare || model.id == id);
-            found.filter(|model| self.dispatched(&model.id).is_ok_and(|id| cx.tenant.sees(&id))).cloned().ok_or_else(
-                || {
+            found
+                .filter(|model| self.dispatched(&model.id).is_ok_and(|id| cx.tenant.sees(&id)))
+                .cloned()
+                .ok_or_else(|| {
                     Error::new(Kind::NotFound, Origin::Client, format!("The model '{bare}' does not exist."))
                         .at("model")
                         .code("model_not_found")
-                },
-            )
+                })
         })
     }
 

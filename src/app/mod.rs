@@ -171,13 +171,13 @@ fn kind(kind: &config::SiteKind, pace: config::Simulator) -> upstream::SiteKind 
                 quota_project: quota_project.clone(),
             }
         }
-        config::SiteKind::Simulator => upstream::SiteKind::Local(Arc::new(InProcess(Arc::new(Simulator::new(
-            simulator::Config {
+        config::SiteKind::Simulator => {
+            upstream::SiteKind::Local(Arc::new(InProcess(Arc::new(Simulator::new(simulator::Config {
                 time_to_first_token: pace.time_to_first_token,
                 tokens_per_second: pace.tokens_per_second,
                 ..simulator::Config::default()
-            },
-        ))))),
+            })))))
+        }
     }
 }
 

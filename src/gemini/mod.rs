@@ -1,4 +1,4 @@
 //! The gemini dialect: types only.
-pub mod ask;
 pub mod answer;
+pub mod ask;
 pub mod error;

@@ -26,7 +26,9 @@ pub(super) fn batch(ask: &Value, model: &str, size: usize, vertex: bool) -> Resu
         return Err(Refusal::invalid("* BatchEmbedContentsRequest.requests: requests must not be empty\n"));
     }
     if requests.len() > 100 {
-        return Err(Refusal::invalid("* BatchEmbedContentsRequest.requests: at most 100 requests can be in one batch\n"));
+        return Err(Refusal::invalid(
+            "* BatchEmbedContentsRequest.requests: at most 100 requests can be in one batch\n",
+        ));
     }
     let mut prompt = Prompt::default();
     let mut vectors = Vec::with_capacity(requests.len());

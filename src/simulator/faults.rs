@@ -31,9 +31,34 @@ use super::validate::Refusal;
 /// | `thinkcap` | `MAX_TOKENS` in the middle of thinking, without text |
 /// | `array` | a JSON array, even with `alt=sse` |
 pub const FAULTS: &[&str] = &[
-    "429", "429-60s", "429-daily", "400", "401", "403", "404", "500", "503", "504", "html", "empty", "error-in-200",
-    "hang", "slow", "reset", "cut", "half", "stall", "garbage", "error-mid", "error-first", "blocked", "safety",
-    "malformed", "nocandidates", "thinkcap", "array",
+    "429",
+    "429-60s",
+    "429-daily",
+    "400",
+    "401",
+    "403",
+    "404",
+    "500",
+    "503",
+    "504",
+    "html",
+    "empty",
+    "error-in-200",
+    "hang",
+    "slow",
+    "reset",
+    "cut",
+    "half",
+    "stall",
+    "garbage",
+    "error-mid",
+    "error-first",
+    "blocked",
+    "safety",
+    "malformed",
+    "nocandidates",
+    "thinkcap",
+    "array",
 ];
 
 /// A fault, read from its name.
@@ -68,7 +93,9 @@ impl Fault {
     pub(super) fn named(name: &str) -> Self {
         let name = name.strip_prefix("sim-").unwrap_or(name);
         match name {
-            "400" | "401" | "403" | "404" | "500" | "503" | "504" => name.parse().map_or(Self::None, Self::Status),
+            "400" | "401" | "403" | "404" | "500" | "503" | "504" => {
+                name.parse().map_or(Self::None, Self::Status)
+            }
             "429" => Self::Quota { seconds: 2 },
             "429-daily" => Self::Daily,
             "html" => Self::Html,
@@ -99,10 +126,7 @@ impl Fault {
 
     /// Strikes in the middle of a body.
     pub(super) fn breaks_body(self) -> bool {
-        matches!(
-            self,
-            Self::Reset | Self::Cut | Self::Half | Self::Stall | Self::Garbage | Self::ErrorMid
-        )
+        matches!(self, Self::Reset | Self::Cut | Self::Half | Self::Stall | Self::Garbage | Self::ErrorMid)
     }
 
     /// The refusal, where the fault is one.
@@ -123,9 +147,11 @@ impl Fault {
                 "INTERNAL",
                 "An internal error has occurred. Please retry or report in https://developers.generativeai.google/guide/troubleshooting",
             )),
-            Self::Status(504) => {
-                Some(Refusal::new(504, "DEADLINE_EXCEEDED", "Deadline expired before operation could complete."))
-            }
+            Self::Status(504) => Some(Refusal::new(
+                504,
+                "DEADLINE_EXCEEDED",
+                "Deadline expired before operation could complete.",
+            )),
             Self::Status(_) | Self::ErrorFirst | Self::ErrorIn200 | Self::ErrorMid => Some(overloaded()),
             Self::None
             | Self::Html

@@ -25,8 +25,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use self::faults::Fault;
 pub use self::faults::FAULTS;
+use self::faults::Fault;
 use self::models::{Makes, Model};
 use self::rules::Way;
 use self::schema_fields::{Message, Side};
@@ -59,7 +59,11 @@ pub(in crate::simulator) struct Query<'a>(&'a str);
 
 impl<'a> Query<'a> {
     fn get(&self, name: &str) -> Option<&'a str> {
-        self.0.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+        self.0
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value)
     }
 }
 
@@ -128,7 +132,8 @@ fn head(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
 
 const JSON: &str = "application/json; charset=UTF-8";
 const HTML: &str = "text/html; charset=UTF-8";
-const BAD_GATEWAY: &str = "<!DOCTYPE html><html><title>Error 502 (Server Error)!!1</title><p>502. That's an error.";
+const BAD_GATEWAY: &str =
+    "<!DOCTYPE html><html><title>Error 502 (Server Error)!!1</title><p>502. That's an error.";
 const LOST: &str = "<!DOCTYPE html><html><title>Error 404 (Not Found)!!1</title><p>404. That's an error.";
 
 fn json_reply(value: &Value) -> Response<Body> {
@@ -271,7 +276,9 @@ impl Simulator {
                 "countTokens" => {
                     let counted = ask.get("generateContentRequest").unwrap_or(&ask);
                     if turns::items(counted, "contents").is_empty() {
-                        return Err(Refusal::invalid("* CountTokensRequest.contents: contents is not specified\n"));
+                        return Err(Refusal::invalid(
+                            "* CountTokensRequest.contents: contents is not specified\n",
+                        ));
                     }
                 }
                 _ => {}
@@ -303,8 +310,7 @@ impl Simulator {
         }
         if let Some(framing) = framing {
             let kind = if framing == Framing::Sse { "text/event-stream" } else { JSON };
-            let stream =
-                Stream::events(answer, &route.model, (framing, route.vertex), fault, gap, guard);
+            let stream = Stream::events(answer, &route.model, (framing, route.vertex), fault, gap, guard);
             return head(StatusCode::OK, kind, stream.boxed_unsync());
         }
         let tokens = u32::try_from(answer.tokens + answer.thoughts).unwrap_or(u32::MAX);

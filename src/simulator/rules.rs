@@ -35,7 +35,11 @@ pub(super) fn check(ask: &Value, model: &Model, way: Way) -> Check {
             );
         }
         if !name.contains("cachedContents/") || name.ends_with("missing") {
-            return Err(Refusal::new(403, "PERMISSION_DENIED", "CachedContent not found (or permission denied)"));
+            return Err(Refusal::new(
+                403,
+                "PERMISSION_DENIED",
+                "CachedContent not found (or permission denied)",
+            ));
         }
     }
     if let Some(system) = ask.get("systemInstruction") {
@@ -48,7 +52,11 @@ pub(super) fn check(ask: &Value, model: &Model, way: Way) -> Check {
     tools(ask, generation, model, vertex)?;
     for (index, setting) in items(ask, "safetySettings").iter().enumerate() {
         let category = string(setting, "category");
-        if items(ask, "safetySettings").iter().skip(index + 1).any(|other| string(other, "category") == category) {
+        if items(ask, "safetySettings")
+            .iter()
+            .skip(index + 1)
+            .any(|other| string(other, "category") == category)
+        {
             return refuse(format!("Duplicate safety setting for category {category}."));
         }
     }
@@ -140,7 +148,9 @@ fn output_schema(config: &Value, model: &Model) -> Check {
     let free = config.get("responseJsonSchema").or_else(|| config.get("_responseJsonSchema"));
     let proto = config.get("responseSchema");
     if free.is_some() && proto.is_some() {
-        return refuse("response_schema and response_json_schema are mutually exclusive; set only one of them.");
+        return refuse(
+            "response_schema and response_json_schema are mutually exclusive; set only one of them.",
+        );
     }
     if (free.is_some() || proto.is_some()) && !["application/json", "text/x.enum"].contains(&mime) {
         return refuse(
@@ -170,7 +180,10 @@ fn proto_schema(schema: &Value, path: &str, may_be_empty: bool) -> Check {
     };
     if !formats.is_empty() && !formats.contains(&format) {
         let (_, named) = formats.split_at(1);
-        return refuse(format!("* {path}.format: only '{}' are supported for {kind} type\n", named.join("' and '")));
+        return refuse(format!(
+            "* {path}.format: only '{}' are supported for {kind} type\n",
+            named.join("' and '")
+        ));
     }
     if items(schema, "enum").iter().any(|value| value.as_str() == Some("")) {
         return refuse(format!("* {path}.enum: cannot be empty\n"));
@@ -288,7 +301,8 @@ fn tools(ask: &Value, generation: &Value, model: &Model, vertex: bool) -> Check 
                 proto_schema(schema, &path, model.version >= 20 && schema.get("properties").is_some())?;
             }
             if let Some(schema) = free
-                && (!schema.is_object() || schema.get("type").is_some_and(|kind| kind.as_str() != Some("object")))
+                && (!schema.is_object()
+                    || schema.get("type").is_some_and(|kind| kind.as_str() != Some("object")))
             {
                 return refuse(format!("* {path}.parameters_json_schema: schema should be of OBJECT type\n"));
             }
@@ -326,7 +340,9 @@ fn calling(config: &Value, names: &[&str]) -> Check {
     let mode = string(config, "mode");
     let allowed = items(config, "allowedFunctionNames");
     if !allowed.is_empty() && !["ANY", "VALIDATED"].contains(&mode) {
-        return refuse("Allowed function names should only be set when the function calling mode is ANY or VALIDATED.");
+        return refuse(
+            "Allowed function names should only be set when the function calling mode is ANY or VALIDATED.",
+        );
     }
     for name in allowed {
         let name = name.as_str().unwrap_or_default();

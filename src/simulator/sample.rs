@@ -167,7 +167,8 @@ impl Sampler<'_> {
     }
 
     fn array(&self, schema: &Value, name: &str, depth: usize) -> Value {
-        let bound = |name: &str| schema.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+        let bound =
+            |name: &str| schema.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
         let least = bound("minItems").unwrap_or(0).min(100);
         let most = bound("maxItems").unwrap_or(usize::MAX);
         let prefix = items(schema, "prefixItems");
@@ -220,9 +221,11 @@ impl Sampler<'_> {
             return known.into();
         }
         let mut text = self.hints.string(name);
-        let bound = |name: &str| schema.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+        let bound =
+            |name: &str| schema.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
         let length = text.chars().count();
-        if let Some(least) = bound("minLength").map(|least| least.min(10_000)).filter(|least| *least > length) {
+        if let Some(least) = bound("minLength").map(|least| least.min(10_000)).filter(|least| *least > length)
+        {
             text.extend(std::iter::repeat_n('x', least - length));
         }
         if let Some(most) = bound("maxLength").filter(|most| *most < length) {

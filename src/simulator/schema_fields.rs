@@ -147,8 +147,7 @@ pub(super) static BATCH_EMBED: Message = Message {
     fields: &[one("model", Str), list("requests", msg(&EMBED))],
 };
 
-static CONTENT: Message =
-    Message { name: "Content", fields: &[one("role", Str), list("parts", msg(&PART))] };
+static CONTENT: Message = Message { name: "Content", fields: &[one("role", Str), list("parts", msg(&PART))] };
 
 /// The fields of a part of which exactly one must stand.
 pub(super) const DATA: &[&str] = &[
@@ -184,10 +183,8 @@ static PART: Message = Message {
     ],
 };
 
-static BLOB: Message = Message {
-    name: "Blob",
-    fields: &[one("mimeType", Str), one("data", Bytes), one("displayName", Str)],
-};
+static BLOB: Message =
+    Message { name: "Blob", fields: &[one("mimeType", Str), one("data", Bytes), one("displayName", Str)] };
 static FILE: Message = Message {
     name: "FileData",
     fields: &[one("mimeType", Str), one("fileUri", Str), one("displayName", Str)],
@@ -219,11 +216,7 @@ static RESPONSE_PART: Message = Message {
 };
 static CODE: Message = Message {
     name: "ExecutableCode",
-    fields: &[
-        one("id", Str),
-        one("language", Enum(&["LANGUAGE_UNSPECIFIED", "PYTHON"])),
-        one("code", Str),
-    ],
+    fields: &[one("id", Str), one("language", Enum(&["LANGUAGE_UNSPECIFIED", "PYTHON"])), one("code", Str)],
 };
 static CODE_RESULT: Message = Message {
     name: "CodeExecutionResult",
@@ -244,12 +237,7 @@ static TOOL_RESPONSE: Message = Message {
 };
 static VIDEO: Message = Message {
     name: "VideoMetadata",
-    fields: &[
-        one("startOffset", Str),
-        one("endOffset", Str),
-        one("fps", Float),
-        list("contentLayers", Str),
-    ],
+    fields: &[one("startOffset", Str), one("endOffset", Str), one("fps", Float), list("contentLayers", Str)],
 };
 const RESOLUTIONS: &[&str] = &[
     "MEDIA_RESOLUTION_UNSPECIFIED",
@@ -258,14 +246,18 @@ const RESOLUTIONS: &[&str] = &[
     "MEDIA_RESOLUTION_HIGH",
     "MEDIA_RESOLUTION_ULTRA_HIGH",
 ];
-static PART_RESOLUTION: Message = Message {
-    name: "MediaResolution",
-    fields: &[one("level", Enum(RESOLUTIONS)), one("numTokens", Int)],
-};
+static PART_RESOLUTION: Message =
+    Message { name: "MediaResolution", fields: &[one("level", Enum(RESOLUTIONS)), one("numTokens", Int)] };
 
 /// The tools that search; before Gemini 3 they do not go with functions.
-pub(super) const SEARCH_TOOLS: &[&str] =
-    &["googleSearch", "googleSearchRetrieval", "urlContext", "fileSearch", "enterpriseWebSearch", "retrieval"];
+pub(super) const SEARCH_TOOLS: &[&str] = &[
+    "googleSearch",
+    "googleSearchRetrieval",
+    "urlContext",
+    "fileSearch",
+    "enterpriseWebSearch",
+    "retrieval",
+];
 
 static TOOL: Message = Message {
     name: "Tool",

@@ -61,8 +61,10 @@ pub(super) fn answer(ask: &Value, body: &[u8], model: &Model, fault: Fault) -> A
     if fault == Fault::ThinkCap {
         thoughts = thoughts.max(16);
     }
-    let wants_thoughts =
-        config.get("thinkingConfig").and_then(|config| config.get("includeThoughts")).and_then(Value::as_bool);
+    let wants_thoughts = config
+        .get("thinkingConfig")
+        .and_then(|config| config.get("includeThoughts"))
+        .and_then(Value::as_bool);
     if wants_thoughts == Some(true) && thoughts > 0 {
         pieces.push(Piece::Thought(format!(
             "**Reading the request** The user said {} words. I answer them.",
@@ -142,7 +144,9 @@ fn last_text(contents: &[Value]) -> String {
 }
 
 fn thinking(config: &Value, model: &Model) -> u64 {
-    let Some(config) = config.get("thinkingConfig").filter(|_| model.thinking != Thinking::None) else { return 0 };
+    let Some(config) = config.get("thinkingConfig").filter(|_| model.thinking != Thinking::None) else {
+        return 0;
+    };
     if let Some(budget) = config.get("thinkingBudget").and_then(Value::as_i64) {
         return u64::try_from(budget).unwrap_or(24).min(24);
     }
@@ -315,8 +319,11 @@ fn calls(ask: &Value, contents: &[Value], text: &str) -> Vec<(String, Value)> {
         items(ask, "tools").iter().flat_map(|tool| items(tool, "functionDeclarations")).collect();
     let config = ask.get("toolConfig").and_then(|config| config.get("functionCallingConfig"));
     let mode = config.map_or("", |config| string(config, "mode"));
-    let allowed: Vec<&str> =
-        config.map_or(&[][..], |config| items(config, "allowedFunctionNames")).iter().filter_map(Value::as_str).collect();
+    let allowed: Vec<&str> = config
+        .map_or(&[][..], |config| items(config, "allowedFunctionNames"))
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
     let answered = contents.last().is_some_and(|content| !turns::opens_turn(content));
     let may = |name: &str| allowed.is_empty() || allowed.contains(&name);
     let chosen: Vec<&Value> = match mode {
@@ -333,7 +340,8 @@ fn calls(ask: &Value, contents: &[Value], text: &str) -> Vec<(String, Value)> {
                 .collect();
             let open: Vec<&Value> =
                 declared.iter().copied().filter(|function| may(string(function, "name"))).collect();
-            let mentioned = open.iter().copied().find(|f| mentions(text, f) && !done.contains(&string(f, "name")));
+            let mentioned =
+                open.iter().copied().find(|f| mentions(text, f) && !done.contains(&string(f, "name")));
             let fresh = open.iter().copied().find(|function| !done.contains(&string(function, "name")));
             mentioned.or(fresh).or_else(|| open.first().copied()).into_iter().collect()
         }
@@ -376,7 +384,8 @@ fn asks_for_tool(text: &str) -> bool {
 }
 
 /// Verbs that say nothing about what a function is for.
-const VERBS: &[&str] = &["get", "fetch", "find", "lookup", "look", "up", "list", "current", "do", "the", "a", "tool"];
+const VERBS: &[&str] =
+    &["get", "fetch", "find", "lookup", "look", "up", "list", "current", "do", "the", "a", "tool"];
 
 /// Whether the text speaks of a function: by its name, or by all the words its name is made of.
 fn mentions(text: &str, function: &Value) -> bool {
@@ -392,7 +401,8 @@ fn mentions(text: &str, function: &Value) -> bool {
         }
         spaced.extend(letter.to_lowercase());
     }
-    let words: Vec<&str> = spaced.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let words: Vec<&str> =
+        spaced.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
     let mut telling = words.iter().filter(|word| !VERBS.contains(word)).peekable();
     telling.peek().is_some() && telling.all(|word| text.contains(word))
 }

@@ -159,7 +159,8 @@ impl Events {
             Value::from(answer.id.as_str())
         );
         let mut last = whole(&Answer { candidates: vec![Vec::new()], ..copy(&answer) }, model, fault, vertex);
-        let mut pieces: VecDeque<Piece> = std::mem::take(&mut answer.candidates).into_iter().next().unwrap_or_default().into();
+        let mut pieces: VecDeque<Piece> =
+            std::mem::take(&mut answer.candidates).into_iter().next().unwrap_or_default().into();
         if answer.blocked || matches!(fault, Fault::NoCandidates) {
             pieces.clear();
         }
@@ -218,7 +219,9 @@ impl Events {
                 true
             }
         };
-        out.extend_from_slice(b"],\"role\":\"model\"},\"index\":0}],\"usageMetadata\":{\"promptTokenCount\":");
+        out.extend_from_slice(
+            b"],\"role\":\"model\"},\"index\":0}],\"usageMetadata\":{\"promptTokenCount\":",
+        );
         let numbers = [
             ("", self.prompt),
             (",\"candidatesTokenCount\":", self.tokens),

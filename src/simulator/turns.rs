@@ -49,7 +49,9 @@ pub(super) fn check(contents: &[Value], model: &Model, vertex: bool) -> Check {
     }
     pairing(contents)?;
     if contents.last().is_some_and(is_model) && !model.prefill {
-        return Err(Refusal::invalid("Please ensure that the last turn of the conversation has the role user."));
+        return Err(Refusal::invalid(
+            "Please ensure that the last turn of the conversation has the role user.",
+        ));
     }
     if model.signs() { signatures(contents) } else { Ok(()) }
 }

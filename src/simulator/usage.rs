@@ -121,7 +121,10 @@ pub(super) fn metadata(prompt: &Prompt, candidates: u64, thoughts: u64, vertex: 
     usage.insert("promptTokenCount".into(), prompt.total().into());
     if prompt.cached > 0 {
         usage.insert("cachedContentTokenCount".into(), prompt.cached.into());
-        usage.insert("cacheTokensDetails".into(), json!([{ "modality": "TEXT", "tokenCount": prompt.cached }]));
+        usage.insert(
+            "cacheTokensDetails".into(),
+            json!([{ "modality": "TEXT", "tokenCount": prompt.cached }]),
+        );
     }
     if candidates > 0 {
         usage.insert("candidatesTokenCount".into(), candidates.into());
@@ -129,8 +132,10 @@ pub(super) fn metadata(prompt: &Prompt, candidates: u64, thoughts: u64, vertex: 
     usage.insert("totalTokenCount".into(), (prompt.total() + candidates + thoughts).into());
     usage.insert("promptTokensDetails".into(), prompt.details());
     if candidates > 0 {
-        usage
-            .insert("candidatesTokensDetails".into(), json!([{ "modality": "TEXT", "tokenCount": candidates }]));
+        usage.insert(
+            "candidatesTokensDetails".into(),
+            json!([{ "modality": "TEXT", "tokenCount": candidates }]),
+        );
     }
     if thoughts > 0 {
         usage.insert("thoughtsTokenCount".into(), thoughts.into());

@@ -152,7 +152,9 @@ impl Checker {
             Many::One => self.single(value, field.kind),
             Many::List => {
                 // One bare value passes for a list of one.
-                let Value::Array(items) = value else { return Value::Array(vec![self.single(value, field.kind)]) };
+                let Value::Array(items) = value else {
+                    return Value::Array(vec![self.single(value, field.kind)]);
+                };
                 let items = items.into_iter().enumerate();
                 Value::Array(
                     items
@@ -171,8 +173,9 @@ impl Checker {
                 Value::Object(
                     entries
                         .map(|(index, (key, item))| {
-                            let item = self
-                                .within(&format!("[{index}].value"), |checker| checker.single(item, field.kind));
+                            let item = self.within(&format!("[{index}].value"), |checker| {
+                                checker.single(item, field.kind)
+                            });
                             (key, item)
                         })
                         .collect(),
@@ -195,8 +198,10 @@ impl Checker {
                 };
                 if !base64_formed(text) {
                     let near: String = text.chars().take(40).collect();
-                    let text =
-                        format!("Invalid value at '{}' (TYPE_BYTES), Base64 decoding failed for \"{near}\"", self.path);
+                    let text = format!(
+                        "Invalid value at '{}' (TYPE_BYTES), Base64 decoding failed for \"{near}\"",
+                        self.path
+                    );
                     self.violation(text);
                 }
                 return value;

@@ -109,7 +109,8 @@ pub(super) fn user<'a>(raw: &'a RawValue, target: &Target<'_>) -> Result<Vec<Par
 }
 
 fn lacking(name: &'static str) -> Error {
-    Error::invalid(name, format!("A part of type '{name}' needs its '{name}'.")).code("missing_required_parameter")
+    Error::invalid(name, format!("A part of type '{name}' needs its '{name}'."))
+        .code("missing_required_parameter")
 }
 
 type Located<'a> = (Text<'a>, Option<Text<'a>>);
@@ -153,7 +154,11 @@ fn split<'a>(text: Cow<'a, str>, at: usize) -> (Cow<'a, str>, Cow<'a, str>) {
             (Cow::Borrowed(head), Cow::Borrowed(tail))
         }
         Cow::Owned(mut text) => {
-            let tail = if text.is_char_boundary(at) && at <= text.len() { text.split_off(at) } else { String::new() };
+            let tail = if text.is_char_boundary(at) && at <= text.len() {
+                text.split_off(at)
+            } else {
+                String::new()
+            };
             (Cow::Owned(text), Cow::Owned(tail))
         }
     }

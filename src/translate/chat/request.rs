@@ -73,14 +73,17 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>> {
 }
 
 fn malformed(what: &str) -> Error {
-    Error::new(Kind::Malformed, Origin::Client, format!("We could not parse the JSON body of your request: {what}."))
+    Error::new(
+        Kind::Malformed,
+        Origin::Client,
+        format!("We could not parse the JSON body of your request: {what}."),
+    )
 }
 
 /// Bounds nesting and number of values.
 pub(super) fn fits(json: &[u8]) -> Result<()> {
-    let refuse = |what: String, code: &'static str| {
-        Err(Error::new(Kind::Invalid, Origin::Client, what).code(code))
-    };
+    let refuse =
+        |what: String, code: &'static str| Err(Error::new(Kind::Invalid, Origin::Client, what).code(code));
     match wire::survey(json, DEEPEST, MOST_VALUES) {
         Ok(()) => Ok(()),
         Err(Unfit::TooDeep) => {
@@ -197,7 +200,9 @@ pub fn ask<'a>(
     let settings = google.as_ref().and_then(|google| google.safety_settings).or(request.safety_settings);
     if let Some(settings) = settings {
         if !settings.get().starts_with('[') {
-            return Err(Error::invalid("safety_settings", "'safety_settings' must be an array.").code("invalid_type"));
+            return Err(
+                Error::invalid("safety_settings", "'safety_settings' must be an array.").code("invalid_type")
+            );
         }
         upstream.safety_settings = Some(settings);
     }

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::Shape;
 use super::request::{Drops, read};
@@ -132,7 +132,8 @@ fn counted(
     }
     config.max_output_tokens = new.or(old);
     let ceiling = traits.max_output_tokens.filter(|_| !traits.long_decode);
-    if let (Some(wanted), Some(ceiling)) = (config.max_output_tokens, ceiling.and_then(|c| i64::try_from(c).ok()))
+    if let (Some(wanted), Some(ceiling)) =
+        (config.max_output_tokens, ceiling.and_then(|c| i64::try_from(c).ok()))
         && wanted > ceiling
     {
         let name = if new.is_some() { "max_completion_tokens" } else { "max_tokens" };

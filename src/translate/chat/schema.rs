@@ -29,13 +29,14 @@ fn peek(raw: &RawValue) -> Option<Peek<'_>> {
 
 /// Whether a schema of arguments says anything: `{}` and an object without properties do not.
 pub(super) fn has_members(raw: &RawValue) -> bool {
-    let Ok(members) = serde_json::from_str::<std::collections::BTreeMap<String, IgnoredAny>>(raw.get()) else {
+    let Ok(members) = serde_json::from_str::<std::collections::BTreeMap<String, IgnoredAny>>(raw.get())
+    else {
         return true;
     };
     let telling = ["$ref", "anyOf", "oneOf", "allOf", "additionalProperties", "patternProperties"];
-    let other = telling.iter().any(|key| {
-        members.contains_key(*key) && !(*key == "additionalProperties" && says_false(raw))
-    });
+    let other = telling
+        .iter()
+        .any(|key| members.contains_key(*key) && !(*key == "additionalProperties" && says_false(raw)));
     let properties = peek(raw).and_then(|peek| peek.properties);
     let any = properties.is_some_and(|raw| raw.get().bytes().any(|byte| byte == b'"'));
     any || other
@@ -239,7 +240,8 @@ impl<'r> Walk<'r> {
         kinds.retain(|kind| !kind.eq_ignore_ascii_case("null"));
         nullable |= kinds.len() < before;
         if let Some(Value::Array(branches)) = map.get("anyOf").or_else(|| map.get("oneOf")) {
-            let some: Vec<&Value> = branches.iter().filter(|one| one.get("type") != Some(&json!("null"))).collect();
+            let some: Vec<&Value> =
+                branches.iter().filter(|one| one.get("type") != Some(&json!("null"))).collect();
             nullable |= some.len() < branches.len();
             let mut made = some.into_iter().map(|one| self.convert(one)).collect::<Result<Vec<_>>>()?;
             if made.len() == 1 {
@@ -413,7 +415,8 @@ fn keep(map: &Map<String, Value>, out: &mut Map<String, Value>, keys: &[&str]) {
 }
 
 fn numbers(map: &Map<String, Value>, out: &mut Map<String, Value>, integer: bool) {
-    for (plain, exclusive, step) in [("minimum", "exclusiveMinimum", 1), ("maximum", "exclusiveMaximum", -1)] {
+    for (plain, exclusive, step) in [("minimum", "exclusiveMinimum", 1), ("maximum", "exclusiveMaximum", -1)]
+    {
         if let Some(bound) = map.get(plain).filter(|bound| bound.is_number()) {
             out.insert(plain.to_owned(), bound.clone());
         } else if let Some(bound) = map.get(exclusive).filter(|bound| bound.is_number()) {
