@@ -31,7 +31,7 @@ const SERVED_BY: HeaderName = HeaderName::from_static("x-gemway-served-by");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-gemway-attempts");
 
 /// How long a list of models is believed.
-const LIST_AGE: Duration = Duration::from_secs(300);
+const LIST_AGE: Duration = Duration::from_mins(5);
 
 /// Which models go where, in order of preference.
 #[derive(Clone, Debug)]
