@@ -80,6 +80,8 @@ fn vector(ask: &Value, size: usize, prompt: &mut Prompt, vertex: bool) -> Result
         })
         .collect();
     let length = values.iter().map(|value| value * value).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
-    values.iter_mut().for_each(|value| *value /= length);
+    for value in &mut values {
+        *value /= length;
+    }
     Ok(values)
 }

@@ -110,7 +110,7 @@ fn authorize(headers: &HeaderMap, query: &Query<'_>, required: bool) -> Result<(
     let token = text("authorization").and_then(|value| value.split_once(' ')).map(|(_, token)| token.trim());
     match (key, token) {
         (Some(key), _) if key == "INVALID" || key.starts_with("bad") => Err(faults::bad_key()),
-        (_, Some(token)) if token == "expired" => Err(faults::unauthenticated()),
+        (_, Some("expired")) => Err(faults::unauthenticated()),
         (None, None) if required => Err(Refusal::new(
             403,
             "PERMISSION_DENIED",
@@ -207,6 +207,7 @@ impl Simulator {
             Fault::Empty => Some(head(StatusCode::OK, JSON, body::empty())),
             Fault::ErrorIn200 => Some(json_reply(&faults::overloaded().body())),
             Fault::ErrorMid | Fault::ErrorFirst if stream => None,
+            #[expect(clippy::wildcard_enum_match_arm, reason = "the fault itself says whether it is a refusal")]
             other => other.refusal(&route.model).map(|refusal| refused(&refusal, in_array)),
         };
         if let Some(early) = early {

@@ -147,7 +147,9 @@ impl Sampler<'_> {
         for value in own.into_iter().chain(parts.iter().map(|part| self.make(part, name, depth + 1))) {
             match value {
                 Value::Object(map) => whole.extend(map),
-                other => last = other,
+                other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+                    last = other;
+                }
             }
         }
         if whole.is_empty() { last } else { Value::Object(whole) }

@@ -1,5 +1,6 @@
 //! What the simulated model says: the same for the same request, always.
 
+use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use base64::Engine;
@@ -104,17 +105,14 @@ pub(super) fn answer(ask: &Value, body: &[u8], model: &Model, fault: Fault) -> A
         cap(&mut pieces, most - thoughts);
         tokens = length(&pieces);
     }
-    match fault {
-        Fault::ThinkCap => {
-            finish = "MAX_TOKENS";
-            pieces.retain(|piece| matches!(piece, Piece::Thought(_)));
-        }
-        Fault::Safety => finish = "SAFETY",
-        Fault::Malformed => {
-            finish = "MALFORMED_FUNCTION_CALL";
-            pieces.clear();
-        }
-        _ => {}
+    if fault == Fault::ThinkCap {
+        finish = "MAX_TOKENS";
+        pieces.retain(|piece| matches!(piece, Piece::Thought(_)));
+    } else if fault == Fault::Safety {
+        finish = "SAFETY";
+    } else if fault == Fault::Malformed {
+        finish = "MALFORMED_FUNCTION_CALL";
+        pieces.clear();
     }
     if matches!(fault, Fault::ThinkCap | Fault::Malformed) {
         tokens = 0;
@@ -204,10 +202,8 @@ fn reply(ask: &Value, config: &Value, contents: &[Value], text: &str, fault: Fau
     let mime = string(config, "responseMimeType");
     if let Some(schema) = free.or_else(|| config.get("responseSchema")) {
         let value = sample::instance(schema, &Hints::of(text));
-        return match value {
-            Value::String(text) if mime == "text/x.enum" => text,
-            value => value.to_string(),
-        };
+        let bare = value.as_str().filter(|_| mime == "text/x.enum").map(str::to_owned);
+        return bare.unwrap_or_else(|| value.to_string());
     }
     let results = contents.last().into_iter().flat_map(|content| items(content, "parts"));
     let results: Vec<String> = results
@@ -273,7 +269,8 @@ fn echo(contents: &[Value], text: &str) -> String {
             said.push('\n');
         }
         let plural = if count == 1 { "" } else { "s" };
-        said.push_str(&format!("I see {count} {kind}{plural}, {}.", mimes.join(", ")));
+        // Writing to a string cannot fail.
+        let _ = write!(said, "I see {count} {kind}{plural}, {}.", mimes.join(", "));
     }
     said
 }

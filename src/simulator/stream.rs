@@ -271,6 +271,8 @@ enum Source {
     Ready(Option<Bytes>),
 }
 
+type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
+
 /// A body that is being said.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -357,7 +359,7 @@ impl Stream {
     }
 
     /// What the fault does now; `None` where it is not yet its time.
-    fn strike(&mut self) -> Option<Poll<Option<Result<Frame<Bytes>, BoxError>>>> {
+    fn strike(&mut self) -> Option<Polled> {
         let due = match self.source {
             Source::Events(_) => {
                 self.fault.breaks_body() && self.emitted >= BEFORE_FAULT || self.fault == Fault::ErrorFirst
@@ -367,19 +369,20 @@ impl Stream {
         if !due {
             return None;
         }
-        let tail = match self.fault {
-            Fault::Reset => {
-                self.end();
-                return Some(Poll::Ready(Some(Err("connection reset by the simulator".into()))));
-            }
+        let tail = if self.fault == Fault::Reset {
+            self.end();
+            return Some(Poll::Ready(Some(Err("connection reset by the simulator".into()))));
+        } else if self.fault == Fault::Stall {
             // Nothing wakes this body again: only dropping it ends it.
-            Fault::Stall => return Some(Poll::Pending),
-            Fault::Half if matches!(self.source, Source::Events(_)) => {
-                Some(Bytes::from_static(b"data: {\"candidates\":[{\"content\":{\"parts\":[{\"te"))
-            }
-            Fault::Garbage => Some(Bytes::from_static(b"data: {]\xff\xfe not json\r\n\r\n")),
-            Fault::ErrorMid | Fault::ErrorFirst => Some(self.framed(&faults::overloaded().body())),
-            _ => None,
+            return Some(Poll::Pending);
+        } else if self.fault == Fault::Half && matches!(self.source, Source::Events(_)) {
+            Some(Bytes::from_static(b"data: {\"candidates\":[{\"content\":{\"parts\":[{\"te"))
+        } else if self.fault == Fault::Garbage {
+            Some(Bytes::from_static(b"data: {]\xff\xfe not json\r\n\r\n"))
+        } else if matches!(self.fault, Fault::ErrorMid | Fault::ErrorFirst) {
+            Some(self.framed(&faults::overloaded().body()))
+        } else {
+            None
         };
         self.end();
         Some(Poll::Ready(tail.map(|bytes| Ok(Frame::data(bytes)))))

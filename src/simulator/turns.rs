@@ -105,7 +105,9 @@ fn one(part: &Value, vertex: bool) -> Check {
         for part in items(response, "parts") {
             if let Some(blob) = part.get("inlineData") {
                 media(blob)?;
-            } else if part.get("fileData").is_none() {
+            } else if let Some(file) = part.get("fileData") {
+                reference(file, vertex)?;
+            } else {
                 return Err(Refusal::invalid(
                     "* function_response.parts.data: required oneof field 'data' must have one initialized field\n",
                 ));
@@ -142,12 +144,11 @@ fn reference(file: &Value, vertex: bool) -> Check {
     };
     let host = rest.split('/').next().unwrap_or_default();
     match scheme {
-        "gs" => Ok(()),
         "http" | "https" if vertex && NO_ROBOTS.contains(&host) => Err(Refusal::invalid(
             "Cannot fetch content from the provided URL. Please ensure the URL is valid and accessible by Vertex \
              AI. Status: URL_ROBOTED-ROBOTED_DENIED",
         )),
-        "http" | "https" => Ok(()),
+        "gs" | "http" | "https" => Ok(()),
         _ => Err(Refusal::invalid(format!("Invalid or unsupported file uri: {uri}"))),
     }
 }
