@@ -1,4 +1,4 @@
-//! The conversation: OpenAI's messages → Gemini's turns.
+//! The conversation: the client's messages → Gemini's turns.
 //!
 //! Results are gathered behind the turn that made the calls, in the order of the calls, wherever the client
 //! put them; everything else keeps its order.
@@ -29,7 +29,10 @@ pub(super) struct Conversation<'a> {
 
 enum Turn<'a> {
     User(Vec<Part<'a>>),
-    Model { parts: Vec<Part<'a>>, message: usize },
+    Model {
+        parts: Vec<Part<'a>>,
+        message: usize,
+    },
     /// The results of a group of calls.
     Results(usize),
 }
@@ -251,7 +254,12 @@ impl<'a> Builder<'a, '_> {
             .iter()
             .rev()
             .take_while(|place| place.0 == nearest)
-            .filter(|place| self.groups.get(place.0).and_then(|g| g.calls.get(place.1)).is_some_and(|c| c.answer.is_none()))
+            .filter(|place| {
+                self.groups
+                    .get(place.0)
+                    .and_then(|g| g.calls.get(place.1))
+                    .is_some_and(|c| c.answer.is_none())
+            })
             .last()
             .copied();
         let Some(place) = free else {
@@ -264,9 +272,10 @@ impl<'a> Builder<'a, '_> {
     fn legacy_result(&mut self, message: Message<'a>) -> Result<()> {
         let name = message.name.map(|name| name.decode()).unwrap_or_default();
         let group = self.groups.len().saturating_sub(1);
-        let at = self.groups.last().and_then(|group| {
-            group.calls.iter().position(|call| call.name == name && call.answer.is_none())
-        });
+        let at = self
+            .groups
+            .last()
+            .and_then(|group| group.calls.iter().position(|call| call.name == name && call.answer.is_none()));
         let Some(at) = at else {
             return Err(Error::invalid("name", "No function of this name was called just before."));
         };
@@ -320,7 +329,8 @@ impl<'a> Builder<'a, '_> {
                 Turn::Model { mut parts, message } => {
                     if at == last && !self.target.traits.prefill {
                         let text = "This model cannot go on with an assistant message: the conversation must end with a user or tool message.";
-                        return Err(Error::unsupported(format!("messages[{message}]"), text).code("unsupported_value"));
+                        return Err(Error::unsupported(format!("messages[{message}]"), text)
+                            .code("unsupported_value"));
                     }
                     let current = last_user.is_none_or(|user| at > user);
                     let first = parts.iter_mut().find(|part| part.function_call.is_some());
@@ -402,10 +412,7 @@ fn arguments(raw: Option<&RawValue>) -> Result<Args<'_>> {
 }
 
 /// What a tool said: an object stays itself, all else is wrapped. Media come apart.
-fn outcome<'a>(
-    content: Option<&'a RawValue>,
-    target: &Target<'_>,
-) -> Result<(Outcome<'a>, Vec<Part<'a>>)> {
+fn outcome<'a>(content: Option<&'a RawValue>, target: &Target<'_>) -> Result<(Outcome<'a>, Vec<Part<'a>>)> {
     let Some(raw) = content else { return Ok((wrapped(Text::plain("")), Vec::new())) };
     match raw.get().as_bytes().first() {
         Some(b'"') => {
@@ -457,7 +464,9 @@ fn spoken(text: Text<'_>) -> Outcome<'_> {
     }
     let json = text.decode();
     match RawValue::from_string(json.trim().to_owned()) {
-        Ok(json) if !refers(json.get()) && fits(json.get().as_bytes()).is_ok() => Outcome::Json(Json::Owned(json)),
+        Ok(json) if !refers(json.get()) && fits(json.get().as_bytes()).is_ok() => {
+            Outcome::Json(Json::Owned(json))
+        }
         _ => wrapped(text),
     }
 }

@@ -73,14 +73,17 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>> {
 }
 
 fn malformed(what: &str) -> Error {
-    Error::new(Kind::Malformed, Origin::Client, format!("We could not parse the JSON body of your request: {what}."))
+    Error::new(
+        Kind::Malformed,
+        Origin::Client,
+        format!("We could not parse the JSON body of your request: {what}."),
+    )
 }
 
 /// Bounds nesting and number of values.
 pub(super) fn fits(json: &[u8]) -> Result<()> {
-    let refuse = |what: String, code: &'static str| {
-        Err(Error::new(Kind::Invalid, Origin::Client, what).code(code))
-    };
+    let refuse =
+        |what: String, code: &'static str| Err(Error::new(Kind::Invalid, Origin::Client, what).code(code));
     match wire::survey(json, DEEPEST, MOST_VALUES) {
         Ok(()) => Ok(()),
         Err(Unfit::TooDeep) => {
@@ -94,16 +97,14 @@ pub(super) fn fits(json: &[u8]) -> Result<()> {
 
 /// Reads a raw value as a type; the error names the place within it.
 pub(super) fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T> {
-    match serde_json::from_str(raw.get()) {
-        Ok(value) => Ok(value),
-        Err(_) => {
-            let mut from = serde_json::Deserializer::from_str(raw.get());
-            serde_path_to_error::deserialize(&mut from).map_err(|error| {
-                let path = error.path().to_string();
-                field_error(&path, error.into_inner())
-            })
-        }
+    if let Ok(value) = serde_json::from_str(raw.get()) {
+        return Ok(value);
     }
+    let mut from = serde_json::Deserializer::from_str(raw.get());
+    serde_path_to_error::deserialize(&mut from).map_err(|error| {
+        let path = error.path().to_string();
+        field_error(&path, error.into_inner())
+    })
 }
 
 /// Why a body could not be read; reads again, slower, to find the place.
@@ -197,7 +198,9 @@ pub fn ask<'a>(
     let settings = google.as_ref().and_then(|google| google.safety_settings).or(request.safety_settings);
     if let Some(settings) = settings {
         if !settings.get().starts_with('[') {
-            return Err(Error::invalid("safety_settings", "'safety_settings' must be an array.").code("invalid_type"));
+            return Err(
+                Error::invalid("safety_settings", "'safety_settings' must be an array.").code("invalid_type")
+            );
         }
         upstream.safety_settings = Some(settings);
     }

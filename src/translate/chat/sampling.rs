@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::Shape;
 use super::request::{Drops, read};
@@ -132,7 +132,8 @@ fn counted(
     }
     config.max_output_tokens = new.or(old);
     let ceiling = traits.max_output_tokens.filter(|_| !traits.long_decode);
-    if let (Some(wanted), Some(ceiling)) = (config.max_output_tokens, ceiling.and_then(|c| i64::try_from(c).ok()))
+    if let (Some(wanted), Some(ceiling)) =
+        (config.max_output_tokens, ceiling.and_then(|c| i64::try_from(c).ok()))
         && wanted > ceiling
     {
         let name = if new.is_some() { "max_completion_tokens" } else { "max_tokens" };
@@ -141,13 +142,12 @@ fn counted(
     }
 
     if let Some(seed) = request.seed {
-        config.seed = Some(match i32::try_from(seed) {
-            Ok(seed) => seed,
-            Err(_) => {
-                drops.note("seed", "Gemini's seeds have 32 bits; this one is folded")?;
-                let bytes = (seed ^ (seed >> 32)).to_le_bytes();
-                i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-            }
+        config.seed = Some(if let Ok(seed) = i32::try_from(seed) {
+            seed
+        } else {
+            drops.note("seed", "Gemini's seeds have 32 bits; this one is folded")?;
+            let bytes = (seed ^ (seed >> 32)).to_le_bytes();
+            i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
         });
     }
 
@@ -309,7 +309,7 @@ fn modalities(
     Ok(())
 }
 
-/// OpenAI's voices have no twins; each gets one of Google's, other names pass.
+/// The voices of the client's dialect have no twins; each gets one of Google's, other names pass.
 fn spoken_by(voice: &str) -> Cow<'_, str> {
     let google = match voice {
         "alloy" => "Kore",

@@ -74,9 +74,7 @@ fn traits(model: &str) -> Traits {
             ..recent
         },
         "gemini-2.5-flash-preview-tts" => Traits { output: vec!["audio".to_owned()], ..classic },
-        "gemini-3.1-flash-image" => {
-            Traits { output: vec!["text".to_owned(), "image".to_owned()], ..recent }
-        }
+        "gemini-3.1-flash-image" => Traits { output: vec!["text".to_owned(), "image".to_owned()], ..recent },
         "gemini-1.5-flash" => Traits { thinking: Thinking::None, json_schema: false, ..classic },
         "gemma-3" => {
             Traits { thinking: Thinking::None, json_schema: false, system_instruction: false, ..classic }
@@ -198,11 +196,11 @@ fn requests_come_out_as_recorded() {
     assert!(cases.len() >= 60, "{} cases only", cases.len());
     for case in &cases {
         let body = Bytes::from(fs::read(case.join("request.openai.json")).unwrap());
-        let target = fs::read(case.join("target.json")).map_or(Value::Null, |text| {
-            serde_json::from_slice(&text).unwrap()
-        });
+        let target = fs::read(case.join("target.json"))
+            .map_or(Value::Null, |text| serde_json::from_slice(&text).unwrap());
         let Outcome { body, report } = translate(&body, &target);
-        let report = (report != json!({})).then(|| format!("{}\n", serde_json::to_string_pretty(&report).unwrap()));
+        let report =
+            (report != json!({})).then(|| format!("{}\n", serde_json::to_string_pretty(&report).unwrap()));
         agree(&case.join("request.gemini.json"), body.as_deref(), bless, &mut wrong);
         agree(&case.join("report.json"), report.as_deref(), bless, &mut wrong);
     }
@@ -219,7 +217,19 @@ fn refused(body: &str) -> (String, Option<String>, Option<String>) {
 
 #[test]
 fn what_is_no_json_object_is_malformed() {
-    for body in ["", "{", r#"{"a":1,}"#, "// x\n{}", r#"{"a":NaN}"#, "\u{feff}{}", "{'a':1}", "[]", "1", "null", "\"x\""] {
+    for body in [
+        "",
+        "{",
+        r#"{"a":1,}"#,
+        "// x\n{}",
+        r#"{"a":NaN}"#,
+        "\u{feff}{}",
+        "{'a':1}",
+        "[]",
+        "1",
+        "null",
+        "\"x\"",
+    ] {
         let (kind, code, _) = refused(body);
         assert_eq!((kind.as_str(), code), ("malformed", None), "{body}");
     }
@@ -254,19 +264,43 @@ fn wrong_values_are_named() {
         (r#"{"model":"m","messages":[{"content":"x"}]}"#, "missing_required_parameter", "messages[0].role"),
         (r#"{"model":"m","messages":[{"role":"king","content":"x"}]}"#, "invalid_value", "messages[0].role"),
         (r#"{"model":"m","messages":[{"role":5,"content":"x"}]}"#, "invalid_type", "messages[0].role"),
-        (r#"{"model":"m","messages":[{"role":"user","content":null}]}"#, "invalid_value", "messages[0].content"),
+        (
+            r#"{"model":"m","messages":[{"role":"user","content":null}]}"#,
+            "invalid_value",
+            "messages[0].content",
+        ),
         (r#"{"model":"m","messages":[{"role":"user","content":7}]}"#, "invalid_type", "messages[0].content"),
-        (r#"{"model":"m","messages":[{"role":"user","content":[{"type":"x"}]}]}"#, "invalid_value", "messages[0].content[0].type"),
-        (r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text"}]}]}"#, "missing_required_parameter", "messages[0].content[0].text"),
-        (r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":1}]}]}"#, "invalid_type", "messages[0].content[0].text"),
+        (
+            r#"{"model":"m","messages":[{"role":"user","content":[{"type":"x"}]}]}"#,
+            "invalid_value",
+            "messages[0].content[0].type",
+        ),
+        (
+            r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text"}]}]}"#,
+            "missing_required_parameter",
+            "messages[0].content[0].text",
+        ),
+        (
+            r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":1}]}]}"#,
+            "invalid_type",
+            "messages[0].content[0].text",
+        ),
         (r#"{"model":"m","stream":"true","messages":[]}"#, "invalid_type", "stream"),
         (r#"{"model":"m","temperature":1e400,"messages":[]}"#, "invalid_value", "temperature"),
         (r#"{"model":"m","max_tokens":100.0,"messages":[]}"#, "invalid_type", "max_tokens"),
-        (r#"{"model":"m","messages":[{"role":"user","content":"\ud800"}]}"#, "invalid_value", "messages[0].content"),
+        (
+            r#"{"model":"m","messages":[{"role":"user","content":"\ud800"}]}"#,
+            "invalid_value",
+            "messages[0].content",
+        ),
     ];
     for (body, code, param) in cases {
         let (kind, got, place) = refused(body);
-        assert_eq!((kind.as_str(), got.as_deref(), place.as_deref()), ("invalid", Some(code), Some(param)), "{body}");
+        assert_eq!(
+            (kind.as_str(), got.as_deref(), place.as_deref()),
+            ("invalid", Some(code), Some(param)),
+            "{body}"
+        );
     }
     let user = "\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]";
     let fields = [
@@ -281,9 +315,21 @@ fn wrong_values_are_named() {
         (r#""stop":["a",""]"#, "invalid_value", "stop[1]"),
         (r#""stop":5"#, "invalid_type", "stop"),
         (r#""stream_options":{}"#, "invalid_value", "stream_options"),
-        (r#""tools":[{"type":"function","function":{}}]"#, "missing_required_parameter", "tools[0].function.name"),
-        (r#""tools":[{"type":"function","function":{"name":"a"}},{"type":"function","function":{"name":"a"}}]"#, "invalid_value", "tools[1].function.name"),
-        (r#""tools":[{"type":"function","function":{"name":"a","parameters":{"type":"object","properties":{"x":{"$ref":"http://a.example/s.json"}}}}}]"#, "invalid_function_parameters", "tools[0].function.parameters"),
+        (
+            r#""tools":[{"type":"function","function":{}}]"#,
+            "missing_required_parameter",
+            "tools[0].function.name",
+        ),
+        (
+            r#""tools":[{"type":"function","function":{"name":"a"}},{"type":"function","function":{"name":"a"}}]"#,
+            "invalid_value",
+            "tools[1].function.name",
+        ),
+        (
+            r#""tools":[{"type":"function","function":{"name":"a","parameters":{"type":"object","properties":{"x":{"$ref":"http://a.example/s.json"}}}}}]"#,
+            "invalid_function_parameters",
+            "tools[0].function.parameters",
+        ),
         (r#""response_format":{"type":"xml"}"#, "invalid_value", "response_format.type"),
     ];
     for (field, code, param) in fields {
@@ -314,7 +360,25 @@ fn a_longer_conversation_begins_with_the_same_bytes() {
         ))
     };
     let short = translate(&body(""), &Value::Null).body.unwrap();
-    let long = translate(&body(r#",{"role":"assistant","content":"a"},{"role":"user","content":"v"}"#), &Value::Null);
+    let long = translate(
+        &body(r#",{"role":"assistant","content":"a"},{"role":"user","content":"v"}"#),
+        &Value::Null,
+    );
     let common = short.trim_end().trim_end_matches(['}', ']', '\n', ' ']);
     assert!(long.body.unwrap().starts_with(common), "{short}");
+}
+
+#[test]
+fn chains_of_references_do_not_exhaust_the_stack() {
+    let defs: Vec<String> = (0..5_000)
+        .map(|at| format!(r##""d{at}":{{"$ref":"#/$defs/d{}","description":"x"}}"##, at + 1))
+        .collect();
+    let body = Bytes::from(format!(
+        r##"{{"model":"m","messages":[{{"role":"user","content":"x"}}],"response_format":{{"type":"json_schema","json_schema":{{"schema":{{"$ref":"#/$defs/d0","description":"y","$defs":{{{},"d5000":{{"type":"string"}}}}}}}}}}}}"##,
+        defs.join(",")
+    ));
+    for model in ["gemini-3.8-flash", "gemini-1.5-flash"] {
+        let report = translate(&body, &json!({"model": model})).report;
+        assert_eq!(report["error"]["code"], "invalid_json_schema");
+    }
 }

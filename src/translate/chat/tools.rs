@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use serde_json::value::RawValue;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::request::{Drops, read};
 use super::{Shape, names, schema};
@@ -71,7 +71,10 @@ impl<'a> Declarations<'a, '_> {
         if let Some(raw) = function.parameters {
             let place = |error: Error| error.within("parameters").code("invalid_function_parameters");
             if !raw.get().starts_with('{') {
-                return Err(place(Error::invalid("", "The parameters must be a JSON Schema of type 'object'.")));
+                return Err(place(Error::invalid(
+                    "",
+                    "The parameters must be a JSON Schema of type 'object'.",
+                )));
             }
             if schema::has_members(raw) {
                 if self.target.traits.json_schema {
@@ -98,7 +101,8 @@ impl<'a> Declarations<'a, '_> {
             );
             description = Some(Text::plain(text.trim_start().to_owned()));
         }
-        let input = json!({"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]});
+        let input =
+            json!({"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]});
         let modern = self.target.traits.json_schema;
         self.all.push(FunctionDeclaration {
             name: name.into(),
@@ -148,7 +152,8 @@ pub(super) fn build<'a>(
             }
             (other, ..) => {
                 let other: String = other.chars().take(40).collect();
-                let message = format!("Invalid value: '{other}'. Supported values are: 'function' and 'custom'.");
+                let message =
+                    format!("Invalid value: '{other}'. Supported values are: 'function' and 'custom'.");
                 return Err(within(Error::invalid("type", message)));
             }
         }
@@ -226,7 +231,8 @@ fn mode(word: &str) -> Option<&'static str> {
 fn choice(raw: &RawValue, declared: &HashSet<String>) -> Result<FunctionCallingConfig> {
     let plain = |mode| FunctionCallingConfig { mode, allowed_function_names: Vec::new() };
     let odd = || {
-        let message = "Supported values are 'none', 'auto', 'required', and an object that names a declared tool.";
+        let message =
+            "Supported values are 'none', 'auto', 'required', and an object that names a declared tool.";
         Error::invalid("", message)
     };
     if raw.get().starts_with('"') {
@@ -298,13 +304,13 @@ pub(super) fn answer_format<'a>(
         },
         other => {
             let other: String = other.chars().take(40).collect();
-            let message =
-                format!("Invalid value: '{other}'. Supported values are: 'text', 'json_object' and 'json_schema'.");
+            let message = format!(
+                "Invalid value: '{other}'. Supported values are: 'text', 'json_object' and 'json_schema'."
+            );
             return Err(Error::invalid("response_format.type", message));
         }
     };
-    const PLACE: &str = "response_format.json_schema.schema";
-    let place = |error: Error| error.within(PLACE).code("invalid_json_schema");
+    let place = |error: Error| error.within("response_format.json_schema.schema").code("invalid_json_schema");
     if raw.is_some_and(|raw| !raw.get().starts_with('{')) {
         return Err(place(Error::invalid("", "A JSON Schema must be an object.")));
     }
@@ -335,7 +341,12 @@ pub(super) fn answer_format<'a>(
     Ok(())
 }
 
-fn hide<'a>(raw: &'a RawValue, toolbox: &mut Toolbox<'a>, target: &Target<'_>, shape: &mut Shape) -> Result<()> {
+fn hide<'a>(
+    raw: &'a RawValue,
+    toolbox: &mut Toolbox<'a>,
+    target: &Target<'_>,
+    shape: &mut Shape,
+) -> Result<()> {
     let modern = target.traits.json_schema;
     let Some(functions) = toolbox.functions() else { return Ok(()) };
     let mut name = ANSWER.to_owned();
