@@ -1,11 +1,8 @@
 //! JSON Schemas: passed on as they are where Gemini reads JSON Schema and nothing in them needs help; lightly
 //! rewritten where something does; converted to the `OpenAPI` subset for older families.
 
-use std::collections::HashMap;
-
 use memchr::memmem;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -13,6 +10,7 @@ use super::request::read;
 use crate::error::{Error, Result};
 use crate::gemini::ask::Json;
 use crate::translate::Backend;
+use crate::wire::Unknown;
 
 /// Sub-schemas that one rewriting may visit: inlined references can multiply.
 const MOST_NODES: usize = 20_000;
@@ -34,13 +32,13 @@ fn peek(raw: &RawValue) -> Option<Peek<'_>> {
 
 /// Whether a schema of arguments says anything: `{}` and an object without properties do not.
 pub(super) fn has_members(raw: &RawValue) -> bool {
-    let Ok(members) = serde_json::from_str::<HashMap<String, IgnoredAny>>(raw.get()) else {
+    let Ok(members) = serde_json::from_str::<Unknown>(raw.get()) else {
         return true;
     };
     let telling = ["$ref", "anyOf", "oneOf", "allOf", "additionalProperties", "patternProperties"];
-    let other = telling
-        .iter()
-        .any(|key| members.contains_key(*key) && !(*key == "additionalProperties" && says_false(raw)));
+    let other = telling.iter().any(|key| {
+        members.0.iter().any(|name| name == key) && !(*key == "additionalProperties" && says_false(raw))
+    });
     let properties = peek(raw).and_then(|peek| peek.properties);
     let any = properties.is_some_and(|raw| raw.get().bytes().any(|byte| byte == b'"'));
     any || other

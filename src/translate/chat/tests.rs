@@ -382,3 +382,21 @@ fn chains_of_references_do_not_exhaust_the_stack() {
         assert_eq!(report["error"]["code"], "invalid_json_schema");
     }
 }
+
+#[test]
+fn damaged_bodies_are_answered_and_never_panic() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/request"));
+    for case in fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()) {
+        let body = fs::read(case.join("request.openai.json")).unwrap();
+        for at in (0..body.len()).step_by(7) {
+            let mut cut = body.clone();
+            cut.truncate(at);
+            assert!(translate(&Bytes::from(cut), &Value::Null).body.is_none());
+            for byte in *b"\"[{0n" {
+                let mut odd = body.clone();
+                odd[at] = byte;
+                translate(&Bytes::from(odd), &Value::Null);
+            }
+        }
+    }
+}

@@ -294,14 +294,14 @@ pub(super) fn answer_format<'a>(
     let raw = match format.kind.as_ref() {
         "text" => return Ok(()),
         "json_object" => None,
-        "json_schema" => match format.json_schema {
-            Some(named) => named.schema.filter(|raw| raw.get().trim() != "{}"),
-            None => {
+        "json_schema" => {
+            let Some(named) = format.json_schema else {
                 let message = "Missing required parameter: 'response_format.json_schema'.";
                 let error = Error::invalid("response_format.json_schema", message);
                 return Err(error.code("missing_required_parameter"));
-            }
-        },
+            };
+            named.schema.filter(|raw| raw.get().trim() != "{}")
+        }
         other => {
             let other: String = other.chars().take(40).collect();
             let message = format!(
