@@ -153,7 +153,8 @@ async fn refuses_what_the_parser_refuses() {
     }
     let (_, answer) = generate("gemini-2.5-flash", json!({ "contents": contents, "foo": 1 })).await;
     assert!(answer["error"]["details"][0]["fieldViolations"][0]["description"].is_string());
-    let garbage = Request::post(format!("{MODEL}:generateContent")).body(Bytes::from_static(b"{\"a\":")).unwrap();
+    let garbage =
+        Request::post(format!("{MODEL}:generateContent")).body(Bytes::from_static(b"{\"a\":")).unwrap();
     assert_eq!(Simulator::new(Config::default()).respond(garbage).await.status(), 400);
     let (status, _) = generate("gemini-nonsense", json!({ "contents": contents })).await;
     assert_eq!(status, 404);
@@ -210,8 +211,10 @@ async fn calls_functions() {
     assert_ne!(parts[0]["functionCall"]["id"], parts[1]["functionCall"]["id"]);
     let results: Vec<Value> = parts
         .iter()
-        .map(|part| json!({ "functionResponse": { "id": part["functionCall"]["id"], "name": "get_weather",
-            "response": { "result": "12C" } } }))
+        .map(|part| {
+            json!({ "functionResponse": { "id": part["functionCall"]["id"], "name": "get_weather",
+            "response": { "result": "12C" } } })
+        })
         .collect();
     let follow = json!({ "contents": [user("What is the weather in Paris and Rome?"),
         answer["candidates"][0]["content"], { "role": "user", "parts": results }], "tools": weather() });
@@ -272,8 +275,10 @@ async fn streams_in_both_forms() {
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let (events, _) = events(response).await;
     let events: Vec<Value> = events.iter().map(|event| parsed(event)).collect();
-    let text: String =
-        events.iter().filter_map(|event| event["candidates"][0]["content"]["parts"][0]["text"].as_str()).collect();
+    let text: String = events
+        .iter()
+        .filter_map(|event| event["candidates"][0]["content"]["parts"][0]["text"].as_str())
+        .collect();
     assert_eq!(text, "You said: one two three \u{1f980}");
     let last = events.last().unwrap();
     assert_eq!(last["candidates"][0]["finishReason"], "STOP");
@@ -343,7 +348,9 @@ async fn breaks_as_told() {
     assert_eq!(status, 429);
     assert!(body[0].contains("\"retryDelay\":\"60s\""));
     assert!(fault("429-daily", false).await.unwrap().1[0].contains("PerDay"));
-    for (name, count, broken) in [("reset", 3, true), ("cut", 3, false), ("half", 4, false), ("garbage", 4, false)] {
+    for (name, count, broken) in
+        [("reset", 3, true), ("cut", 3, false), ("half", 4, false), ("garbage", 4, false)]
+    {
         let (status, events, was_broken) = fault(name, true).await.unwrap();
         assert_eq!((status, events.len(), was_broken), (200, count, broken), "{name}");
         assert!(!events.concat().contains("finishReason"), "{name}");
@@ -371,7 +378,8 @@ async fn breaks_as_told() {
 async fn embeds_counts_and_lists() {
     let content = json!({ "parts": [{ "text": "a b" }] });
     let path = "/v1beta/models/gemini-embedding-001:batchEmbedContents";
-    let request = json!({ "model": "models/gemini-embedding-001", "content": content, "outputDimensionality": 8 });
+    let request =
+        json!({ "model": "models/gemini-embedding-001", "content": content, "outputDimensionality": 8 });
     let (status, answer) = ask(path, json!({ "requests": [request, request] })).await;
     assert_eq!(status, 200, "{answer}");
     let values = answer["embeddings"][0]["values"].as_array().unwrap();
@@ -386,7 +394,8 @@ async fn embeds_counts_and_lists() {
     let simulator = Simulator::new(Config::default());
     let get = |path: &str| Request::get(path).body(Bytes::new()).unwrap();
     let response = simulator.respond(get("/v1beta/models?pageSize=5&pageToken=5")).await;
-    let page: Value = serde_json::from_slice(&body::read(response.into_body(), 1 << 20).await.unwrap()).unwrap();
+    let page: Value =
+        serde_json::from_slice(&body::read(response.into_body(), 1 << 20).await.unwrap()).unwrap();
     assert_eq!(page["models"].as_array().unwrap().len(), 5);
     assert_eq!(page["nextPageToken"], "10");
     assert_eq!(simulator.respond(get("/v1beta/models/gemini-2.5-pro")).await.status(), 200);
@@ -407,6 +416,7 @@ async fn knows_credentials_and_vertex() {
     assert_eq!(simulator.respond(with("x-goog-api-key", "INVALID")).await.status(), 400);
     assert_eq!(simulator.respond(with("authorization", "Bearer expired")).await.status(), 401);
     let response = simulator.respond(with("authorization", "Bearer good")).await;
-    let answer: Value = serde_json::from_slice(&body::read(response.into_body(), 1 << 20).await.unwrap()).unwrap();
+    let answer: Value =
+        serde_json::from_slice(&body::read(response.into_body(), 1 << 20).await.unwrap()).unwrap();
     assert_eq!(answer["usageMetadata"]["trafficType"], "ON_DEMAND");
 }

@@ -53,7 +53,7 @@ pub struct Request<'a> {
     /// 0 to 1.
     #[serde(default)]
     pub top_p: Option<f64>,
-    /// Not OpenAI's, yet many clients send it.
+    /// An extension that many clients send.
     #[serde(default)]
     pub top_k: Option<i64>,
     /// Number of choices.

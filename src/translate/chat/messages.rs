@@ -1,4 +1,4 @@
-//! The conversation: OpenAI's messages → Gemini's turns.
+//! The conversation: the client's messages → Gemini's turns.
 //!
 //! Results are gathered behind the turn that made the calls, in the order of the calls, wherever the client
 //! put them; everything else keeps its order.

@@ -86,13 +86,13 @@ pub(super) fn user<'a>(raw: &'a RawValue, target: &Target<'_>) -> Result<Vec<Par
         "refusal" => said(part.refusal, "refusal"),
         "image_url" | "input_image" => {
             let (url, detail) = url(part.image_url, "image_url")?;
-            let mut made = located(url, "image", target).map_err(|error| error.within("image_url.url"))?;
+            let mut made = located(&url, "image", target).map_err(|error| error.within("image_url.url"))?;
             made.media_resolution = detail.or(part.detail).and_then(|detail| resolution(&detail, target));
             Ok(Some(made))
         }
         "video_url" => {
             let (url, _) = url(part.video_url, "video_url")?;
-            let mut made = located(url, "video", target).map_err(|error| error.within("video_url.url"))?;
+            let mut made = located(&url, "video", target).map_err(|error| error.within("video_url.url"))?;
             made.video_metadata = part.video_metadata.filter(|raw| raw.get().starts_with('{'));
             Ok(Some(made))
         }
@@ -147,7 +147,7 @@ fn inline<'a>(mime_type: Cow<'a, str>, data: Base64<'a>) -> Part<'a> {
     Part { inline_data: Some(Blob { mime_type, data, display_name: None }), ..Part::default() }
 }
 
-fn split<'a>(text: Cow<'a, str>, at: usize) -> (Cow<'a, str>, Cow<'a, str>) {
+fn split(text: Cow<'_, str>, at: usize) -> (Cow<'_, str>, Cow<'_, str>) {
     match text {
         Cow::Borrowed(text) => {
             let (head, tail) = text.split_at_checked(at).unwrap_or((text, ""));
@@ -165,8 +165,8 @@ fn split<'a>(text: Cow<'a, str>, at: usize) -> (Cow<'a, str>, Cow<'a, str>) {
 }
 
 /// A URL of any kind → the part that holds or names the media.
-fn located<'a>(url: Text<'a>, wanted: &str, target: &Target<'_>) -> Result<Part<'a>> {
-    let url = characters(&url);
+fn located<'a>(url: &Text<'a>, wanted: &str, target: &Target<'_>) -> Result<Part<'a>> {
+    let url = characters(url);
     if is_data(&url) {
         return data_url(url, wanted);
     }

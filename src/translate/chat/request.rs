@@ -97,16 +97,14 @@ pub(super) fn fits(json: &[u8]) -> Result<()> {
 
 /// Reads a raw value as a type; the error names the place within it.
 pub(super) fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T> {
-    match serde_json::from_str(raw.get()) {
-        Ok(value) => Ok(value),
-        Err(_) => {
-            let mut from = serde_json::Deserializer::from_str(raw.get());
-            serde_path_to_error::deserialize(&mut from).map_err(|error| {
-                let path = error.path().to_string();
-                field_error(&path, error.into_inner())
-            })
-        }
+    if let Ok(value) = serde_json::from_str(raw.get()) {
+        return Ok(value);
     }
+    let mut from = serde_json::Deserializer::from_str(raw.get());
+    serde_path_to_error::deserialize(&mut from).map_err(|error| {
+        let path = error.path().to_string();
+        field_error(&path, error.into_inner())
+    })
 }
 
 /// Why a body could not be read; reads again, slower, to find the place.

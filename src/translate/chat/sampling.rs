@@ -142,13 +142,12 @@ fn counted(
     }
 
     if let Some(seed) = request.seed {
-        config.seed = Some(match i32::try_from(seed) {
-            Ok(seed) => seed,
-            Err(_) => {
-                drops.note("seed", "Gemini's seeds have 32 bits; this one is folded")?;
-                let bytes = (seed ^ (seed >> 32)).to_le_bytes();
-                i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-            }
+        config.seed = Some(if let Ok(seed) = i32::try_from(seed) {
+            seed
+        } else {
+            drops.note("seed", "Gemini's seeds have 32 bits; this one is folded")?;
+            let bytes = (seed ^ (seed >> 32)).to_le_bytes();
+            i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
         });
     }
 
@@ -310,7 +309,7 @@ fn modalities(
     Ok(())
 }
 
-/// OpenAI's voices have no twins; each gets one of Google's, other names pass.
+/// The voices of the client's dialect have no twins; each gets one of Google's, other names pass.
 fn spoken_by(voice: &str) -> Cow<'_, str> {
     let google = match voice {
         "alloy" => "Kore",

@@ -1,9 +1,8 @@
 //! JSON Schemas: passed on as they are where Gemini reads JSON Schema and nothing in them needs help; lightly
-//! rewritten where something does; converted to the OpenAPI subset for older families.
+//! rewritten where something does; converted to the `OpenAPI` subset for older families.
 
 use memchr::memmem;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -11,9 +10,13 @@ use super::request::read;
 use crate::error::{Error, Result};
 use crate::gemini::ask::Json;
 use crate::translate::Backend;
+use crate::wire::Unknown;
 
 /// Sub-schemas that one rewriting may visit: inlined references can multiply.
 const MOST_NODES: usize = 20_000;
+
+/// How deep they may nest.
+const DEEPEST: usize = 96;
 
 #[derive(Deserialize)]
 struct Peek<'a> {
@@ -29,14 +32,13 @@ fn peek(raw: &RawValue) -> Option<Peek<'_>> {
 
 /// Whether a schema of arguments says anything: `{}` and an object without properties do not.
 pub(super) fn has_members(raw: &RawValue) -> bool {
-    let Ok(members) = serde_json::from_str::<std::collections::BTreeMap<String, IgnoredAny>>(raw.get())
-    else {
+    let Ok(members) = serde_json::from_str::<Unknown>(raw.get()) else {
         return true;
     };
     let telling = ["$ref", "anyOf", "oneOf", "allOf", "additionalProperties", "patternProperties"];
-    let other = telling
-        .iter()
-        .any(|key| members.contains_key(*key) && !(*key == "additionalProperties" && says_false(raw)));
+    let other = telling.iter().any(|key| {
+        members.0.iter().any(|name| name == key) && !(*key == "additionalProperties" && says_false(raw))
+    });
     let properties = peek(raw).and_then(|peek| peek.properties);
     let any = properties.is_some_and(|raw| raw.get().bytes().any(|byte| byte == b'"'));
     any || other
@@ -77,7 +79,7 @@ pub(super) fn answer(raw: &RawValue) -> Result<Json<'_>> {
 
 fn rewritten(raw: &RawValue, object: bool) -> Result<Json<'_>> {
     let root: Value = read(raw)?;
-    let mut walk = Walk { root: &root, open: Vec::new(), nodes: 0, subset: None };
+    let mut walk = Walk { root: &root, open: Vec::new(), nodes: 0, depth: 0, subset: None };
     let mut out = walk.clean(&root)?;
     if object && let Value::Object(map) = &mut out {
         map.insert("type".to_owned(), json!("object"));
@@ -85,10 +87,10 @@ fn rewritten(raw: &RawValue, object: bool) -> Result<Json<'_>> {
     Ok(Json::Value(out))
 }
 
-/// The schema in the OpenAPI subset; nothing where nothing is left of it.
+/// The schema in the `OpenAPI` subset; nothing where nothing is left of it.
 pub(super) fn subset(raw: &RawValue, backend: Backend) -> Result<Option<Value>> {
     let root: Value = read(raw)?;
-    let mut walk = Walk { root: &root, open: Vec::new(), nodes: 0, subset: Some(backend) };
+    let mut walk = Walk { root: &root, open: Vec::new(), nodes: 0, depth: 0, subset: Some(backend) };
     let out = walk.convert(&root)?;
     let empty = out.get("type").is_some_and(|kind| kind == "object") && out.get("properties").is_none();
     Ok((!empty && out.as_object().is_some_and(|map| !map.is_empty())).then_some(out))
@@ -99,6 +101,7 @@ struct Walk<'r> {
     /// References that are being inlined.
     open: Vec<String>,
     nodes: usize,
+    depth: usize,
     subset: Option<Backend>,
 }
 
@@ -110,9 +113,11 @@ const LISTS: [&str; 3] = ["anyOf", "oneOf", "prefixItems"];
 const SINGLES: [&str; 4] = ["items", "additionalProperties", "contains", "propertyNames"];
 
 impl<'r> Walk<'r> {
-    fn count(&mut self) -> Result<()> {
+    /// Enters a sub-schema; chains of references can be deeper than the text they stand in.
+    fn enter(&mut self) -> Result<()> {
         self.nodes += 1;
-        if self.nodes > MOST_NODES {
+        self.depth += 1;
+        if self.nodes > MOST_NODES || self.depth > DEEPEST {
             return Err(Error::invalid("", "The schema is too large once its references are resolved."));
         }
         Ok(())
@@ -131,7 +136,13 @@ impl<'r> Walk<'r> {
 
     /// Light rewriting for the JSON Schema slots.
     fn clean(&mut self, schema: &Value) -> Result<Value> {
-        self.count()?;
+        self.enter()?;
+        let out = self.cleaned(schema);
+        self.depth -= 1;
+        out
+    }
+
+    fn cleaned(&mut self, schema: &Value) -> Result<Value> {
         let Value::Object(map) = schema else { return Ok(schema.clone()) };
         if let Some(Value::String(reference)) = map.get("$ref") {
             let target = self.target(reference)?;
@@ -157,11 +168,10 @@ impl<'r> Walk<'r> {
         let mut out = Map::with_capacity(map.len());
         for (key, value) in map {
             match (key.as_str(), value) {
-                ("definitions", Value::Object(_)) | ("$schema", _) => {}
                 ("const", _) if !map.contains_key("enum") => {
                     out.insert("enum".to_owned(), json!([value]));
                 }
-                ("const", _) => {}
+                ("definitions", Value::Object(_)) | ("$schema" | "const", _) => {}
                 (name, Value::Object(inner)) if MAPS.contains(&name) => {
                     let mut made = Map::with_capacity(inner.len());
                     for (key, value) in inner {
@@ -204,9 +214,16 @@ impl<'r> Walk<'r> {
         Ok(())
     }
 
-    /// Conversion to the OpenAPI subset.
+    /// Conversion to the `OpenAPI` subset.
     fn convert(&mut self, schema: &Value) -> Result<Value> {
-        self.count()?;
+        self.enter()?;
+        let out = self.converted(schema);
+        self.depth -= 1;
+        out
+    }
+
+    #[expect(clippy::too_many_lines, reason = "one keyword after the other, in the order they take effect")]
+    fn converted(&mut self, schema: &Value) -> Result<Value> {
         let Value::Object(map) = schema else { return Ok(json!({"type": "string"})) };
         if let Some(Value::String(reference)) = map.get("$ref") {
             let target = self.target(reference)?;

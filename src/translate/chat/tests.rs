@@ -367,3 +367,36 @@ fn a_longer_conversation_begins_with_the_same_bytes() {
     let common = short.trim_end().trim_end_matches(['}', ']', '\n', ' ']);
     assert!(long.body.unwrap().starts_with(common), "{short}");
 }
+
+#[test]
+fn chains_of_references_do_not_exhaust_the_stack() {
+    let defs: Vec<String> = (0..5_000)
+        .map(|at| format!(r##""d{at}":{{"$ref":"#/$defs/d{}","description":"x"}}"##, at + 1))
+        .collect();
+    let body = Bytes::from(format!(
+        r##"{{"model":"m","messages":[{{"role":"user","content":"x"}}],"response_format":{{"type":"json_schema","json_schema":{{"schema":{{"$ref":"#/$defs/d0","description":"y","$defs":{{{},"d5000":{{"type":"string"}}}}}}}}}}}}"##,
+        defs.join(",")
+    ));
+    for model in ["gemini-3.8-flash", "gemini-1.5-flash"] {
+        let report = translate(&body, &json!({"model": model})).report;
+        assert_eq!(report["error"]["code"], "invalid_json_schema");
+    }
+}
+
+#[test]
+fn damaged_bodies_are_answered_and_never_panic() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/request"));
+    for case in fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()) {
+        let body = fs::read(case.join("request.openai.json")).unwrap();
+        for at in (0..body.len()).step_by(7) {
+            let mut cut = body.clone();
+            cut.truncate(at);
+            assert!(translate(&Bytes::from(cut), &Value::Null).body.is_none());
+            for byte in *b"\"[{0n" {
+                let mut odd = body.clone();
+                odd[at] = byte;
+                translate(&Bytes::from(odd), &Value::Null);
+            }
+        }
+    }
+}

@@ -294,14 +294,14 @@ pub(super) fn answer_format<'a>(
     let raw = match format.kind.as_ref() {
         "text" => return Ok(()),
         "json_object" => None,
-        "json_schema" => match format.json_schema {
-            Some(named) => named.schema.filter(|raw| raw.get().trim() != "{}"),
-            None => {
+        "json_schema" => {
+            let Some(named) = format.json_schema else {
                 let message = "Missing required parameter: 'response_format.json_schema'.";
                 let error = Error::invalid("response_format.json_schema", message);
                 return Err(error.code("missing_required_parameter"));
-            }
-        },
+            };
+            named.schema.filter(|raw| raw.get().trim() != "{}")
+        }
         other => {
             let other: String = other.chars().take(40).collect();
             let message = format!(
@@ -310,8 +310,7 @@ pub(super) fn answer_format<'a>(
             return Err(Error::invalid("response_format.type", message));
         }
     };
-    const PLACE: &str = "response_format.json_schema.schema";
-    let place = |error: Error| error.within(PLACE).code("invalid_json_schema");
+    let place = |error: Error| error.within("response_format.json_schema.schema").code("invalid_json_schema");
     if raw.is_some_and(|raw| !raw.get().starts_with('{')) {
         return Err(place(Error::invalid("", "A JSON Schema must be an object.")));
     }
