@@ -207,7 +207,10 @@ impl Simulator {
             Fault::Empty => Some(head(StatusCode::OK, JSON, body::empty())),
             Fault::ErrorIn200 => Some(json_reply(&faults::overloaded().body())),
             Fault::ErrorMid | Fault::ErrorFirst if stream => None,
-            #[expect(clippy::wildcard_enum_match_arm, reason = "the fault itself says whether it is a refusal")]
+            #[expect(
+                clippy::wildcard_enum_match_arm,
+                reason = "the fault itself says whether it is a refusal"
+            )]
             other => other.refusal(&route.model).map(|refusal| refused(&refusal, in_array)),
         };
         if let Some(early) = early {

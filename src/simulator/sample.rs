@@ -147,7 +147,11 @@ impl Sampler<'_> {
         for value in own.into_iter().chain(parts.iter().map(|part| self.make(part, name, depth + 1))) {
             match value {
                 Value::Object(map) => whole.extend(map),
-                other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+                other @ (Value::Null
+                | Value::Bool(_)
+                | Value::Number(_)
+                | Value::String(_)
+                | Value::Array(_)) => {
                     last = other;
                 }
             }
