@@ -102,7 +102,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
         if !raw.get().starts_with('"') {
             return Err(de::Error::invalid_type(unexpected(raw), &"a string"));
         }
-        Self::from_raw(raw).map_err(|_| de::Error::custom("a string holds a lone surrogate or a bad escape"))
+        Self::from_raw(raw).map_err(|error| de::Error::custom(format_args!("not a text: {error}")))
     }
 }
 
@@ -346,22 +346,23 @@ mod tests {
     use super::*;
     use serde::Serialize;
 
+    #[derive(serde::Deserialize)]
+    struct In<'a> {
+        #[serde(borrow)]
+        a: Text<'a>,
+        #[serde(borrow)]
+        b: Text<'a>,
+    }
+    #[derive(Serialize)]
+    struct Out<'a> {
+        text: Text<'a>,
+        data: Base64<'a>,
+    }
+
     #[test]
     fn a_token_is_spliced_and_a_long_one_is_not_copied() {
         let long = "A".repeat(20_000);
         let body = Bytes::from(format!(r#"{{"a":"x\u00e9\n","b":"data:,{long}"}}"#));
-        #[derive(serde::Deserialize)]
-        struct In<'a> {
-            #[serde(borrow)]
-            a: Text<'a>,
-            #[serde(borrow)]
-            b: Text<'a>,
-        }
-        #[derive(Serialize)]
-        struct Out<'a> {
-            text: Text<'a>,
-            data: Base64<'a>,
-        }
         let text = std::str::from_utf8(&body).unwrap();
         let read: In<'_> = serde_json::from_str(text).unwrap();
         let Text::Raw(raw) = &read.b else { panic!() };

@@ -115,7 +115,10 @@ impl Gateway {
         // Four bytes a token is close enough for a reservation; the truth settles it.
         let permit = self.limiter.admit(cx.tenant.name(), body.len() as u64 / 4)?;
         // Families with an output cap per request are always streamed upstream.
-        let method = if streams || traits.long_decode { Method::Stream } else { Method::Generate };
+        // Several candidates never stream at Google: their whole answer becomes one event.
+        let several = shape.choices > 1;
+        let live = (streams && !several) || traits.long_decode;
+        let method = if live { Method::Stream } else { Method::Generate };
         let ask = wire::encode(&request, &body).map_err(Error::internal)?;
         drop(request);
         let call = Call { model, method, body: ask, preview: false };
@@ -138,14 +141,10 @@ impl Gateway {
             signatures: Arc::clone(&self.signatures),
         };
         if streams {
-            let (events, attempts) = self.stream(&cx, site, &call).await?;
+            let (events, attempts) = self.events(&cx, site, &call).await?;
             headers.insert(ATTEMPTS, attempts.into());
             let machine = Settling { machine: ChatMachine::new(shape, stamp), permit: Some(permit) };
-            return Ok(Reply::Stream(Stream {
-                events: Box::new(events),
-                machine: Box::new(machine),
-                headers,
-            }));
+            return Ok(Reply::Stream(Stream { events, machine: Box::new(machine), headers }));
         }
         let mut tries = 0;
         loop {
@@ -165,12 +164,12 @@ impl Gateway {
         }
     }
 
-    async fn stream(&self, cx: &Ctx, site: &Site, call: &Call) -> Result<(Events, u32)> {
+    async fn events(&self, cx: &Ctx, site: &Site, call: &Call) -> Result<(Box<dyn EventSource>, u32)> {
         let answer = self.call(cx, site, call).await?;
-        match answer.body {
-            AnswerBody::Stream(events) => Ok((events, answer.attempts)),
-            AnswerBody::Whole(_) => Err(Error::internal("a stream was asked for and a whole answer came")),
-        }
+        Ok(match answer.body {
+            AnswerBody::Stream(events) => (Box::new(events), answer.attempts),
+            AnswerBody::Whole(bytes) => (Box::new(Once(Some(bytes))), answer.attempts),
+        })
     }
 
     async fn whole(&self, cx: &Ctx, site: &Site, call: &Call) -> Result<(Vec<Bytes>, u32)> {
@@ -313,6 +312,16 @@ impl Drop for Settling {
             // Without a word from Google the estimate stands.
             if used > 0 { permit.settle(used) } else { drop(permit) }
         }
+    }
+}
+
+/// A whole answer as a stream of one event.
+struct Once(Option<Bytes>);
+
+impl EventSource for Once {
+    fn poll_next(&mut self, _: &mut Context<'_>, batch: &mut Vec<Bytes>) -> Poll<Result<bool>> {
+        batch.extend(self.0.take());
+        Poll::Ready(Ok(false))
     }
 }
 

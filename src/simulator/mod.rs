@@ -3,6 +3,11 @@
 //! It speaks the Gemini API and Vertex AI, refuses what Google refuses, and says the same to the same
 //! request. What it does wrong on purpose stands in [`FAULTS`].
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "most faults and most kinds of JSON value matter in one place only"
+)]
+
 mod embed;
 mod faults;
 mod models;
@@ -207,10 +212,6 @@ impl Simulator {
             Fault::Empty => Some(head(StatusCode::OK, JSON, body::empty())),
             Fault::ErrorIn200 => Some(json_reply(&faults::overloaded().body())),
             Fault::ErrorMid | Fault::ErrorFirst if stream => None,
-            #[expect(
-                clippy::wildcard_enum_match_arm,
-                reason = "the fault itself says whether it is a refusal"
-            )]
             other => other.refusal(&route.model).map(|refusal| refused(&refusal, in_array)),
         };
         if let Some(early) = early {

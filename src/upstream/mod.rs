@@ -84,6 +84,10 @@ pub struct Answer {
 
 /// A whole answer, or one that is still coming.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives for a moment in each request; a box would cost more"
+)]
 pub enum AnswerBody {
     /// All of it, as JSON.
     Whole(Bytes),

@@ -111,12 +111,8 @@ fn counted(
     let traits = target.traits;
     let n = integer("n", request.n, 1, 128)?.unwrap_or(1);
     let n = u32::try_from(n).unwrap_or(1);
-    if n > 1 && (n > traits.max_candidates.max(1) || request.stream) {
-        let message = if request.stream {
-            "'n' above 1 cannot be streamed."
-        } else {
-            "This model gives fewer answers to one request than 'n' asks for."
-        };
+    if n > traits.max_candidates.max(1) {
+        let message = "This model gives fewer answers to one request than 'n' asks for.";
         return Err(Error::unsupported("n", message).code("unsupported_value"));
     }
     shape.choices = n;

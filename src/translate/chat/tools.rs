@@ -164,6 +164,15 @@ pub(super) fn build<'a>(
     let Declarations { all, strict, seen, .. } = declared;
     shape.names = back;
     let mut toolbox = Toolbox::default();
+    if all.is_empty()
+        && let Some(raw) = request.tool_choice
+    {
+        // `none` and `auto` ask for nothing; anything else asks for a tool that is not there.
+        let chosen = choice(raw, &seen).map_err(|error| error.within("tool_choice"))?;
+        if chosen.mode == "ANY" {
+            return Err(Error::invalid("tool_choice", "'tool_choice' needs 'tools' to choose from."));
+        }
+    }
     if !all.is_empty() {
         toolbox.tools.push(Tool { function_declarations: all, google_search: None });
         let (param, raw) = match (request.tool_choice, request.function_call) {
