@@ -1,4 +1,9 @@
 //! The simulator must take what Google took, refuse what Google refuses, and break as told.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper that cannot go on is a failed test"
+)]
 
 use std::time::Duration;
 
@@ -333,7 +338,7 @@ async fn fault(name: &str, stream: bool) -> Option<(u16, Vec<String>, bool)> {
         let (events, broken) = events(response).await;
         (status, events, broken)
     };
-    tokio::time::timeout(Duration::from_secs(60), work).await.ok()
+    tokio::time::timeout(Duration::from_mins(1), work).await.ok()
 }
 
 #[tokio::test(start_paused = true)]
