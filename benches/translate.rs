@@ -77,11 +77,10 @@ fn picture() -> Bytes {
 }
 
 fn event(text: &str, last: bool) -> Bytes {
-    let mut candidate =
-        serde_json::json!({"index": 0, "content": {"role": "model", "parts": [{"text": text}]}});
-    if last {
-        candidate["finishReason"] = "STOP".into();
-    }
+    let finish = last.then_some("STOP");
+    let candidate = serde_json::json!({
+        "index": 0, "content": {"role": "model", "parts": [{"text": text}]}, "finishReason": finish
+    });
     let event = serde_json::json!({
         "candidates": [candidate],
         "usageMetadata": {"promptTokenCount": 12, "candidatesTokenCount": 34, "totalTokenCount": 46},

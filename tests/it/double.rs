@@ -10,6 +10,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use gemway::api::{Ctx, Engine, EventSource, Readiness, Reply, Stream};
 use gemway::error::{Error, Kind, Origin, Result};
+use gemway::keys::{Credentials, KeyConfig, Keys, Proof, Tenant};
+use gemway::limits::Quota;
 use gemway::openai::models::Model;
 use gemway::server::{self, Config, Shutdown};
 use gemway::telemetry::Metrics;
@@ -78,11 +80,11 @@ impl Machine for Echo {
 }
 
 impl Engine for Double {
-    fn authenticate(&self, headers: &HeaderMap, _: Option<&str>) -> Result<Arc<str>> {
-        match headers.get("authorization").and_then(|value| value.to_str().ok()) {
-            Some("Bearer good") => Ok(Arc::from("team-a")),
-            _ => Err(Error::new(Kind::Unauthenticated, Origin::Client, "Incorrect API key provided.")),
-        }
+    fn authenticate(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<Tenant>> {
+        let proof = Proof::Secret("good".to_owned().into());
+        let (quota, credentials) = (Quota::default(), Credentials::Gateway);
+        let key = KeyConfig { name: "team-a".to_owned(), proof, models: Vec::new(), quota, credentials };
+        Keys::new(&[key]).authenticate(headers, query)
     }
 
     fn chat(&self, cx: Ctx, body: Bytes) -> BoxFuture<'_, Result<Reply>> {
@@ -111,7 +113,7 @@ impl Engine for Double {
                     body: Bytes::from(format!(
                         r#"{{"bytes":{},"key":"{}","deployment":{:?}}}"#,
                         other.len(),
-                        cx.key,
+                        cx.tenant.name(),
                         cx.deployment.as_deref().unwrap_or("")
                     )),
                     headers: HeaderMap::new(),
