@@ -20,7 +20,7 @@ use crate::keys::{Keys, Tenant};
 use crate::limits::{Limiter, Permit};
 use crate::openai::models::Model;
 use crate::translate::chat::stream::ChatMachine;
-use crate::translate::chat::{Ask, reply, request};
+use crate::translate::chat::{Ask, Shape, reply, request};
 use crate::translate::{Machine, Signatures, Stamp, Target};
 use crate::upstream::{AnswerBody, Call, Events, Method, Site, Upstream};
 use crate::usage::Usage;
@@ -141,7 +141,7 @@ impl Gateway {
             signatures: Arc::clone(&self.signatures),
         };
         if streams {
-            let (events, attempts) = self.events(&cx, site, &call).await?;
+            let (events, attempts) = self.events(&cx, site, &call, &shape, &stamp).await?;
             headers.insert(ATTEMPTS, attempts.into());
             let machine = Settling { machine: ChatMachine::new(shape, stamp), permit: Some(permit) };
             return Ok(Reply::Stream(Stream { events, machine: Box::new(machine), headers }));
@@ -164,12 +164,35 @@ impl Gateway {
         }
     }
 
-    async fn events(&self, cx: &Ctx, site: &Site, call: &Call) -> Result<(Box<dyn EventSource>, u32)> {
-        let answer = self.call(cx, site, call).await?;
-        Ok(match answer.body {
-            AnswerBody::Stream(events) => (Box::new(events), answer.attempts),
-            AnswerBody::Whole(bytes) => (Box::new(Once(Some(bytes))), answer.attempts),
-        })
+    /// The upstream's events, the first of them looked at: an answer that is over before it said anything is
+    /// still an HTTP error, and deserves one more chance.
+    async fn events(
+        &self,
+        cx: &Ctx,
+        site: &Site,
+        call: &Call,
+        shape: &Shape,
+        stamp: &Stamp,
+    ) -> Result<(Box<dyn EventSource>, u32)> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let answer = self.call(cx, site, call).await?;
+            let (mut first, mut inner) = (Vec::new(), None);
+            match answer.body {
+                AnswerBody::Whole(bytes) => first.push(bytes),
+                AnswerBody::Stream(mut events) => {
+                    if events.next(&mut first).await? {
+                        inner = Some(events);
+                    }
+                }
+            }
+            match verdict(&first, inner.is_none(), shape, stamp) {
+                Ok(()) => return Ok((Box::new(Primed { first, inner }), answer.attempts + tries - 1)),
+                Err(error) if error.retries() == Retry::Soon && tries < 2 => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     async fn whole(&self, cx: &Ctx, site: &Site, call: &Call) -> Result<(Vec<Bytes>, u32)> {
@@ -315,19 +338,37 @@ impl Drop for Settling {
     }
 }
 
-/// A whole answer as a stream of one event.
-struct Once(Option<Bytes>);
-
-impl EventSource for Once {
-    fn poll_next(&mut self, _: &mut Context<'_>, batch: &mut Vec<Bytes>) -> Poll<Result<bool>> {
-        batch.extend(self.0.take());
-        Poll::Ready(Ok(false))
+/// Tries the first events on a machine of their own, if they may already be the end.
+fn verdict(first: &[Bytes], over: bool, shape: &Shape, stamp: &Stamp) -> Result<()> {
+    let says = |event: &Bytes, word: &str| memchr::memmem::find(event, word.as_bytes()).is_some();
+    if !over && !first.iter().any(|event| says(event, "finishReason") || !says(event, "candidates")) {
+        return Ok(());
     }
+    let (mut machine, mut out) = (ChatMachine::new(shape.clone(), stamp.clone()), BytesMut::new());
+    for event in first {
+        machine.push(event, &mut out)?;
+    }
+    // Something was said, or more may come: whatever happens next happens inside the stream.
+    let ended = over || first.iter().any(|event| says(event, "finishReason"));
+    if ended && out.is_empty() { machine.finish(&mut out).map(|_| ()) } else { Ok(()) }
 }
 
-impl EventSource for Events {
+/// A stream whose first events are in hand.
+struct Primed {
+    first: Vec<Bytes>,
+    inner: Option<Events>,
+}
+
+impl EventSource for Primed {
     fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Bytes>) -> Poll<Result<bool>> {
-        Self::poll_next(self, cx, batch)
+        if !self.first.is_empty() {
+            batch.append(&mut self.first);
+            return Poll::Ready(Ok(self.inner.is_some()));
+        }
+        match &mut self.inner {
+            Some(events) => events.poll_next(cx, batch),
+            None => Poll::Ready(Ok(false)),
+        }
     }
 }
 
