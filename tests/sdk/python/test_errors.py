@@ -201,3 +201,12 @@ def test_probes_and_metrics(gateway):
         with urllib.request.urlopen(gateway.admin + path, timeout=5) as answer:
             assert answer.status == 200
     assert "gemway_" in gateway.metrics()
+
+
+def test_a_stream_that_is_over_before_it_said_anything_is_an_http_error(client):
+    with pytest.raises(openai.InternalServerError) as raised:
+        client.with_options(max_retries=0).chat.completions.create(
+            model="sim-malformed", messages=[{"role": "user", "content": "x"}], stream=True
+        )
+    assert raised.value.status_code == 502
+    assert raised.value.code == "upstream_malformed_output"
