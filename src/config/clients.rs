@@ -14,7 +14,7 @@ impl Resolver<'_> {
     pub(super) fn keys(&mut self, written: &[file::Key]) -> Result<Vec<Key>, ConfigError> {
         let mut keys = Vec::new();
         let mut names = HashSet::new();
-        let (mut budgets, mut callers) = (Vec::new(), Vec::new());
+        let mut budgets = Vec::new();
         for key in written {
             let name = key.name.get_ref();
             if name.is_empty() || !names.insert(name.clone()) {
@@ -29,7 +29,9 @@ impl Resolver<'_> {
             };
             let credentials = key.credentials.unwrap_or_default();
             if credentials == file::KeyCredentials::Caller {
-                callers.push(name.clone());
+                // Taken lightly, such a key would spend the gateway's own credential.
+                let words = "credentials = \"caller\" cannot be served by this version; use \"gateway\"";
+                return Err(self.complaint(&key.name, words));
             }
             keys.push(Key {
                 name: name.clone(),
@@ -43,10 +45,8 @@ impl Resolver<'_> {
                 credentials,
             });
         }
-        for (names, what) in [(budgets, "budget"), (callers, "credentials = \"caller\"")] {
-            if !names.is_empty() {
-                self.ignored(&format!("{what} (of {})", names.join(", ")));
-            }
+        if !budgets.is_empty() {
+            self.ignored(&format!("budget (of {})", budgets.join(", ")));
         }
         let listed = (self.env)("GEMWAY_API_KEYS").unwrap_or_default();
         for (index, secret) in listed.split(',').map(str::trim).filter(|key| !key.is_empty()).enumerate() {
