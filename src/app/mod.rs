@@ -11,13 +11,13 @@ use parking_lot::Mutex;
 use crate::api::Intake;
 use crate::api::gateway::{Gateway, Route};
 use crate::body::Body;
-use crate::catalog::{Catalog, Pattern};
+use crate::catalog::Pattern;
 use crate::clock::Clock;
-use crate::config::{self, Config, GoogleCredentials, KeyCredentials, KeyProof, LogFormat};
-use crate::error::{Error, Result};
+use crate::config::{self, Config, GoogleCredentials, LogFormat};
+use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
-use crate::keys::{Credentials, KeyConfig, Keys, Proof};
-use crate::limits::{Limiter, Quota};
+use crate::keys::Keys;
+use crate::limits::Limiter;
 use crate::memory::Memory;
 use crate::server::{self, Shutdown};
 use crate::simulator::{self, Simulator};
@@ -81,11 +81,9 @@ pub async fn serve(config: Config) -> Result<()> {
 /// # Errors
 /// When a catalogue or a credential file cannot be read.
 pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + Send + use<>)> {
-    let mut catalog = Catalog::builtin()?;
-    if let Some(path) = &config.catalog {
-        let text = std::fs::read_to_string(path).map_err(Error::internal)?;
-        catalog = catalog.with_override(&text)?;
-    }
+    let catalog = config
+        .catalogue_from_process()
+        .map_err(|error| Error::new(Kind::Invalid, Origin::Gateway, error.to_string()))?;
     let sites = config.sites.iter().map(|site| upstream::SiteConfig {
         name: site.name.clone(),
         kind: kind(&site.kind, config.simulator),
@@ -102,10 +100,10 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         },
     })?;
     let care = upstream.background();
-    let keys: Vec<KeyConfig> = config.keys.iter().map(key).collect();
+    let keys = config.key_configs();
     let labels = catalog.models().map(|model| model.id.clone()).collect();
     let gateway = Gateway {
-        limiter: Limiter::new(keys.iter().map(|key| (key.name.clone(), key.quota)).collect()),
+        limiter: Limiter::new(config.quotas()),
         keys: Keys::new(&keys),
         aliases: config.aliases.clone(),
         routes: config.routes.iter().map(route).collect(),
@@ -125,27 +123,6 @@ fn route(route: &config::Route) -> Route {
     Route {
         models: route.models.iter().map(|model| Pattern::new(model.as_str())).collect(),
         sites: route.sites.clone(),
-    }
-}
-
-fn key(key: &config::Key) -> KeyConfig {
-    KeyConfig {
-        name: key.name.clone(),
-        proof: match &key.proof {
-            KeyProof::Secret(secret) => Proof::Secret(secret.clone()),
-            KeyProof::Sha256(digest) => Proof::Sha256(*digest),
-        },
-        models: key.models.clone(),
-        quota: Quota {
-            requests_per_minute: key.requests_per_minute,
-            requests_per_day: key.requests_per_day,
-            tokens_per_minute: key.tokens_per_minute,
-            concurrent_requests: key.concurrent_requests,
-        },
-        credentials: match key.credentials {
-            KeyCredentials::Gateway => Credentials::Gateway,
-            KeyCredentials::Caller => Credentials::Caller,
-        },
     }
 }
 
