@@ -314,7 +314,10 @@ mod tests {
 
     #[test]
     fn names_stand_in_the_middle_of_a_path() {
-        assert_eq!(endpoint("/v1/responses/resp_1/input_items"), Endpoint::ResponseItems("resp_1".to_owned()));
+        assert_eq!(
+            endpoint("/v1/responses/resp_1/input_items"),
+            Endpoint::ResponseItems("resp_1".to_owned())
+        );
         assert_eq!(endpoint("/v1/responses/input_tokens"), Endpoint::InputTokens);
         let item = Endpoint::ConversationItem("conv_1".to_owned(), "msg%2".to_owned());
         assert_eq!(endpoint("/conversations/conv_1/items/msg%252"), item);
