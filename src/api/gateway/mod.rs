@@ -22,6 +22,7 @@ use crate::upstream::{Site, Upstream};
 
 mod chat;
 mod models;
+mod responses;
 mod walk;
 
 /// Which models go where, in order of preference.
@@ -82,6 +83,7 @@ impl Engine for Gateway {
     fn serve(&self, cx: Ctx, endpoint: Endpoint, incoming: Incoming) -> BoxFuture<'_, Result<Reply>> {
         match endpoint {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
+            Endpoint::Responses => Box::pin(self.responses(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
             Endpoint::StoredChat => refuse(Error::new(
@@ -90,7 +92,6 @@ impl Engine for Gateway {
                 "This gateway keeps no completions, so there is none to fetch, change or delete.",
             )),
             Endpoint::Root
-            | Endpoint::Responses
             | Endpoint::InputTokens
             | Endpoint::Compact
             | Endpoint::Response(_)

@@ -14,7 +14,7 @@ use crate::api::{Ctx, EventSource, Reply, Stream};
 use crate::error::{Error, Result, Retry};
 use crate::limits::Permit;
 use crate::telemetry::metrics::UNRESOLVED;
-use crate::translate::{Machine, Signatures, Stamp, Target};
+use crate::translate::{Failure, Machine, Signatures, Stamp, Target};
 use crate::upstream::{Answer, AnswerBody, Call, Events, Method, Site};
 use crate::usage::Usage;
 use crate::wire::Rope;
@@ -48,6 +48,10 @@ pub(super) trait Operation: Send + Sync {
     fn ask(&mut self, target: &Target<'_>, signatures: &dyn Signatures) -> Result<Asked<Self::Shape>>;
     /// A translator for the events of a streamed reply.
     fn machine(&self, shape: Self::Shape, stamp: Stamp) -> Self::Machine;
+    /// A translator that only tries the first events: nobody hears of its end.
+    fn trial(&self, shape: Self::Shape, stamp: Stamp) -> Self::Machine {
+        self.machine(shape, stamp)
+    }
     /// The whole reply to a whole answer (one body, or the events of a stream).
     ///
     /// # Errors
@@ -226,6 +230,9 @@ impl<M: Machine> Machine for Settling<M> {
     fn finish(&mut self, out: &mut BytesMut) -> Result<Usage> {
         self.machine.finish(out)
     }
+    fn fail(&mut self, failure: &Failure<'_>, out: &mut BytesMut) -> bool {
+        self.machine.fail(failure, out)
+    }
 }
 
 impl<M: Machine> Drop for Settling<M> {
@@ -253,7 +260,7 @@ fn verdict<O: Operation>(
     if !ended {
         return Ok(());
     }
-    let (mut machine, mut out) = (operation.machine(shape.clone(), stamp.clone()), BytesMut::new());
+    let (mut machine, mut out) = (operation.trial(shape.clone(), stamp.clone()), BytesMut::new());
     for event in first {
         machine.push(event, &mut out)?;
     }

@@ -19,7 +19,7 @@ use crate::translate::{Backend, Signatures, Target};
 use crate::wire::Text;
 
 /// Tells Google that a call has no signature because Gemini did not make it, or its client lost it.
-const NO_SIGNATURE: &str = "skip_thought_signature_validator";
+pub(in crate::translate) const NO_SIGNATURE: &str = "skip_thought_signature_validator";
 
 /// What was said.
 pub(super) struct Conversation<'a> {
@@ -283,39 +283,13 @@ impl<'a> Builder<'a, '_> {
     }
 
     fn answer(&mut self, place: (usize, usize), content: Option<&'a RawValue>) -> Result<()> {
-        let traits = self.target.traits;
         let Some(call) = self.groups.get_mut(place.0).and_then(|group| group.calls.get_mut(place.1)) else {
             return Ok(());
         };
-        let (mut response, mut media) = outcome(content, self.target)?;
-        let mut inside = Vec::new();
-        if traits.multimodal_results {
-            for (at, mut part) in media.drain(..).enumerate() {
-                // Only Vertex AI knows names for media, and references to them.
-                if self.target.backend == Backend::GeminiApi {
-                    inside.push(part);
-                    continue;
-                }
-                let name = format!("media_{}", at + 1);
-                if let Outcome::Output { media, .. } = &mut response {
-                    media.push(MediaRef { name: name.clone() });
-                }
-                if let Some(blob) = &mut part.inline_data {
-                    blob.display_name = Some(name.clone());
-                }
-                if let Some(file) = &mut part.file_data {
-                    file.display_name = Some(name);
-                }
-                inside.push(part);
-            }
-        }
-        call.beside = media;
-        call.answer = Some(FunctionResponse {
-            id: call.id.clone().filter(|_| traits.call_ids),
-            name: Cow::Owned(names::fit(&call.name).into_owned()),
-            response,
-            parts: inside,
-        });
+        let said = outcome(content, self.target)?;
+        let (response, beside) = result(call.id.clone(), &call.name, said, self.target);
+        call.beside = beside;
+        call.answer = Some(response);
         Ok(())
     }
 
@@ -376,6 +350,39 @@ fn close<'a>(group: Group<'a>, contents: &mut Vec<Content<'a>>) -> Result<()> {
     Ok(())
 }
 
+/// What came of a call, for Gemini: with its media inside where the model takes them there, else beside it.
+pub(in crate::translate) fn result<'a>(
+    id: Option<Cow<'a, str>>,
+    name: &str,
+    (mut response, mut media): (Outcome<'a>, Vec<Part<'a>>),
+    target: &Target<'_>,
+) -> (FunctionResponse<'a>, Vec<Part<'a>>) {
+    let mut inside = Vec::new();
+    if target.traits.multimodal_results {
+        for (at, mut part) in media.drain(..).enumerate() {
+            // Only Vertex AI knows names for media, and references to them.
+            if target.backend == Backend::GeminiApi {
+                inside.push(part);
+                continue;
+            }
+            let name = format!("media_{}", at + 1);
+            if let Outcome::Output { media, .. } = &mut response {
+                media.push(MediaRef { name: name.clone() });
+            }
+            if let Some(blob) = &mut part.inline_data {
+                blob.display_name = Some(name.clone());
+            }
+            if let Some(file) = &mut part.file_data {
+                file.display_name = Some(name);
+            }
+            inside.push(part);
+        }
+    }
+    let name = Cow::Owned(names::fit(name).into_owned());
+    let id = id.filter(|_| target.traits.call_ids);
+    (FunctionResponse { id, name, response, parts: inside }, media)
+}
+
 fn needed(content: Option<&RawValue>) -> Result<&RawValue> {
     content.ok_or_else(|| Error::invalid("content", "This message needs a 'content': a string or parts."))
 }
@@ -388,7 +395,7 @@ fn signature(extra: &RawValue) -> Option<Text<'_>> {
 }
 
 /// Arguments must be an object; an empty text stands for one without members.
-fn arguments(raw: Option<&RawValue>) -> Result<Args<'_>> {
+pub(in crate::translate) fn arguments(raw: Option<&RawValue>) -> Result<Args<'_>> {
     let refuse = |what: &str| {
         Err(Error::invalid("arguments", format!("The arguments of a call must be a JSON object: {what}.")))
     };
@@ -412,7 +419,10 @@ fn arguments(raw: Option<&RawValue>) -> Result<Args<'_>> {
 }
 
 /// What a tool said: an object stays itself, all else is wrapped. Media come apart.
-fn outcome<'a>(content: Option<&'a RawValue>, target: &Target<'_>) -> Result<(Outcome<'a>, Vec<Part<'a>>)> {
+pub(in crate::translate) fn outcome<'a>(
+    content: Option<&'a RawValue>,
+    target: &Target<'_>,
+) -> Result<(Outcome<'a>, Vec<Part<'a>>)> {
     let Some(raw) = content else { return Ok((wrapped(Text::plain("")), Vec::new())) };
     match raw.get().as_bytes().first() {
         Some(b'"') => {
@@ -421,23 +431,25 @@ fn outcome<'a>(content: Option<&'a RawValue>, target: &Target<'_>) -> Result<(Ou
         }
         Some(b'{') if !refers(raw.get()) => Ok((Outcome::Json(Json::Raw(raw)), Vec::new())),
         Some(b'{') => Ok((wrapped(Text::plain(raw.get())), Vec::new())),
-        _ => {
-            let all = parts::user(raw, target)?;
-            let (mut texts, mut media) = (Vec::new(), Vec::new());
-            for part in all {
-                match part.text {
-                    Some(text) => texts.push(text),
-                    None => media.push(part),
-                }
-            }
-            let text = match texts.len() {
-                0 => Text::plain(""),
-                1 => texts.swap_remove(0),
-                _ => Text::plain(texts.iter().map(Text::decode).collect::<Vec<_>>().join("\n")),
-            };
-            Ok((if media.is_empty() { spoken(text) } else { wrapped(text) }, media))
+        _ => Ok(gathered(parts::user(raw, target)?)),
+    }
+}
+
+/// The texts of a result as one, and its media.
+pub(in crate::translate) fn gathered(all: Vec<Part<'_>>) -> (Outcome<'_>, Vec<Part<'_>>) {
+    let (mut texts, mut media) = (Vec::new(), Vec::new());
+    for part in all {
+        match part.text {
+            Some(text) => texts.push(text),
+            None => media.push(part),
         }
     }
+    let text = match texts.len() {
+        0 => Text::plain(""),
+        1 => texts.swap_remove(0),
+        _ => Text::plain(texts.iter().map(Text::decode).collect::<Vec<_>>().join("\n")),
+    };
+    (if media.is_empty() { spoken(text) } else { wrapped(text) }, media)
 }
 
 fn wrapped(output: Text<'_>) -> Outcome<'_> {

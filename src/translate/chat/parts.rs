@@ -56,7 +56,7 @@ fn each<'a>(
     Ok(out)
 }
 
-fn unknown_kind(kind: &str, known: &str) -> Error {
+pub(in crate::translate) fn unknown_kind(kind: &str, known: &str) -> Error {
     let kind: String = kind.chars().take(40).collect();
     Error::invalid("type", format!("Invalid value: '{kind}'. Supported values are: {known}."))
 }
@@ -124,7 +124,7 @@ fn url<'a>(raw: Option<&'a RawValue>, name: &'static str) -> Result<Located<'a>>
     Ok((url, detail))
 }
 
-fn resolution(detail: &Text<'_>, target: &Target<'_>) -> Option<MediaResolution> {
+pub(in crate::translate) fn resolution(detail: &Text<'_>, target: &Target<'_>) -> Option<MediaResolution> {
     // A hint for one part is understood by the same families that take media inside results.
     if !target.traits.multimodal_results {
         return None;
@@ -143,7 +143,7 @@ fn characters<'a>(text: &Text<'a>) -> Cow<'a, str> {
     text.decode()
 }
 
-fn inline<'a>(mime_type: Cow<'a, str>, data: Base64<'a>) -> Part<'a> {
+pub(in crate::translate) fn inline<'a>(mime_type: Cow<'a, str>, data: Base64<'a>) -> Part<'a> {
     Part { inline_data: Some(Blob { mime_type, data, display_name: None }), ..Part::default() }
 }
 
@@ -165,7 +165,11 @@ fn split(text: Cow<'_, str>, at: usize) -> (Cow<'_, str>, Cow<'_, str>) {
 }
 
 /// A URL of any kind → the part that holds or names the media.
-fn located<'a>(url: &Text<'a>, wanted: &str, target: &Target<'_>) -> Result<Part<'a>> {
+pub(in crate::translate) fn located<'a>(
+    url: &Text<'a>,
+    wanted: &str,
+    target: &Target<'_>,
+) -> Result<Part<'a>> {
     let url = characters(url);
     if is_data(&url) {
         return data_url(url, wanted);
@@ -249,7 +253,7 @@ fn sniff(data: &str, wanted: &str) -> &'static str {
 
 /// Base64 as Google likes it: a slice where it is plain, a clean copy where it is the URL alphabet, wrapped in
 /// lines or percent-encoded; nothing where it is none of these.
-fn plain_base64(payload: Cow<'_, str>) -> Option<Base64<'_>> {
+pub(in crate::translate) fn plain_base64(payload: Cow<'_, str>) -> Option<Base64<'_>> {
     let sound = |text: &str| {
         let body = text.trim_end_matches('=');
         text.len() - body.len() <= 2
@@ -395,7 +399,7 @@ fn by_extension(name: &str) -> Option<&'static str> {
     })
 }
 
-fn heard(audio: chat::InputAudio<'_>) -> Result<Part<'_>> {
+pub(in crate::translate) fn heard(audio: chat::InputAudio<'_>) -> Result<Part<'_>> {
     let data = characters(&audio.data);
     if is_data(&data) {
         return data_url(data, "audio").map_err(|error| error.within("data"));
@@ -416,7 +420,7 @@ fn heard(audio: chat::InputAudio<'_>) -> Result<Part<'_>> {
     Ok(inline(mime, data))
 }
 
-fn filed<'a>(file: chat::File<'a>, target: &Target<'_>) -> Result<Part<'a>> {
+pub(in crate::translate) fn filed<'a>(file: chat::File<'a>, target: &Target<'_>) -> Result<Part<'a>> {
     if let Some(data) = file.file_data {
         let data = characters(&data);
         if is_data(&data) {

@@ -12,7 +12,7 @@ use crate::wire::Text;
 
 use super::Shape;
 use super::partial::{Tree, compact};
-use super::state::{Choice, Open, Piece, Role, Sink};
+use super::state::{Choice, Hosted, Open, Piece, Role, Sink};
 
 /// One candidate being read.
 pub(super) struct Reader<'r, S> {
@@ -44,19 +44,24 @@ impl<S: Sink> Reader<'_, S> {
             if !thought {
                 self.blob(blob, signature)?;
             }
-        } else if let Some(signature) = signature
-            && part.tool_call.is_none()
-        {
+        } else if part.tool_call.is_some() || part.tool_response.is_some() {
+            let hosted = Hosted::Echo { call: part.tool_call, result: part.tool_response, signature };
+            self.sink.hosted(self.index, hosted)?;
+        } else if let Some(signature) = signature {
             self.late(signature)?;
         }
-        if let Some(code) = &part.executable_code {
+        if let Some(code) = &part.executable_code
+            && !self.sink.hosted(self.index, Hosted::Code(code))?
+        {
             let language =
                 code.language.as_ref().map(|l| l.decode().to_ascii_lowercase()).unwrap_or_default();
             let language = if language.starts_with("language_") { String::new() } else { language };
             let code = code.code.as_ref().map(Text::decode).unwrap_or_default();
             self.fenced(&language, &code)?;
         }
-        if let Some(result) = &part.code_execution_result {
+        if let Some(result) = &part.code_execution_result
+            && !self.sink.hosted(self.index, Hosted::Printed(result))?
+        {
             self.fenced("", &result.output.as_ref().map(Text::decode).unwrap_or_default())?;
         }
         if let Some(uri) =

@@ -18,7 +18,12 @@ const MOST_STOPS: usize = 5;
 const LONGEST_LABEL: usize = 512;
 const MOST_PAIRS: usize = 16;
 
-fn decimal(name: &'static str, value: Option<f64>, min: f64, max: f64) -> Result<Option<f64>> {
+pub(in crate::translate) fn decimal(
+    name: &'static str,
+    value: Option<f64>,
+    min: f64,
+    max: f64,
+) -> Result<Option<f64>> {
     let Some(number) = value else { return Ok(None) };
     let (word, bound, code) = if number < min {
         (">=", min, "decimal_below_min_value")
@@ -31,7 +36,12 @@ fn decimal(name: &'static str, value: Option<f64>, min: f64, max: f64) -> Result
     Err(Error::invalid(name, message).code(code))
 }
 
-fn integer(name: &'static str, value: Option<i64>, min: i64, max: i64) -> Result<Option<i64>> {
+pub(in crate::translate) fn integer(
+    name: &'static str,
+    value: Option<i64>,
+    min: i64,
+    max: i64,
+) -> Result<Option<i64>> {
     let Some(number) = value else { return Ok(None) };
     let (word, bound, code) = if number < min {
         (">=", min, "integer_below_min_value")
@@ -204,18 +214,22 @@ fn thinking(
         if let Some(effort) = effort {
             if config.thinking_level.is_some() || config.thinking_budget.is_some() {
                 drops.note(NAME, "the thinking configuration says it already")?;
-            } else if let Some(by_effort) = by_effort(&effort, &target.traits.thinking, drops)? {
+            } else if let Some(by_effort) = by_effort(NAME, &effort, &target.traits.thinking, drops)? {
                 config.thinking_level = by_effort.thinking_level;
                 config.thinking_budget = by_effort.thinking_budget;
             }
         }
         return Ok((config != ThinkingConfig::default()).then_some(config));
     }
-    effort.map_or(Ok(None), |effort| by_effort(&effort, &target.traits.thinking, drops))
+    effort.map_or(Ok(None), |effort| by_effort(NAME, &effort, &target.traits.thinking, drops))
 }
 
-fn by_effort(effort: &str, thinking: &Thinking, drops: &mut Drops) -> Result<Option<ThinkingConfig>> {
-    const NAME: &str = "reasoning_effort";
+pub(in crate::translate) fn by_effort(
+    name: &str,
+    effort: &str,
+    thinking: &Thinking,
+    drops: &mut Drops,
+) -> Result<Option<ThinkingConfig>> {
     let (level, tokens) = match effort {
         "none" => (Level::Minimal, 0),
         "minimal" => (Level::Minimal, 1024),
@@ -224,14 +238,14 @@ fn by_effort(effort: &str, thinking: &Thinking, drops: &mut Drops) -> Result<Opt
         "high" => (Level::High, 24576),
         "xhigh" | "max" => (Level::Xhigh, u32::MAX),
         _ => {
-            drops.note(NAME, "this effort is not known here")?;
+            drops.note(name, "this effort is not known here")?;
             return Ok(None);
         }
     };
     match thinking {
         Thinking::None => {
             if effort != "none" {
-                drops.note(NAME, "this model does not think")?;
+                drops.note(name, "this model does not think")?;
             }
             Ok(None)
         }
@@ -240,7 +254,7 @@ fn by_effort(effort: &str, thinking: &Thinking, drops: &mut Drops) -> Result<Opt
         }
         Thinking::Budget { min, max, .. } => {
             if tokens == 0 {
-                drops.note(NAME, "this model cannot stop thinking; it thinks as little as it can")?;
+                drops.note(name, "this model cannot stop thinking; it thinks as little as it can")?;
             }
             let budget = tokens.clamp(*min, (*max).max(*min));
             let budget = i32::try_from(budget).unwrap_or(i32::MAX);
@@ -251,7 +265,7 @@ fn by_effort(effort: &str, thinking: &Thinking, drops: &mut Drops) -> Result<Opt
             let below = levels.iter().filter(|known| **known <= level).max();
             let Some(chosen) = below.or_else(|| levels.iter().min()) else { return Ok(None) };
             if *chosen != level {
-                drops.note(NAME, "the nearest level of this model is used")?;
+                drops.note(name, "the nearest level of this model is used")?;
             }
             let word = match chosen {
                 Level::Minimal => "MINIMAL",
@@ -325,8 +339,11 @@ fn spoken_by(voice: &str) -> Cow<'_, str> {
 }
 
 /// Google's name of the tier.
-pub(super) fn service_tier(request: &Request<'_>, drops: &mut Drops) -> Result<Option<&'static str>> {
-    let Some(tier) = &request.service_tier else { return Ok(None) };
+pub(in crate::translate) fn service_tier(
+    tier: Option<&Text<'_>>,
+    drops: &mut Drops,
+) -> Result<Option<&'static str>> {
+    let Some(tier) = tier else { return Ok(None) };
     Ok(match tier.decode().as_ref() {
         "auto" | "" => None,
         "default" | "standard" => Some("standard"),

@@ -23,31 +23,37 @@ const ANSWER: &str = "give_final_answer";
 
 /// What goes into `tools` and `toolConfig`.
 #[derive(Debug, Default)]
-pub(super) struct Toolbox<'a> {
-    pub(super) tools: Vec<Tool<'a>>,
-    pub(super) config: Option<ToolConfig>,
+pub(in crate::translate) struct Toolbox<'a> {
+    pub(in crate::translate) tools: Vec<Tool<'a>>,
+    pub(in crate::translate) config: Option<ToolConfig>,
 }
 
 impl<'a> Toolbox<'a> {
-    fn functions(&mut self) -> Option<&mut Vec<FunctionDeclaration<'a>>> {
+    pub(in crate::translate) fn functions(&mut self) -> Option<&mut Vec<FunctionDeclaration<'a>>> {
         self.tools.iter_mut().map(|tool| &mut tool.function_declarations).find(|all| !all.is_empty())
     }
 
-    fn calling(&mut self) -> &mut Option<FunctionCallingConfig> {
+    pub(in crate::translate) fn calling(&mut self) -> &mut Option<FunctionCallingConfig> {
         let empty = ToolConfig { function_calling_config: None, include_server_side_tool_invocations: None };
         &mut self.config.get_or_insert(empty).function_calling_config
     }
 }
 
-struct Declarations<'a, 't> {
+/// Functions being declared.
+pub(in crate::translate) struct Declarations<'a, 't> {
     target: &'t Target<'t>,
     back: &'t mut HashMap<String, String>,
-    seen: HashSet<String>,
-    all: Vec<FunctionDeclaration<'a>>,
-    strict: bool,
+    pub(in crate::translate) seen: HashSet<String>,
+    pub(in crate::translate) all: Vec<FunctionDeclaration<'a>>,
+    pub(in crate::translate) strict: bool,
 }
 
-impl<'a> Declarations<'a, '_> {
+impl<'a, 't> Declarations<'a, 't> {
+    /// None yet; `back` takes the way back to names that had to be changed.
+    pub(in crate::translate) fn new(target: &'t Target<'t>, back: &'t mut HashMap<String, String>) -> Self {
+        Self { target, back, seen: HashSet::new(), all: Vec::new(), strict: false }
+    }
+
     fn name(&mut self, name: &str) -> Result<String> {
         if name.is_empty() {
             return Err(Error::invalid("name", "A function's name must not be empty."));
@@ -59,7 +65,7 @@ impl<'a> Declarations<'a, '_> {
         Ok(names::keep(name, self.back))
     }
 
-    fn function(&mut self, function: Function<'a>) -> Result<()> {
+    pub(in crate::translate) fn function(&mut self, function: Function<'a>) -> Result<()> {
         let name = self.name(&function.name)?;
         self.strict |= function.strict == Some(true);
         let mut declaration = FunctionDeclaration {
@@ -88,7 +94,7 @@ impl<'a> Declarations<'a, '_> {
         Ok(())
     }
 
-    fn custom(&mut self, custom: Custom<'a>, shape: &mut Shape) -> Result<()> {
+    pub(in crate::translate) fn custom(&mut self, custom: Custom<'a>, shape: &mut Shape) -> Result<()> {
         let name = self.name(&custom.name)?;
         shape.custom.push(custom.name.into_owned());
         let mut description = custom.description;
@@ -131,8 +137,7 @@ pub(super) fn build<'a>(
     }
     shape.legacy_functions = tools.is_empty() && !functions.is_empty();
     let mut back = std::mem::take(&mut shape.names);
-    let mut declared =
-        Declarations { target, back: &mut back, seen: HashSet::new(), all: Vec::new(), strict: false };
+    let mut declared = Declarations::new(target, &mut back);
     let mut search = request.web_search_options.is_some();
     for (at, tool) in tools.into_iter().enumerate() {
         let within = |error: Error| error.within(&format!("tools[{at}]"));
@@ -174,7 +179,7 @@ pub(super) fn build<'a>(
         }
     }
     if !all.is_empty() {
-        toolbox.tools.push(Tool { function_declarations: all, google_search: None });
+        toolbox.tools.push(Tool { function_declarations: all, ..Tool::default() });
         let (param, raw) = match (request.tool_choice, request.function_call) {
             (Some(raw), _) => ("tool_choice", Some(raw)),
             (None, raw) => ("function_call", raw),
@@ -215,7 +220,7 @@ fn searching(
             config.include_server_side_tool_invocations = Some(true);
         }
     }
-    toolbox.tools.push(Tool { function_declarations: Vec::new(), google_search: Some(Empty {}) });
+    toolbox.tools.push(Tool { google_search: Some(Empty {}), ..Tool::default() });
     if let Some(options) = &request.web_search_options {
         if options.user_location.is_some() {
             drops.note("web_search_options.user_location", "Google Search takes no location")?;
@@ -319,7 +324,21 @@ pub(super) fn answer_format<'a>(
             return Err(Error::invalid("response_format.type", message));
         }
     };
-    let place = |error: Error| error.within("response_format.json_schema.schema").code("invalid_json_schema");
+    let names = ("response_format", "response_format.json_schema.schema");
+    form(raw, names, (toolbox, generation), target, shape, drops)
+}
+
+/// The form of the answer: JSON of any kind, or after a schema. `param` names the field that asks for it,
+/// `schema` the schema in it.
+pub(in crate::translate) fn form<'a>(
+    raw: Option<&'a RawValue>,
+    (param, schema): (&str, &str),
+    (toolbox, generation): (&mut Toolbox<'a>, &mut Option<GenerationConfig<'a>>),
+    target: &Target<'_>,
+    shape: &mut Shape,
+    drops: &mut Drops,
+) -> Result<()> {
+    let place = |error: Error| error.within(schema).code("invalid_json_schema");
     if raw.is_some_and(|raw| !raw.get().starts_with('{')) {
         return Err(place(Error::invalid("", "A JSON Schema must be an object.")));
     }
@@ -333,7 +352,7 @@ pub(super) fn answer_format<'a>(
             // A call is forced, so there will be no answer that could have a form.
             ("ANY", _) => return Ok(()),
             (_, None) => {
-                return drops.note("response_format", "this model takes no JSON mode beside functions");
+                return drops.note(param, "this model takes no JSON mode beside functions");
             }
             (_, Some(raw)) => return hide(raw, toolbox, target, shape).map_err(place),
         }
