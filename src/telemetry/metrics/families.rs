@@ -2,7 +2,7 @@
 //! this file.
 //!
 //! Names follow Prometheus' conventions (base units, `_total` on counters); those that begin with `gen_ai_` are
-//! OpenTelemetry's GenAI names with dots as underscores.
+//! `OpenTelemetry`'s `GenAI` names with dots as underscores.
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
 
