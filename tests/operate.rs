@@ -1,7 +1,7 @@
 //! The running binary as an operator sees it: TLS, client certificates, and a configuration that changes under
 //! load.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail that way")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail that way")]
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

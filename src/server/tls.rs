@@ -65,9 +65,10 @@ impl Tls {
 
 fn config(pem: &Pem) -> Result<ServerConfig> {
     let chain = certificates(&pem.cert, "certificate")?;
-    let key = PrivateKeyDer::from_pem_slice(pem.key.expose_secret().as_bytes())
-        // The cause could repeat a part of the key.
-        .map_err(|_| unusable("the TLS key is not a private key in PEM form"))?;
+    // Why not is left out: the cause could repeat a part of the key.
+    let Ok(key) = PrivateKeyDer::from_pem_slice(pem.key.expose_secret().as_bytes()) else {
+        return Err(unusable("the TLS key is not a private key in PEM form"));
+    };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
