@@ -17,7 +17,7 @@ use crate::translate::{Stamp, fault};
 use crate::wire::Text;
 
 use super::Shape;
-use super::partial::Tree;
+use super::partial::Writer;
 use super::pieces::{Reader, entries, input_of};
 
 /// More candidates than any model gives; a larger index is nonsense and would cost memory.
@@ -32,7 +32,7 @@ pub(in crate::translate) enum Piece<'p> {
     Thought(Text<'p>),
     /// A call begins.
     Call { index: usize, id: &'p str, name: Text<'p>, custom: bool, signature: Option<Text<'p>> },
-    /// All arguments of the call that began last.
+    /// Arguments of the call that began last, or more of them.
     Arguments { index: usize, custom: bool, text: Text<'p>, signature: Option<Text<'p>> },
     /// A picture as a `data:` URL.
     Image { index: usize, url: String, signature: Option<Text<'p>> },
@@ -44,6 +44,13 @@ pub(in crate::translate) enum Piece<'p> {
 pub(in crate::translate) trait Sink {
     fn piece(&mut self, choice: usize, piece: Piece<'_>) -> Result<()>;
     fn logprobs(&mut self, choice: usize, logprobs: Vec<TokenLogprob<'_>>) -> Result<()>;
+    /// Google has said which tier serves the request.
+    fn tier(&mut self, tier: &'static str);
+
+    /// The call that began last has all its arguments.
+    fn called(&mut self, _choice: usize) -> Result<()> {
+        Ok(())
+    }
 
     /// What a tool of Google's did. `false`: this front has no place for it; code and what it printed are then
     /// shown as text.
@@ -91,7 +98,9 @@ pub(in crate::translate) struct Choice {
 /// A call that comes in fragments.
 #[derive(Debug)]
 pub(super) struct Open {
-    pub(super) tree: Tree,
+    pub(super) writer: Writer,
+    /// Arguments that cannot be given before the call is complete.
+    pub(super) held: String,
     pub(super) google_id: Option<String>,
     pub(super) role: Role,
     pub(super) signed: bool,
@@ -152,6 +161,9 @@ impl Session {
         }
         if let Some(usage) = &answer.usage_metadata {
             self.counts.take(usage);
+            if let Some(tier) = self.counts.tier() {
+                sink.tier(tier);
+            }
         }
         if let Some(feedback) = &answer.prompt_feedback {
             self.block(feedback);
@@ -207,6 +219,15 @@ impl Session {
             )
             .code("upstream_disconnected")
             .retry(Retry::Soon));
+        }
+        if !self.shape.may_be_empty
+            && self.blocked.is_none()
+            && seen().all(|choice| choice.finish == Some(Finish::Stop) && !choice.visible)
+        {
+            let message = "The model ended its answer without saying anything.";
+            return Err(Error::new(Kind::UpstreamBroken, Origin::Upstream, message)
+                .code("upstream_empty_answer")
+                .retry(Retry::Soon));
         }
         if seen().all(|choice| choice.finish == Some(Finish::Faulty) && !choice.visible) {
             let first = seen().next();
@@ -293,6 +314,9 @@ impl Choice {
             self.sources.take(grounding);
             sink.grounded(index, grounding);
         }
+        if let Some(recited) = &candidate.citation_metadata {
+            self.sources.recite(recited);
+        }
         if let Some(native) = &candidate.finish_reason
             && let Some(finish) = Finish::read(&native.decode())
             && (self.finish.is_none_or(|before| before == Finish::Stop) || self.continues())
@@ -310,8 +334,13 @@ impl Choice {
 
     /// Gives the arguments of the call that comes in fragments, if one is open.
     pub(super) fn close_call(&mut self, index: usize, sink: &mut impl Sink) -> Result<()> {
-        let Some(open) = self.open.take() else { return Ok(()) };
-        self.arguments(index, &open.role, &open.tree.to_json(), None, sink)
+        let Some(mut open) = self.open.take() else { return Ok(()) };
+        let mut json = open.held;
+        open.writer.close(&mut json);
+        if !json.is_empty() {
+            self.arguments(index, &open.role, &json, None, sink)?;
+        }
+        if matches!(open.role, Role::Tool { .. }) { sink.called(index) } else { Ok(()) }
     }
 
     pub(super) fn arguments(

@@ -63,6 +63,9 @@ pub(super) struct Reasoning {
 pub(super) struct Call {
     id: String,
     tool: Tool,
+    arguments: Token,
+    /// The same to be read, where the client wants something else than the text.
+    text: String,
     /// A signature that came late.
     pub(super) late: Option<String>,
 }
@@ -111,6 +114,8 @@ pub(super) struct Desk {
     echo: String,
     /// Only the response at the end is wanted, not the events.
     pub(super) quiet: bool,
+    /// The tier that was asked for, or serves the request once Google has said so.
+    pub(super) tier: Option<&'static str>,
     sequence: u64,
     /// Closed items as JSON, in order; nothing where one is still open.
     items: Vec<Option<Bytes>>,
@@ -194,10 +199,11 @@ fn json<T: Serialize>(value: &T) -> Result<Box<RawValue>> {
 }
 
 impl Desk {
-    pub(super) fn new(stamp: Stamp, echo: String) -> Self {
+    pub(super) fn new(stamp: Stamp, echo: String, tier: Option<&'static str>) -> Self {
         Self {
             stamp,
             echo,
+            tier,
             quiet: false,
             sequence: 0,
             items: Vec::new(),
@@ -221,6 +227,7 @@ impl Desk {
             error: Option<Failed<'h>>,
             incomplete_details: Option<Reason>,
             model: &'h str,
+            service_tier: &'static str,
         }
         let head = Head {
             id: &self.stamp.id,
@@ -230,6 +237,7 @@ impl Desk {
             error: standing.error,
             incomplete_details: standing.incomplete.map(|reason| Reason { reason }),
             model: &self.stamp.model,
+            service_tier: self.tier.unwrap_or("default"),
         };
         let mut out = BytesMut::with_capacity(512 + self.echo.len());
         wire::append(&head, &mut out).map_err(Error::internal)?;
@@ -569,21 +577,36 @@ impl Pen<'_> {
             Tool::LocalShell => "lsh_",
             Tool::ApplyPatch => "apc_",
         });
-        let begun = called(&id, &call_id, &tool, "in_progress", &Token::default(), None)?;
-        self.add(id, Call { id: call_id, tool, late: None }, &begun)
+        let begun = called(&id, &call_id, &tool, "in_progress", &Token::default(), "")?;
+        self.add(
+            id,
+            Call { id: call_id, tool, arguments: Token::default(), text: String::new(), late: None },
+            &begun,
+        )
     }
 
-    /// Gives all arguments at once, as Google does.
-    pub(super) fn close_call(
-        &mut self,
-        opened: Opened<Call>,
-        text: Option<&Text<'_>>,
-        ending: Ending,
-    ) -> Result<String> {
+    /// Gives more of a call's arguments.
+    pub(super) fn argue(&mut self, opened: &mut Opened<Call>, text: &Text<'_>) -> Result<()> {
         #[derive(Serialize)]
         struct Delta<'e> {
-            delta: &'e Token,
+            delta: &'e Text<'e>,
         }
+        let kind = match &opened.item.tool {
+            Tool::Function { .. } => "response.function_call_arguments.delta",
+            Tool::Custom { .. } => "response.custom_tool_call_input.delta",
+            Tool::Shell | Tool::LocalShell | Tool::ApplyPatch => {
+                opened.item.text.push_str(&text.decode());
+                return Ok(());
+            }
+        };
+        if text.is_empty() {
+            return Ok(());
+        }
+        opened.item.arguments.push(text);
+        self.event(kind, &With { at: Self::at(&opened.id, opened.index), more: Delta { delta: text } })
+    }
+
+    pub(super) fn close_call(&mut self, opened: Opened<Call>, ending: Ending) -> Result<String> {
         #[derive(Serialize)]
         struct Arguments<'e> {
             name: &'e str,
@@ -593,32 +616,20 @@ impl Pen<'_> {
         struct Input<'e> {
             input: &'e Token,
         }
-        let mut token = Token::default();
-        if let Some(text) = text {
-            token.push(text);
-        }
-        let Opened { id, index, item: Call { id: call_id, tool, .. } } = opened;
+        let Opened { id, index, item: Call { id: call_id, tool, arguments, text, .. } } = opened;
         let at = || Self::at(&id, index);
         match &tool {
             Tool::Function { name, .. } => {
-                if !token.is_empty() {
-                    let delta = With { at: at(), more: Delta { delta: &token } };
-                    self.event("response.function_call_arguments.delta", &delta)?;
-                }
-                let more = Arguments { name, arguments: &token };
+                let more = Arguments { name, arguments: &arguments };
                 self.event("response.function_call_arguments.done", &With { at: at(), more })?;
             }
             Tool::Custom { .. } => {
-                if !token.is_empty() {
-                    let delta = With { at: at(), more: Delta { delta: &token } };
-                    self.event("response.custom_tool_call_input.delta", &delta)?;
-                }
-                let done = With { at: at(), more: Input { input: &token } };
+                let done = With { at: at(), more: Input { input: &arguments } };
                 self.event("response.custom_tool_call_input.done", &done)?;
             }
             Tool::Shell | Tool::LocalShell | Tool::ApplyPatch => {}
         }
-        let item = called(&id, &call_id, &tool, ending.as_str(), &token, text)?;
+        let item = called(&id, &call_id, &tool, ending.as_str(), &arguments, &text)?;
         self.done(index, &item)?;
         Ok(call_id)
     }
@@ -829,7 +840,7 @@ fn called(
     tool: &Tool,
     status: &'static str,
     arguments: &Token,
-    text: Option<&Text<'_>>,
+    text: &str,
 ) -> Result<Box<RawValue>> {
     #[derive(Serialize)]
     struct Item<'e> {
@@ -864,9 +875,7 @@ fn called(
         operation: None,
     };
     // Arguments that are no object leave the fields empty; the client then says so to the model.
-    let args = || -> Map<String, Value> {
-        text.and_then(|text| serde_json::from_str(&text.decode()).ok()).unwrap_or_default()
-    };
+    let args = || -> Map<String, Value> { serde_json::from_str(text).unwrap_or_default() };
     match tool {
         Tool::Function { name, namespace } => {
             item.name = Some(name);

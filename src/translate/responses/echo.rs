@@ -23,7 +23,6 @@ struct Echo<'e> {
     prompt_cache_key: Option<&'e Text<'e>>,
     reasoning: Thinking,
     safety_identifier: Option<&'e Text<'e>>,
-    service_tier: &'static str,
     store: bool,
     temperature: Option<f64>,
     text: Form<'e>,
@@ -131,6 +130,11 @@ fn thinking(reasoning: Option<&Reasoning<'_>>) -> Thinking {
     }
 }
 
+/// The tier that was asked for.
+pub(super) fn tier(request: &Request<'_>) -> Option<&'static str> {
+    word(request.service_tier.as_ref(), &["default", "flex", "priority", "scale"])
+}
+
 /// The id in `conversation`, which is a string or an object.
 pub(super) fn conversation(raw: &RawValue) -> Option<Text<'_>> {
     #[derive(serde::Deserialize)]
@@ -148,7 +152,6 @@ pub(super) fn conversation(raw: &RawValue) -> Option<Text<'_>> {
 pub(super) fn of(request: &Request<'_>) -> String {
     let Ok(empty) = RawValue::from_string("{}".to_owned()) else { return String::new() };
     let Ok(auto) = RawValue::from_string("\"auto\"".to_owned()) else { return String::new() };
-    let tier = word(request.service_tier.as_ref(), &["default", "flex", "priority", "scale"]);
     let echo = Echo {
         background: request.background.unwrap_or(false),
         conversation: request.conversation.and_then(conversation).map(|id| Conversation { id }),
@@ -161,7 +164,6 @@ pub(super) fn of(request: &Request<'_>) -> String {
         prompt_cache_key: request.prompt_cache_key.as_ref(),
         reasoning: thinking(request.reasoning.as_ref()),
         safety_identifier: request.safety_identifier.as_ref(),
-        service_tier: tier.unwrap_or("default"),
         store: request.store.unwrap_or(true),
         temperature: request.temperature.or(Some(1.0)),
         text: form(request.text.as_ref(), &empty),

@@ -114,6 +114,8 @@ pub struct Shape {
     pub tools: HashMap<String, Tool>,
     /// Fields of the response that repeat the request: `"background":false,…`, without braces.
     pub echo: String,
+    /// The `service_tier` that was asked for, as the response repeats it until Google says which it was.
+    pub tier: Option<&'static str>,
     /// The response began in the queue.
     pub background: bool,
     /// Signatures of texts are wanted too (`reasoning.encrypted_content`).

@@ -79,8 +79,12 @@ pub fn ask<'a>(
         return Err(Error::unsupported("model", message).code("unsupported_value"));
     }
     let mut drops = Drops::new(target.strict);
-    let mut shape =
-        Shape { echo: echo::of(&request), background: request.background == Some(true), ..Shape::default() };
+    let mut shape = Shape {
+        echo: echo::of(&request),
+        tier: echo::tier(&request),
+        background: request.background == Some(true),
+        ..Shape::default()
+    };
     shape.reading.choices = 1;
     shape.reading.single_call = request.parallel_tool_calls == Some(false);
     let include: Vec<Cow<'_, str>> = request.include.iter().flatten().map(Text::decode).collect();

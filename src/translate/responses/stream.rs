@@ -66,7 +66,7 @@ impl ResponsesMachine {
     /// A translator for one stream.
     pub fn new(shape: Shape, stamp: Stamp) -> Self {
         Self {
-            desk: Desk::new(stamp.clone(), shape.echo.clone()),
+            desk: Desk::new(stamp.clone(), shape.echo.clone(), shape.tier),
             session: Session::new(shape.reading.clone(), stamp),
             state: State::default(),
             shape,
@@ -287,7 +287,7 @@ impl Writer<'_> {
         annotations: &[crate::openai::completion::Annotation<'_>],
     ) -> Result<()> {
         if let Some(call) = self.state.call.take() {
-            self.pen.close_call(call, None, Ending::Incomplete)?;
+            self.pen.close_call(call, Ending::Incomplete)?;
         }
         let carried = std::mem::take(&mut self.state.waiting);
         self.shut(ending, annotations, &carried)
@@ -398,21 +398,20 @@ impl Writer<'_> {
     }
 
     fn arguments(&mut self, text: &Text<'_>, signature: Option<&Text<'_>>) -> Result<()> {
-        let Some(mut call) = self.state.call.take() else { return Ok(()) };
+        let Some(call) = &mut self.state.call else { return Ok(()) };
         if let Some(signature) = signature {
             call.item.late = Some(signature.decode().into_owned());
-            if text.is_empty() {
-                self.state.call = Some(call);
-                return Ok(());
-            }
         }
+        self.pen.argue(call, text)
+    }
+
+    fn call_done(&mut self) -> Result<()> {
+        let Some(mut call) = self.state.call.take() else { return Ok(()) };
         let late = call.item.late.take();
-        let id = self.pen.close_call(call, Some(text), Ending::Completed)?;
-        if let Some(late) = late {
-            let mark = self.signed(&id, &Text::plain(late));
-            self.next(Some(mark))?;
-        }
-        Ok(())
+        let id = self.pen.close_call(call, Ending::Completed)?;
+        let Some(late) = late else { return Ok(()) };
+        let mark = self.signed(&id, &Text::plain(late));
+        self.next(Some(mark))
     }
 
     fn picture(&mut self, url: &str, signature: Option<&Text<'_>>) -> Result<()> {
@@ -508,6 +507,14 @@ impl Sink for Writer<'_> {
             self.state.logprobs.push(entry);
         }
         Ok(())
+    }
+
+    fn tier(&mut self, tier: &'static str) {
+        self.pen.desk.tier = Some(tier);
+    }
+
+    fn called(&mut self, _: usize) -> Result<()> {
+        self.call_done()
     }
 
     fn hosted(&mut self, _: usize, hosted: Hosted<'_, '_>) -> Result<bool> {
