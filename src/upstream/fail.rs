@@ -11,9 +11,24 @@ use crate::error::{Error, Kind, Origin, Retry};
 #[error("connecting took too long")]
 pub(super) struct ConnectTimeout;
 
-/// A deadline passed.
+/// We gave up waiting. Google's own 504 has the same code, and a better chance at the next try.
+#[derive(Debug, thiserror::Error)]
+#[error("a deadline of the gateway's passed")]
+struct Waited;
+
+/// A deadline of ours passed.
 pub(super) fn timeout(code: &'static str, message: &'static str) -> Error {
-    Error::new(Kind::Timeout, Origin::Upstream, message).code(code).retry(Retry::Soon)
+    Error::new(Kind::Timeout, Origin::Upstream, message).code(code).retry(Retry::Soon).because(Waited)
+}
+
+/// Whether it was we who gave up waiting.
+pub(super) fn is_ours(error: &Error) -> bool {
+    cause::<Waited>(error).is_some()
+}
+
+/// The whole request took too long.
+pub(super) fn out_of_time() -> Error {
+    timeout("request_timeout", "The request took too long in all.")
 }
 
 /// Google answered with something that cannot be used.
@@ -36,6 +51,19 @@ pub(super) fn credential(source: impl Into<BoxError>) -> Error {
     Error::new(Kind::UpstreamRefused, Origin::Upstream, "The gateway could not obtain its Google credential.")
         .code("upstream_auth_error")
         .because(source)
+}
+
+/// Every site that could serve has failed too often of late.
+pub(super) fn closed() -> Error {
+    Error::new(Kind::Overloaded, Origin::Gateway, "Google keeps failing; the gateway is not asking it for now.")
+        .code("upstream_circuit_open")
+}
+
+/// Every site that could serve has as many calls as it carries.
+pub(super) fn full() -> Error {
+    Error::new(Kind::Overloaded, Origin::Gateway, "The gateway carries as many requests as it can.")
+        .code("gateway_overloaded")
+        .retry(Retry::After(std::time::Duration::from_secs(1)))
 }
 
 /// A setting that cannot be used; said at start.
