@@ -26,6 +26,11 @@ pub(super) fn is_ours(error: &Error) -> bool {
     cause::<Waited>(error).is_some()
 }
 
+/// Nothing came.
+pub(super) fn silent() -> Error {
+    timeout("upstream_timeout", "Google took too long to begin its answer.")
+}
+
 /// The whole request took too long.
 pub(super) fn out_of_time() -> Error {
     timeout("request_timeout", "The request took too long in all.")
@@ -55,8 +60,12 @@ pub(super) fn credential(source: impl Into<BoxError>) -> Error {
 
 /// Every site that could serve has failed too often of late.
 pub(super) fn closed() -> Error {
-    Error::new(Kind::Overloaded, Origin::Gateway, "Google keeps failing; the gateway is not asking it for now.")
-        .code("upstream_circuit_open")
+    Error::new(
+        Kind::Overloaded,
+        Origin::Gateway,
+        "Google keeps failing; the gateway is not asking it for now.",
+    )
+    .code("upstream_circuit_open")
 }
 
 /// Every site that could serve has as many calls as it carries.

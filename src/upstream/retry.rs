@@ -57,7 +57,11 @@ impl Class {
             | Kind::UpstreamBroken
             | Kind::UpstreamUnreachable
             | Kind::Conflict => {
-                if error.retries() == Retry::Never { Self::Final } else { Self::Fault }
+                if error.retries() == Retry::Never {
+                    Self::Final
+                } else {
+                    Self::Fault
+                }
             }
             Kind::Malformed
             | Kind::Invalid
@@ -70,6 +74,7 @@ impl Class {
             | Kind::ExpectationFailed
             | Kind::RequestTimeout
             | Kind::TooLarge
+            | Kind::TargetTooLong
             | Kind::ContextTooLong
             | Kind::Blocked
             | Kind::Draining

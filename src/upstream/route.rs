@@ -1,5 +1,6 @@
 //! Which models go where.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::settings::Timeouts;
@@ -80,13 +81,13 @@ impl Routes {
     /// Checks that every name is known.
     pub(super) fn new(
         written: Vec<RouteConfig>,
-        names: &[&str],
+        names: &[Arc<str>],
         times: Timeouts,
         retries: u32,
     ) -> Result<Self> {
         let route = |route: RouteConfig| {
             let place = |name: &String| {
-                names.iter().position(|known| known == name).ok_or_else(|| {
+                names.iter().position(|known| **known == **name).ok_or_else(|| {
                     Error::new(Kind::Invalid, Origin::Gateway, format!("There is no site {name:?}."))
                 })
             };
@@ -119,14 +120,14 @@ impl Routes {
 
 impl Route {
     /// The sites in the order in which a session should try them; `names` are all sites' names.
-    pub(super) fn order(&self, session: u64, names: &[&str]) -> Vec<usize> {
+    pub(super) fn order(&self, session: u64, names: &[Arc<str>]) -> Vec<usize> {
         let mut order = self.sites.clone();
         if let Some(weights) = &self.weights {
             let weight = |site: usize| {
                 let at = self.sites.iter().position(|known| *known == site).unwrap_or(0);
                 weights.get(at).copied().unwrap_or(1)
             };
-            let score = |site: usize| score(session, names.get(site).unwrap_or(&""), weight(site));
+            let score = |site: usize| score(session, names.get(site).map_or("", |name| name), weight(site));
             order.sort_by(|a, b| score(*b).total_cmp(&score(*a)));
         }
         order
@@ -162,7 +163,9 @@ pub(super) fn mix(mut bits: u64) -> u64 {
 mod tests {
     use super::*;
 
-    const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+    fn names() -> Vec<Arc<str>> {
+        ["a", "b", "c", "d"].map(Arc::from).to_vec()
+    }
 
     fn spread(sites: &[&str], weights: Vec<u32>) -> Routes {
         let route = RouteConfig {
@@ -171,23 +174,23 @@ mod tests {
             balance: Balance::Spread(weights),
             ..RouteConfig::default()
         };
-        Routes::new(vec![route], &NAMES, Timeouts::default(), 2).unwrap()
+        Routes::new(vec![route], &names(), Timeouts::default(), 2).unwrap()
     }
 
     #[test]
     fn the_first_route_that_names_a_model_has_it() {
         let routes = spread(&["c", "b"], vec![1, 1]);
         assert_eq!(routes.find("gemini-x").sites, [2, 1]);
-        assert_eq!(routes.find("other").order(9, &NAMES), [0]);
+        assert_eq!(routes.find("other").order(9, &names()), [0]);
         let unknown = RouteConfig { sites: vec!["z".to_owned()], ..RouteConfig::default() };
-        assert!(Routes::new(vec![unknown], &NAMES, Timeouts::default(), 2).is_err());
+        assert!(Routes::new(vec![unknown], &names(), Timeouts::default(), 2).is_err());
     }
 
     #[test]
     fn sessions_are_shared_by_weight_and_stay() {
         let three = spread(&["a", "b", "c"], vec![2, 1, 1]);
         let two = spread(&["a", "b"], vec![2, 1]);
-        let first = |routes: &Routes, session| routes.find("gemini-x").order(session, &NAMES)[0];
+        let first = |routes: &Routes, session| routes.find("gemini-x").order(session, &names())[0];
         let mut wins = [0_u32; 3];
         for session in 0..8000_u64 {
             let before = first(&three, session);

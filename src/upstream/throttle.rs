@@ -25,7 +25,7 @@ pub(super) struct Throttle {
 
 /// One call in flight; dropping it makes room.
 #[derive(Debug)]
-pub(super) struct Flight(Arc<Throttle>);
+pub struct Flight(Arc<Throttle>);
 
 impl Drop for Flight {
     fn drop(&mut self) {

@@ -4,6 +4,7 @@
 //! next one. Everything happens before the client has seen a byte, so a leg may always be followed by another.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -13,9 +14,8 @@ use super::fail;
 use super::health::{Quota, until_midnight_pacific};
 use super::retry::{Class, pause};
 use super::route::{Route, mix};
-use super::settings::Timeouts;
 use super::throttle::Flight;
-use super::{Site, Upstream};
+use super::{Patience, Site, Upstream};
 use crate::error::{Error, Kind, Origin, Result, Retry};
 
 /// A project that says "too many" without saying for how long is left alone for this long.
@@ -87,7 +87,7 @@ struct Place {
 /// One call at one site.
 #[derive(Debug)]
 pub struct Leg<'u> {
-    pub(super) site: &'u Site,
+    site: &'u Site,
     index: usize,
     model: Arc<str>,
     breaker: Arc<Breaker>,
@@ -95,9 +95,7 @@ pub struct Leg<'u> {
     flight: Option<Flight>,
     probe: bool,
     begun: Instant,
-    pub(super) times: Timeouts,
-    pub(super) deadline: Instant,
-    pub(super) first_by: Option<Instant>,
+    patience: Patience,
 }
 
 impl Leg<'_> {
@@ -109,6 +107,10 @@ impl Leg<'_> {
     /// Which model: the one asked for, or a fallback.
     pub fn model(&self) -> &str {
         &self.model
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        self.patience
     }
 }
 
@@ -161,7 +163,7 @@ impl Upstream {
 
     fn random(&self) -> u64 {
         let step = 0x9e37_79b9_7f4a_7c15;
-        mix(self.dice.fetch_add(step, std::sync::atomic::Ordering::Relaxed))
+        mix(self.dice.fetch_add(step, Relaxed))
     }
 }
 
@@ -197,9 +199,8 @@ impl<'u> Trip<'u> {
 
     /// Goes first to sites of this project.
     pub fn prefer(&mut self, group: &str) {
-        let elsewhere = |place: &Place| {
-            self.upstream.sites.get(place.site).is_none_or(|site| site.group() != group)
-        };
+        let elsewhere =
+            |place: &Place| self.upstream.sites.get(place.site).is_none_or(|site| site.group() != group);
         self.places.sort_by_key(elsewhere);
     }
 
@@ -222,9 +223,8 @@ impl<'u> Trip<'u> {
             })
             .collect();
         let first = self.places.first().map(|place| Arc::clone(&place.quota));
-        self.lone = first.is_none_or(|first| {
-            self.places.iter().all(|place| Arc::ptr_eq(&place.quota, &first))
-        });
+        self.lone =
+            first.is_none_or(|first| self.places.iter().all(|place| Arc::ptr_eq(&place.quota, &first)));
         let total = self.total.unwrap_or(route.times.total).min(route.times.total);
         self.deadline = self.begun + total;
     }
@@ -269,7 +269,9 @@ impl<'u> Trip<'u> {
             };
             let Some(health) = self.upstream.health.get(place.site) else { continue };
             // With nowhere else to go a cooling project is asked: it may have more than it said.
-            if !self.lone && let Some((until, spent)) = place.quota.cooling(now) {
+            if !self.lone
+                && let Some((until, spent)) = place.quota.cooling(now)
+            {
                 stop = Some(match stop {
                     Some(Stop::Cooling { until: sooner, spent }) if sooner <= until => {
                         Stop::Cooling { until: sooner, spent }
@@ -280,12 +282,10 @@ impl<'u> Trip<'u> {
                 continue;
             }
             match place.breaker.standing() {
-                Standing::Well if health.refused_until.load(std::sync::atomic::Ordering::Relaxed) <= now => {
-                    match self.depart(at) {
-                        Some(leg) => return Ok(leg),
-                        None => stop = Some(Stop::Full),
-                    }
-                }
+                Standing::Well if health.refused_until.load(Relaxed) <= now => match self.depart(at) {
+                    Some(leg) => return Ok(leg),
+                    None => stop = Some(Stop::Full),
+                },
                 Standing::Well => {
                     doubtful.get_or_insert(at);
                 }
@@ -357,9 +357,7 @@ impl<'u> Trip<'u> {
             flight: Some(flight),
             probe: false,
             begun: Instant::now(),
-            times: self.route.times,
-            deadline: self.deadline,
-            first_by: self.first_by,
+            patience: Patience { times: self.route.times, deadline: self.deadline, first_by: self.first_by },
         })
     }
 
@@ -389,8 +387,8 @@ impl<'u> Trip<'u> {
         leg.quota.worked();
         if let Some(health) = self.upstream.health.get(self.site_of(leg.index)) {
             health.throttle.hear(false, now);
-            if health.refused_until.load(std::sync::atomic::Ordering::Relaxed) > 0 {
-                health.refused_until.store(0, std::sync::atomic::Ordering::Relaxed);
+            if health.refused_until.load(Relaxed) > 0 {
+                health.refused_until.store(0, Relaxed);
             }
         }
         leg.flight.take()
@@ -417,7 +415,7 @@ impl<'u> Trip<'u> {
             health.throttle.hear(turned_away, now);
             if class == Class::Refused {
                 let until = now + millis(REFUSED_FOR);
-                health.refused_until.store(until, std::sync::atomic::Ordering::Relaxed);
+                health.refused_until.store(until, Relaxed);
             }
         }
         let ready = self.ready_after(class, &error, &leg.quota, now);
@@ -429,7 +427,11 @@ impl<'u> Trip<'u> {
         if class == Class::Final {
             return Err(error.attempts(self.sent));
         }
-        tracing::debug!(site = self.upstream.names.get(self.site_of(index)), ?error, "a call failed");
+        tracing::debug!(
+            site = self.upstream.names.get(self.site_of(index)).map(|name| &**name),
+            ?error,
+            "a call failed"
+        );
         // The most telling failure is kept: a quota says more than a credential that some other site lacks.
         let rank = |class: &Class| match class {
             Class::Quota(_) => 4,
@@ -463,6 +465,15 @@ impl<'u> Trip<'u> {
             }
             Class::Fault => Some(Instant::now() + told.max(backoff)),
             Class::Refused | Class::Slow | Class::Final => None,
+        }
+    }
+
+    /// This leg is not to be called after all, nor any other of its model.
+    pub fn pass_over(&mut self, leg: Leg<'u>) {
+        drop(leg);
+        self.sent = self.sent.saturating_sub(1);
+        for place in &mut self.places {
+            place.ready = None;
         }
     }
 
