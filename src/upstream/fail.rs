@@ -107,7 +107,11 @@ pub(super) fn broken(error: BoxError) -> Error {
         Ok(ours) => return *ours,
         Err(other) => other,
     };
-    if cause::<hyper::Error>(&*error).is_some_and(hyper::Error::is_parse) {
+    let nonsense = [io::ErrorKind::InvalidData, io::ErrorKind::InvalidInput];
+    if cause::<hyper::Error>(&*error).is_some_and(hyper::Error::is_parse)
+        // What a chunk's own head says wrong comes as this.
+        || cause::<io::Error>(&*error).is_some_and(|error| nonsense.contains(&error.kind()))
+    {
         return invalid("Google's answer was not proper HTTP.").because(error);
     }
     disconnected(error)

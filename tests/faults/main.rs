@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod leaving;
 mod rows;
 mod stage;
 mod table;

@@ -42,22 +42,25 @@ pub(crate) struct Site {
     pub(crate) asked: Arc<AtomicUsize>,
     /// Connections open.
     pub(crate) open: Arc<AtomicUsize>,
+    /// Bytes written.
+    pub(crate) said: Arc<AtomicUsize>,
 }
 
 /// Raises the site: request number n meets the n-th act, and the last act for ever after.
 pub(crate) async fn site(acts: Vec<Act>) -> Site {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (asked, open): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
-    let site = Site { address, asked: Arc::clone(&asked), open: Arc::clone(&open) };
+    let (asked, open, said): (Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
+    let site = Site { address, asked: Arc::clone(&asked), open: Arc::clone(&open), said: Arc::clone(&said) };
     let acts = Arc::new(acts);
     tokio::spawn(async move {
         loop {
             let (socket, _) = listener.accept().await.unwrap();
             let (acts, asked, open) = (Arc::clone(&acts), Arc::clone(&asked), Arc::clone(&open));
+            let said = Arc::clone(&said);
             open.fetch_add(1, SeqCst);
             tokio::spawn(async move {
-                play(socket, &acts, &asked).await;
+                play(socket, &acts, &asked, &said).await;
                 open.fetch_sub(1, SeqCst);
             });
         }
@@ -65,13 +68,16 @@ pub(crate) async fn site(acts: Vec<Act>) -> Site {
     site
 }
 
-async fn play(mut socket: TcpStream, acts: &[Act], asked: &AtomicUsize) {
+async fn play(mut socket: TcpStream, acts: &[Act], asked: &AtomicUsize, counted: &AtomicUsize) {
     let mut seen = Vec::new();
     while let Some(head) = request(&mut socket, &mut seen).await {
         let number = asked.fetch_add(1, SeqCst);
         for step in &acts[number.min(acts.len() - 1)] {
             let said = match step {
-                Step::Say(bytes) => socket.write_all(bytes).await,
+                Step::Say(bytes) => {
+                    counted.fetch_add(bytes.len(), SeqCst);
+                    socket.write_all(bytes).await
+                }
                 Step::Drip(bytes, gap) => drip(&mut socket, bytes, *gap).await,
                 Step::Serve => socket.write_all(&good(&head)).await,
                 Step::Wait(span) => {

@@ -320,7 +320,7 @@ fn answers() -> Vec<Row> {
     let whole_row = |name, act: Act, status, code| {
         row(name, vec![always(act)], status, End::Refused(code)).way(Way::Whole).calls(&[3])
     };
-    let empty = r#"{"candidates":[{"content":{"role":"model"},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":3}}"#;
+    let empty = r#"{"candidates":[{"content":{"role":"model"},"finishReason":"MALFORMED_FUNCTION_CALL","index":0}],"usageMetadata":{"promptTokenCount":3}}"#;
     vec![
         row(
             "a web page",
@@ -385,10 +385,10 @@ fn answers() -> Vec<Row> {
         )
         .way(Way::Whole)
         .calls(&[2]),
-        row("an empty answer once", vec![then_serve(say(whole(200, empty)))], 200, End::Good)
+        row("a malformed call once", vec![then_serve(say(whole(200, empty)))], 200, End::Good)
             .way(Way::Whole)
             .calls(&[2]),
-        row("an empty stream once", vec![then_serve(say(events(&[empty])))], 200, End::Good)
+        row("a malformed call in a stream once", vec![then_serve(say(events(&[empty])))], 200, End::Good)
             .way(Way::Stream)
             .calls(&[2]),
         row(
@@ -475,7 +475,7 @@ fn streams() -> Vec<Row> {
             "counts and no candidate",
             vec![always(say(events(&[r#"{"usageMetadata":{"promptTokenCount":3}}"#])))],
             502,
-            End::Refused("upstream_empty_answer"),
+            End::Refused("upstream_invalid_response"),
         )
         .way(Way::Stream)
         .calls(&[2]),
