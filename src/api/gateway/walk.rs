@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -14,7 +15,7 @@ use crate::api::{Ctx, EventSource, Reply, Stream};
 use crate::error::{Error, Result, Retry};
 use crate::limits::Permit;
 use crate::telemetry::metrics::UNRESOLVED;
-use crate::translate::{Machine, Signatures, Stamp, Target};
+use crate::translate::{Backend, Machine, Signatures, Stamp, Target};
 use crate::upstream::{Answer, AnswerBody, Call, Events, Flight, Leg, Method, Repeat, Site, Trip};
 use crate::usage::Usage;
 use crate::wire::Rope;
@@ -94,7 +95,12 @@ impl Gateway {
         let mut permit = None;
         let mut hollow = false;
         loop {
+            let paused = Instant::now();
             let leg = trip.next().await?;
+            if trip.sent() > 1 {
+                // The pause before another try is Google's doing, not ours.
+                cx.meter.waited(provider(leg.site()), paused.elapsed());
+            }
             let asked = match self.ask(cx, &leg, &mut operation) {
                 Ok(asked) => asked,
                 // What was asked for suits the model it was asked of, so its failure is what the client is told.
@@ -246,7 +252,9 @@ impl Gateway {
     /// # Errors
     /// As [`crate::upstream::Upstream::call`].
     pub(super) async fn call_on(&self, cx: &Ctx, leg: &Leg<'_>, call: &Call) -> Result<Answer> {
+        let begun = Instant::now();
         let answer = self.upstream.call_on(leg, call).await;
+        cx.meter.waited(provider(leg.site()), begun.elapsed());
         let code = if answer.is_ok() { "ok" } else { "error" };
         let label = self.labels.get(&call.model).map_or(UNRESOLVED, String::as_str);
         cx.metrics.attempt(leg.site().name(), label, code);
@@ -331,6 +339,14 @@ impl<M: Machine> Drop for Settling<M> {
             // Without a word from Google the estimate stands.
             if used > 0 { permit.settle(used) } else { drop(permit) }
         }
+    }
+}
+
+/// OpenTelemetry's name for a site's kind.
+fn provider(site: &Site) -> &'static str {
+    match site.backend() {
+        Backend::GeminiApi => "gcp.gemini",
+        Backend::Vertex => "gcp.vertex_ai",
     }
 }
 
