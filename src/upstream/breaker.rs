@@ -39,9 +39,9 @@ pub(super) enum Standing {
 impl Breaker {
     pub(super) fn standing(&self) -> Standing {
         match self.failures.load(Relaxed) {
-            ..DOUBTFUL => Standing::Well,
-            ..CLOSED => Standing::Doubtful,
-            CLOSED.. => Standing::Closed,
+            failures if failures < DOUBTFUL => Standing::Well,
+            failures if failures < CLOSED => Standing::Doubtful,
+            _ => Standing::Closed,
         }
     }
 

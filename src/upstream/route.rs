@@ -152,7 +152,7 @@ pub fn hash(bytes: &[u8]) -> u64 {
     mix(folded)
 }
 
-/// Spreads every bit over all others (the end of SplitMix64).
+/// Spreads every bit over all others (the end of `SplitMix64`).
 pub(super) fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -250,7 +250,7 @@ impl<'u> Trip<'u> {
                 continue;
             }
             if !self.fall_back() {
-                return Err(self.verdict(stop));
+                return Err(self.verdict(stop.as_ref()));
             }
         }
     }
@@ -478,7 +478,7 @@ impl<'u> Trip<'u> {
     }
 
     /// What the client is told when nobody served.
-    fn verdict(&mut self, stop: Option<Stop>) -> Error {
+    fn verdict(&mut self, stop: Option<&Stop>) -> Error {
         let now = self.upstream.now();
         let Some((_, error)) = self.last.take() else {
             let wait = |until: u64| Retry::After(Duration::from_millis(until.saturating_sub(now).max(1)));
@@ -491,8 +491,8 @@ impl<'u> Trip<'u> {
                     Origin::Upstream,
                     "Google's quota is used up for the moment at every site that serves this model.",
                 )
-                .retry(wait(until)),
-                Some(Stop::Closed { until }) => fail::closed().retry(wait(until.max(now + 1000))),
+                .retry(wait(*until)),
+                Some(Stop::Closed { until }) => fail::closed().retry(wait((*until).max(now + 1000))),
                 Some(Stop::Full) | None => fail::full(),
             };
         };

@@ -164,7 +164,9 @@ pub(crate) fn event(json: &str) -> Vec<u8> {
 /// A complete stream of these events.
 pub(crate) fn events(all: &[&str]) -> Vec<u8> {
     let mut bytes = opening();
-    all.iter().for_each(|json| bytes.extend(event(json)));
+    for json in all {
+        bytes.extend(event(json));
+    }
     bytes.extend(b"0\r\n\r\n");
     bytes
 }

@@ -139,7 +139,7 @@ impl Gateway {
                     continue;
                 }
             };
-            let mut headers = self.headers(&trip, &leg, permit.as_ref(), &dropped);
+            let mut headers = headers(&trip, &leg, permit.as_ref(), &dropped);
             let flight = trip.worked(leg);
             match heard {
                 Heard::Events((mut events, again)) => {
@@ -171,30 +171,6 @@ impl Gateway {
         let traits = self.catalog.traits(model);
         let target = Target { model, traits, backend: leg.site().backend(), strict: self.strict };
         operation.ask(&target, &*self.signatures)
-    }
-
-    fn headers(
-        &self,
-        trip: &Trip<'_>,
-        leg: &Leg<'_>,
-        permit: Option<&Permit>,
-        dropped: &[String],
-    ) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in permit.iter().flat_map(|permit| permit.headers()) {
-            headers.insert(name.clone(), value.clone());
-        }
-        let mut tell = |name: HeaderName, text: &str| {
-            headers.insert(name, HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-")))
-        };
-        if !dropped.is_empty() {
-            tell(DROPPED, &dropped.join(","));
-        }
-        tell(SERVED_BY, leg.site().name());
-        if trip.moved() {
-            tell(MODEL, leg.model());
-        }
-        headers
     }
 
     /// The upstream's events, the first of them looked at: an answer that is over before it said anything is
@@ -298,6 +274,25 @@ impl Gateway {
     pub(super) fn site(&self, model: &str) -> Result<&Site> {
         self.upstream.first(model).ok_or_else(|| Error::internal("there is no site"))
     }
+}
+
+/// What the client is told beside the reply.
+fn headers(trip: &Trip<'_>, leg: &Leg<'_>, permit: Option<&Permit>, dropped: &[String]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in permit.iter().flat_map(|permit| permit.headers()) {
+        headers.insert(name.clone(), value.clone());
+    }
+    let mut tell = |name: HeaderName, text: &str| {
+        headers.insert(name, HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-")))
+    };
+    if !dropped.is_empty() {
+        tell(DROPPED, &dropped.join(","));
+    }
+    tell(SERVED_BY, leg.site().name());
+    if trip.moved() {
+        tell(MODEL, leg.model());
+    }
+    headers
 }
 
 /// What came of one leg.
