@@ -19,6 +19,8 @@ use crate::ids::Ids;
 use crate::keys::Keys;
 use crate::limits::Limiter;
 use crate::memory::Memory;
+use crate::meter::Books;
+use crate::meter::ledger::{Durability, Ledger};
 use crate::server::{self, Shutdown};
 use crate::simulator::{self, Simulator};
 use crate::telemetry::Metrics;
@@ -43,6 +45,14 @@ pub fn log(config: &Config) {
 /// When the configuration asks for what cannot be had: an address in use, a catalogue that cannot be read.
 pub async fn serve(config: Config) -> Result<()> {
     let (gateway, upstream_care) = gateway(&config)?;
+    let metrics = Arc::new(Metrics::new());
+    let prices = Arc::new(
+        config
+            .priced(&|path| std::fs::read_to_string(path))
+            .map_err(|error| Error::new(Kind::Invalid, Origin::Gateway, error.to_string()))?,
+    );
+    let ledger = ledger(&config, &metrics)?;
+    let books = Books::with(Arc::clone(&metrics), prices, ledger.clone()).showing_cost(config.cost_header);
     let server = server::bind(server::Config {
         listen: config.listen.to_string(),
         admin_listen: config.admin_listen.to_string(),
@@ -56,7 +66,8 @@ pub async fn serve(config: Config) -> Result<()> {
         drain_timeout: config.server.drain_timeout,
         ..server::Config::default()
     })
-    .await?;
+    .await?
+    .booked(Arc::new(books));
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -68,12 +79,25 @@ pub async fn serve(config: Config) -> Result<()> {
     }
     tracing::info!(listen = %config.listen, admin = %config.admin_listen, "serving");
     let shutdown = Shutdown::default();
-    tokio::select! {
-        ended = server.run(Arc::new(gateway), Arc::new(Metrics::new()), shutdown.clone()) => ended,
+    let ended = tokio::select! {
+        ended = server.run(Arc::new(gateway), metrics, shutdown.clone()) => ended,
         failed = server::watch(&shutdown) => failed,
         // Keeps tokens fresh; ends only with the process.
         () = async { upstream_care.await; std::future::pending().await } => Ok(()),
+    };
+    if let Some(ledger) = ledger {
+        ledger.close().await;
     }
+    ended
+}
+
+fn ledger(config: &Config, metrics: &Metrics) -> Result<Option<Ledger>> {
+    let Some(ledger) = &config.ledger else { return Ok(None) };
+    let durability = match ledger.durability {
+        config::Durability::Process => Durability::Process,
+        config::Durability::BeforeEnd => Durability::BeforeEnd,
+    };
+    Ledger::open(&ledger.place, durability, metrics.accounts().clone()).map(Some)
 }
 
 /// The gateway that a configuration describes, and the future that keeps its credentials fresh.

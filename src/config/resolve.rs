@@ -8,6 +8,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde_spanned::Spanned;
 
+use crate::meter::ledger::Place;
+
 use super::file::{self, File, SiteKindName, nearest};
 use super::{
     Config, ConfigError, Env, GoogleCredentials, Ledger, Limits, Listen, Log, LogFormat, Overrides, ReadFile,
@@ -96,6 +98,8 @@ impl Resolver<'_> {
             upstream: upstream(&file.upstream),
             log,
             catalog: file.catalog.map(PathBuf::from),
+            prices: file.prices.map(PathBuf::from),
+            cost_header: file.cost_header.unwrap_or_default(),
             warnings: self.warnings,
         })
     }
@@ -288,9 +292,10 @@ impl Resolver<'_> {
         let ledger = match ledger {
             None => None,
             Some(ledger) => {
-                self.ignored("[ledger]");
                 let durability = ledger.durability.unwrap_or_default();
-                Some(Ledger { url: self.secret(&ledger.url)?, durability })
+                let place = Place::parse(&self.secret(&ledger.url)?)
+                    .map_err(|error| self.complaint(&ledger.url, error.message()))?;
+                Some(Ledger { place, durability })
             }
         };
         let store = match store {

@@ -10,6 +10,7 @@ use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
+use super::Accounts;
 use crate::usage::Usage;
 
 /// The model label of requests whose model nobody could resolve.
@@ -30,6 +31,7 @@ pub struct Metrics {
     in_flight: IntGauge,
     streams: IntGauge,
     connections: IntGauge,
+    accounts: Accounts,
 }
 
 impl Default for Metrics {
@@ -92,6 +94,7 @@ impl Metrics {
             in_flight: gauge("gemway_in_flight_requests", "Requests whose reply has not ended."),
             streams: gauge("gemway_open_streams", "Replies being streamed."),
             connections: gauge("gemway_connections", "Open client connections."),
+            accounts: Accounts::new(),
             registry,
         };
         metrics.register();
@@ -111,6 +114,11 @@ impl Metrics {
         self.add(self.in_flight.clone());
         self.add(self.streams.clone());
         self.add(self.connections.clone());
+        for collector in self.accounts.collectors() {
+            if let Err(error) = self.registry.register(collector) {
+                tracing::warn!(%error, "a metric was not registered");
+            }
+        }
         #[cfg(target_os = "linux")]
         self.add(prometheus::process_collector::ProcessCollector::for_self());
     }
@@ -119,6 +127,11 @@ impl Metrics {
         if let Err(error) = self.registry.register(Box::new(collector)) {
             tracing::warn!(%error, "a metric was not registered");
         }
+    }
+
+    /// The metrics of ledger, limits and keys.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// Books a finished request.

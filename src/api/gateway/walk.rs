@@ -77,6 +77,7 @@ impl Gateway {
         let name = operation.model().to_owned();
         let model = self.dispatched(&name)?;
         cx.meter.model(&name, self.labels.get(&model).map(String::as_str));
+        cx.meter.dispatched(&model);
         cx.tenant.may_use(&model)?;
         let site = self.site(&model)?;
         let traits = self.catalog.traits(&model);
