@@ -1,9 +1,7 @@
 //! What the operator sees: metrics and logs. No prompt, no answer and no secret ever gets here.
 
-pub mod accounts;
 pub mod log;
 pub mod metrics;
 
-pub use accounts::Accounts;
 pub use log::{Format, clip, mask};
-pub use metrics::Metrics;
+pub use metrics::{Accounts, Metrics};
