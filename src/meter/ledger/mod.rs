@@ -349,13 +349,12 @@ impl Writer {
         if let Some(error) = error {
             self.accounts.ledger_error();
             let now = Instant::now();
-            match &mut self.away {
-                Some((_, tried)) => *tried = now,
-                None => {
-                    self.away = Some((now, now));
-                    self.accounts.ledger_up(false);
-                    tracing::error!(%error, "the ledger cannot be written; rows wait in memory");
-                }
+            if let Some((_, tried)) = &mut self.away {
+                *tried = now;
+            } else {
+                self.away = Some((now, now));
+                self.accounts.ledger_up(false);
+                tracing::error!(%error, "the ledger cannot be written; rows wait in memory");
             }
         }
         let over = self.waiting.len().saturating_sub(QUEUE);

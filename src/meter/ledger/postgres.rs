@@ -52,8 +52,9 @@ fn away(error: tokio_postgres::Error) -> Error {
 
 async fn connect(config: &Config) -> Result<Client> {
     let connected = tokio::time::timeout(CONNECT, config.connect(NoTls)).await;
-    let (client, connection) =
-        connected.map_err(|_| unusable("the ledger's Postgres does not answer"))?.map_err(away)?;
+    let late =
+        |error: tokio::time::error::Elapsed| unusable("the ledger's Postgres does not answer").because(error);
+    let (client, connection) = connected.map_err(late)?.map_err(away)?;
     // It ends when the client goes; what breaks it also breaks the next query, which says so.
     tokio::spawn(async move { connection.await.ok() });
     Ok(client)
