@@ -8,7 +8,9 @@ mod env;
 mod file;
 mod resolve;
 mod secret;
+mod seen;
 mod show;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,6 +29,8 @@ use crate::meter::price::Prices;
 
 pub(crate) use self::file::duration;
 pub use self::file::{Durability, KeyCredentials, LogFormat, OnStoreFailure, Period};
+pub use self::seen::Seen;
+pub use self::tls::Tls;
 
 /// Everything an operator decided.
 #[derive(Clone, Debug)]
@@ -61,6 +65,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// Log lines.
     pub log: Log,
+    /// The certificate that clients see; none is plain HTTP.
+    pub tls: Option<Tls>,
     /// A file laid over the built-in model catalogue; see [`Config::catalogue`].
     pub catalog: Option<PathBuf>,
     /// A file laid over the built-in prices; see [`Config::priced`].
@@ -365,6 +371,11 @@ impl Config {
         builtin
             .with_override(&text)
             .map_err(|error| ConfigError::new(format!("{place}: {}", error.message())))
+    }
+
+    /// [`Config::priced`] from this process's files.
+    pub fn prices_from_process(&self) -> Result<Prices, ConfigError> {
+        self.priced(&|path| std::fs::read_to_string(path))
     }
 
     /// [`Config::catalogue`] from this process's files.

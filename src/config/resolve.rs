@@ -81,6 +81,7 @@ impl Resolver<'_> {
             self.warnings.push(format!("the alias \"{pattern}\" is taken literally: aliases know no `*`"));
         }
         let log = self.log(&file.log, flags)?;
+        let tls = self.tls(file.tls.as_ref())?;
         Ok(Config {
             listen,
             admin_listen,
@@ -97,6 +98,7 @@ impl Resolver<'_> {
             server: server(&file.server)?,
             upstream: upstream(&file.upstream),
             log,
+            tls,
             catalog: file.catalog.map(PathBuf::from),
             prices: file.prices.map(PathBuf::from),
             cost_header: file.cost_header.unwrap_or_default(),
