@@ -4,7 +4,7 @@
 //! JSON stay raw values until somebody asks for them. Every optional field takes `null` for "absent".
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -268,6 +268,9 @@ pub struct Extra<'a> {
     /// Vertex AI's.
     #[serde(borrow, default)]
     pub vertex: Option<Signed<'a>>,
+    /// Where other gateways keep it: without a level of its own.
+    #[serde(borrow, default)]
+    pub thought_signature: Option<Text<'a>>,
 }
 
 /// What holds a signature.
@@ -570,7 +573,7 @@ pub struct Google<'a> {
     pub safety_settings: Option<&'a RawValue>,
     /// Google's own tools, in its own form: `[{"google_search": {}}]`.
     #[serde(borrow, default)]
-    pub tools: Option<Vec<HashMap<Cow<'a, str>, &'a RawValue>>>,
+    pub tools: Option<Vec<BTreeMap<Cow<'a, str>, &'a RawValue>>>,
     /// How closely to look at all media.
     #[serde(borrow, default, alias = "mediaResolution")]
     pub media_resolution: Option<Text<'a>>,

@@ -81,7 +81,8 @@ impl Gateway {
         let site = self.site(&model)?;
         let traits = self.catalog.traits(&model);
         let target = Target { model: &model, traits, backend: site.backend(), strict: self.strict };
-        let Asked { body, shape, dropped, several } = operation.ask(&target, &*self.signatures)?;
+        let signatures = self.signatures.view(cx.tenant.name());
+        let Asked { body, shape, dropped, several } = operation.ask(&target, &*signatures)?;
         let permit = self.limiter.admit(cx.tenant.name(), operation.estimate())?;
         let streams = operation.streams();
         // Families with an output cap per request are always streamed upstream.
@@ -104,7 +105,7 @@ impl Gateway {
             created: self.clock.unix_seconds(),
             model: name,
             ids: Arc::clone(&self.ids),
-            signatures: Arc::clone(&self.signatures),
+            signatures,
         };
         if streams {
             let (events, attempts) = self.events(cx, site, &call, &operation, (&shape, &stamp)).await?;

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use crate::gemini::ask::GenerateRequest;
 
+mod google;
+mod media;
 mod messages;
 mod names;
 mod partial;
@@ -15,6 +17,7 @@ mod sampling;
 mod schema;
 mod state;
 pub mod stream;
+mod subset;
 mod tools;
 
 #[cfg(test)]
