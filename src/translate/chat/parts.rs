@@ -87,10 +87,10 @@ pub(super) fn drawn<'a>(
     raw: &'a RawValue,
     target: &Target<'_>,
 ) -> Result<Vec<(Part<'a>, Option<&'a RawValue>)>> {
-    let pictures: Vec<chat::Drawn<'a>> = match raw.get().starts_with('[') {
-        true => read(raw).map_err(|error| error.within("images"))?,
-        false => return Ok(Vec::new()),
-    };
+    if !raw.get().starts_with('[') {
+        return Ok(Vec::new());
+    }
+    let pictures: Vec<chat::Drawn<'a>> = read(raw).map_err(|error| error.within("images"))?;
     let mut out = Vec::with_capacity(pictures.len());
     for (at, picture) in pictures.into_iter().enumerate() {
         let place = format!("images[{at}]");

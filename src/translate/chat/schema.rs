@@ -236,10 +236,9 @@ impl<'r> Walk<'r> {
             return Err(Error::invalid("", "The schema refers to itself without end."));
         }
         if let Some(Value::String(reference)) = member.get("$ref") {
-            let mut out = match self.target(reference)? {
-                Value::Object(target) => self.resolved(target, hops + 1)?,
-                _ => Map::new(),
-            };
+            let target = self.target(reference)?.as_object();
+            let target = target.map(|target| self.resolved(target, hops + 1)).transpose()?;
+            let mut out = target.unwrap_or_default();
             join(&mut out, member.iter().filter(|(key, _)| *key != "$ref"));
             return Ok(out);
         }

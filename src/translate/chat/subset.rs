@@ -271,7 +271,7 @@ impl Converter<'_> {
         match kind {
             "object" => self.object(map, &mut out)?,
             "array" => self.array(map, &mut out)?,
-            "integer" | "number" => self.numbers(map, &mut out, kind == "integer"),
+            "integer" | "number" => numbers(map, &mut out, kind == "integer"),
             "string" if !out.contains_key("enum") => {
                 keep(map, &mut out, &["minLength", "maxLength"]);
                 if let Some(Value::String(pattern)) = map.get("pattern") {
@@ -381,37 +381,33 @@ impl Converter<'_> {
         }
         Ok(if made.len() == 1 { made.swap_remove(0) } else { json!({"anyOf": made}) })
     }
+}
 
-    fn numbers(&mut self, map: &Map<String, Value>, out: &mut Map<String, Value>, integer: bool) {
-        let pairs = [("minimum", "exclusiveMinimum", 1), ("maximum", "exclusiveMaximum", -1)];
-        for (plain, exclusive, step) in pairs {
-            if let Some(bound) = map.get(plain).filter(|bound| bound.is_number()) {
-                out.insert(plain.to_owned(), bound.clone());
-            } else if let Some(bound) = map.get(exclusive).filter(|bound| bound.is_number()) {
-                let moved = bound.as_i64().filter(|_| integer).and_then(|bound| bound.checked_add(step));
-                out.insert(plain.to_owned(), moved.map_or_else(|| bound.clone(), |bound| json!(bound)));
-            }
+fn numbers(map: &Map<String, Value>, out: &mut Map<String, Value>, integer: bool) {
+    let pairs = [("minimum", "exclusiveMinimum", 1), ("maximum", "exclusiveMaximum", -1)];
+    for (plain, exclusive, step) in pairs {
+        if let Some(bound) = map.get(plain).filter(|bound| bound.is_number()) {
+            out.insert(plain.to_owned(), bound.clone());
+        } else if let Some(bound) = map.get(exclusive).filter(|bound| bound.is_number()) {
+            let moved = bound.as_i64().filter(|_| integer).and_then(|bound| bound.checked_add(step));
+            out.insert(plain.to_owned(), moved.map_or_else(|| bound.clone(), |bound| json!(bound)));
         }
     }
 }
 
 fn guess(map: &Map<String, Value>) -> String {
+    let has = |keys: &[&str]| keys.iter().any(|key| map.contains_key(*key));
     let listed = map.get("enum").and_then(Value::as_array).and_then(|all| all.first());
-    let listed = listed.or_else(|| map.get("const"));
-    let kind = match listed {
+    let kind = match listed.or_else(|| map.get("const")) {
         Some(Value::Number(number)) if number.is_f64() => "number",
         Some(Value::Number(_)) => "integer",
         Some(Value::Bool(_)) => "boolean",
-        Some(_) => "string",
-        None if map.contains_key("properties") || map.contains_key("additionalProperties") => "object",
-        None if map.contains_key("items") || map.contains_key("prefixItems") => "array",
-        None if ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"]
-            .iter()
-            .any(|key| map.contains_key(*key)) =>
-        {
+        None if has(&["properties", "additionalProperties"]) => "object",
+        None if has(&["items", "prefixItems"]) => "array",
+        None if has(&["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"]) => {
             "number"
         }
-        None => "string",
+        _ => "string",
     };
     kind.to_owned()
 }
