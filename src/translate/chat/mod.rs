@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use crate::gemini::ask::GenerateRequest;
 
+pub(in crate::translate) mod google;
+pub(in crate::translate) mod media;
 pub(in crate::translate) mod messages;
 pub(in crate::translate) mod names;
 mod partial;
@@ -16,6 +18,7 @@ mod schema;
 mod sound;
 pub(in crate::translate) mod state;
 pub mod stream;
+mod subset;
 pub(in crate::translate) mod tools;
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use std::collections::{HashMap, HashSet};
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::google::{self, Extension};
 use super::request::{Drops, read};
-use super::{Shape, names, schema};
+use super::{Shape, names, schema, subset};
 use crate::error::{Error, Result};
 use crate::gemini::ask::{
     Empty, FunctionCallingConfig, FunctionDeclaration, GenerationConfig, Json, Tool, ToolConfig,
@@ -40,18 +41,23 @@ impl<'a> Toolbox<'a> {
 }
 
 /// Functions being declared.
-pub(in crate::translate) struct Declarations<'a, 't> {
+pub(in crate::translate) struct Declarations<'a, 't, 'd> {
     target: &'t Target<'t>,
+    pub(in crate::translate) drops: &'d mut Drops,
     back: &'t mut HashMap<String, String>,
     pub(in crate::translate) seen: HashSet<String>,
     pub(in crate::translate) all: Vec<FunctionDeclaration<'a>>,
     pub(in crate::translate) strict: bool,
 }
 
-impl<'a, 't> Declarations<'a, 't> {
+impl<'a, 't, 'd> Declarations<'a, 't, 'd> {
     /// None yet; `back` takes the way back to names that had to be changed.
-    pub(in crate::translate) fn new(target: &'t Target<'t>, back: &'t mut HashMap<String, String>) -> Self {
-        Self { target, back, seen: HashSet::new(), all: Vec::new(), strict: false }
+    pub(in crate::translate) fn new(
+        target: &'t Target<'t>,
+        drops: &'d mut Drops,
+        back: &'t mut HashMap<String, String>,
+    ) -> Self {
+        Self { target, drops, back, seen: HashSet::new(), all: Vec::new(), strict: false }
     }
 
     fn name(&mut self, name: &str) -> Result<String> {
@@ -76,7 +82,7 @@ impl<'a, 't> Declarations<'a, 't> {
         };
         if let Some(raw) = function.parameters {
             let place = |error: Error| error.within("parameters").code("invalid_function_parameters");
-            if !raw.get().starts_with('{') {
+            if !raw.get().starts_with('{') || schema::is_other(raw) {
                 return Err(place(Error::invalid(
                     "",
                     "The parameters must be a JSON Schema of type 'object'.",
@@ -86,7 +92,10 @@ impl<'a, 't> Declarations<'a, 't> {
                 if self.target.traits.json_schema {
                     declaration.parameters_json_schema = Some(schema::parameters(raw).map_err(place)?);
                 } else {
-                    declaration.parameters = schema::subset(raw, self.target.backend).map_err(place)?;
+                    let subset = subset::convert(raw, self.target.backend).map_err(place)?;
+                    let label = format!("{}.parameters", function.name);
+                    self.drops.lost("parameters", &label, &subset.lost)?;
+                    declaration.parameters = subset.schema;
                 }
             }
         }
@@ -113,8 +122,9 @@ impl<'a, 't> Declarations<'a, 't> {
         self.all.push(FunctionDeclaration {
             name: name.into(),
             description,
-            parameters_json_schema: modern.then(|| Json::Value(input.clone())),
-            parameters: (!modern).then_some(input),
+            parameters_json_schema: modern.then_some(Json::Value(input)),
+            parameters: (!modern)
+                .then(|| json!({"type": "OBJECT", "properties": {"input": {"type": "STRING"}}, "required": ["input"]})),
         });
         Ok(())
     }
@@ -123,6 +133,7 @@ impl<'a, 't> Declarations<'a, 't> {
 /// Builds declarations and the choice among them.
 pub(super) fn build<'a>(
     request: &mut Request<'a>,
+    extension: &mut Option<Extension<'a>>,
     target: &Target<'_>,
     shape: &mut Shape,
     drops: &mut Drops,
@@ -137,7 +148,7 @@ pub(super) fn build<'a>(
     }
     shape.legacy_functions = tools.is_empty() && !functions.is_empty();
     let mut back = std::mem::take(&mut shape.names);
-    let mut declared = Declarations::new(target, &mut back);
+    let mut declared = Declarations::new(target, drops, &mut back);
     let mut search = request.web_search_options.is_some();
     for (at, tool) in tools.into_iter().enumerate() {
         let within = |error: Error| error.within(&format!("tools[{at}]"));
@@ -166,7 +177,7 @@ pub(super) fn build<'a>(
     for (at, function) in functions.into_iter().enumerate() {
         declared.function(function).map_err(|error| error.within(&format!("functions[{at}]")))?;
     }
-    let Declarations { all, strict, seen, .. } = declared;
+    let Declarations { mut all, strict, seen, drops, .. } = declared;
     shape.names = back;
     let mut toolbox = Toolbox::default();
     if all.is_empty()
@@ -179,7 +190,6 @@ pub(super) fn build<'a>(
         }
     }
     if !all.is_empty() {
-        toolbox.tools.push(Tool { function_declarations: all, ..Tool::default() });
         let (param, raw) = match (request.tool_choice, request.function_call) {
             (Some(raw), _) => ("tool_choice", Some(raw)),
             (None, raw) => ("function_call", raw),
@@ -189,44 +199,99 @@ pub(super) fn build<'a>(
             None => None,
         };
         if strict && target.traits.json_schema && config.as_ref().is_none_or(|config| config.mode == "AUTO") {
-            config = Some(FunctionCallingConfig { mode: "VALIDATED", allowed_function_names: Vec::new() });
+            config = Some(FunctionCallingConfig::of("VALIDATED"));
         }
+        if let Some(config) = &mut config {
+            narrow(config, &mut all, target);
+        }
+        toolbox.tools.push(Tool { function_declarations: all, ..Tool::default() });
         if config.is_some() {
             *toolbox.calling() = config;
         }
     }
+    let mut own = google::tools(extension, target)?;
     if search {
-        searching(request, target, &mut toolbox, drops)?;
+        searching(request, drops)?;
+        if !own.search {
+            own.tools.push(Tool { google_search: Some(Empty {}), ..Tool::default() });
+        }
+        own.exclusive.get_or_insert_with(|| "web_search_options".to_owned());
+    }
+    beside(own, target, &mut toolbox)?;
+    if extension.as_ref().is_some_and(|found| found.google.stream_function_call_arguments == Some(true)) {
+        let able = target.backend == Backend::Vertex && target.traits.signatures;
+        if able && request.stream && toolbox.functions().is_some() {
+            toolbox
+                .calling()
+                .get_or_insert_with(|| FunctionCallingConfig::of("AUTO"))
+                .stream_function_call_arguments = Some(true);
+        } else {
+            let why = "only Vertex AI streams arguments, and only of functions, where the answer is streamed";
+            drops.note("google.stream_function_call_arguments", why)?;
+        }
     }
     Ok(toolbox)
 }
 
-fn searching(
-    request: &Request<'_>,
+/// Older families know no subset without a call: what may not be called is not declared.
+pub(in crate::translate) fn narrow(
+    config: &mut FunctionCallingConfig,
+    all: &mut Vec<FunctionDeclaration<'_>>,
     target: &Target<'_>,
-    toolbox: &mut Toolbox<'_>,
-    drops: &mut Drops,
+) {
+    if config.mode != "VALIDATED" || target.traits.json_schema {
+        return;
+    }
+    let allowed = std::mem::take(&mut config.allowed_function_names);
+    all.retain(|function| allowed.is_empty() || allowed.iter().any(|name| function.name == *name));
+    config.mode = "AUTO";
+}
+
+/// Puts Google's own tools beside the functions, where the model takes both.
+pub(in crate::translate) fn beside<'a>(
+    own: google::Own<'a>,
+    target: &Target<'_>,
+    toolbox: &mut Toolbox<'a>,
 ) -> Result<()> {
-    if !toolbox.tools.is_empty() {
-        if !target.traits.mixed_tools || target.backend == Backend::Vertex {
-            let message = "This model cannot search the web and call functions in one request.";
-            return Err(Error::unsupported("web_search_options", message));
+    if own.tools.is_empty() {
+        return Ok(());
+    }
+    if toolbox.functions().is_some() {
+        let mixed = target.traits.mixed_tools && target.backend == Backend::GeminiApi;
+        if let Some(param) = own.exclusive.filter(|_| !mixed) {
+            let message = "This model cannot use this tool and call functions in one request.";
+            return Err(Error::unsupported(param, message));
         }
-        let calling = toolbox.calling();
-        if calling.as_ref().is_none_or(|config| config.mode == "AUTO") {
-            *calling = Some(FunctionCallingConfig { mode: "VALIDATED", allowed_function_names: Vec::new() });
-        }
-        if let Some(config) = &mut toolbox.config {
-            config.include_server_side_tool_invocations = Some(true);
+        if mixed {
+            let calling = toolbox.calling();
+            if calling.as_ref().is_none_or(|config| config.mode == "AUTO") {
+                *calling = Some(FunctionCallingConfig::of("VALIDATED"));
+            }
+            if let Some(config) = &mut toolbox.config {
+                config.include_server_side_tool_invocations = Some(true);
+            }
         }
     }
-    toolbox.tools.push(Tool { google_search: Some(Empty {}), ..Tool::default() });
-    if let Some(options) = &request.web_search_options {
-        if options.user_location.is_some() {
-            drops.note("web_search_options.user_location", "Google Search takes no location")?;
-        }
-        if options.search_context_size.as_ref().is_some_and(|size| size.decode() != "medium") {
-            drops.note("web_search_options.search_context_size", "Google Search takes no context size")?;
+    toolbox.tools.extend(own.tools);
+    Ok(())
+}
+
+fn searching(request: &Request<'_>, drops: &mut Drops) -> Result<()> {
+    let Some(options) = &request.web_search_options else { return Ok(()) };
+    if options.user_location.is_some() {
+        drops.note("web_search_options.user_location", "Google Search takes no location")?;
+    }
+    if let Some(size) = &options.search_context_size {
+        match size.decode().as_ref() {
+            "medium" => {}
+            "low" | "high" => {
+                drops
+                    .note("web_search_options.search_context_size", "Google Search takes no context size")?;
+            }
+            _ => {
+                let message = "Supported values are: 'low', 'medium' and 'high'.";
+                return Err(Error::invalid("web_search_options.search_context_size", message));
+            }
         }
     }
     Ok(())
@@ -243,7 +308,7 @@ fn mode(word: &str) -> Option<&'static str> {
 }
 
 fn choice(raw: &RawValue, declared: &HashSet<String>) -> Result<FunctionCallingConfig> {
-    let plain = |mode| FunctionCallingConfig { mode, allowed_function_names: Vec::new() };
+    let plain = FunctionCallingConfig::of;
     let odd = || {
         let message =
             "Supported values are 'none', 'auto', 'required', and an object that names a declared tool.";
@@ -269,13 +334,13 @@ fn choice(raw: &RawValue, declared: &HashSet<String>) -> Result<FunctionCallingC
         if allowed_function_names.is_empty() {
             return Err(odd().within("allowed_tools.tools").code("empty_array"));
         }
-        return Ok(FunctionCallingConfig { mode, allowed_function_names });
+        return Ok(FunctionCallingConfig { allowed_function_names, ..plain(mode) });
     }
     if let Some(mode) = mode(&kind) {
         return Ok(plain(mode));
     }
     let name = named(choice, declared)?;
-    Ok(FunctionCallingConfig { mode: "ANY", allowed_function_names: vec![name] })
+    Ok(FunctionCallingConfig { allowed_function_names: vec![name], ..plain("ANY") })
 }
 
 fn named(choice: Choice<'_>, declared: &HashSet<String>) -> Result<String> {
@@ -329,16 +394,16 @@ pub(super) fn answer_format<'a>(
 }
 
 /// The form of the answer: JSON of any kind, or after a schema. `param` names the field that asks for it,
-/// `schema` the schema in it.
+/// `within` the schema in it.
 pub(in crate::translate) fn form<'a>(
     raw: Option<&'a RawValue>,
-    (param, schema): (&str, &str),
+    (param, within): (&'static str, &'static str),
     (toolbox, generation): (&mut Toolbox<'a>, &mut Option<GenerationConfig<'a>>),
     target: &Target<'_>,
     shape: &mut Shape,
     drops: &mut Drops,
 ) -> Result<()> {
-    let place = |error: Error| error.within(schema).code("invalid_json_schema");
+    let place = |error: Error| error.within(within).code("invalid_json_schema");
     if raw.is_some_and(|raw| !raw.get().starts_with('{')) {
         return Err(place(Error::invalid("", "A JSON Schema must be an object.")));
     }
@@ -354,8 +419,12 @@ pub(in crate::translate) fn form<'a>(
             (_, None) => {
                 return drops.note(param, "this model takes no JSON mode beside functions");
             }
-            (_, Some(raw)) => return hide(raw, toolbox, target, shape).map_err(place),
+            (_, Some(raw)) => return hide(raw, param, toolbox, target, shape, drops).map_err(place),
         }
+    }
+    if !traits.tools_with_schema && !toolbox.tools.is_empty() {
+        let message = "This model gives no JSON beside Google's own tools.";
+        return Err(Error::unsupported(param, message));
     }
     let generation = generation.get_or_insert_default();
     generation.response_mime_type = Some("application/json");
@@ -363,7 +432,9 @@ pub(in crate::translate) fn form<'a>(
         if traits.json_schema {
             generation.response_json_schema = Some(schema::answer(raw).map_err(place)?);
         } else {
-            generation.response_schema = schema::subset(raw, target.backend).map_err(place)?;
+            let subset = subset::convert(raw, target.backend).map_err(place)?;
+            drops.lost(within, param, &subset.lost)?;
+            generation.response_schema = subset.schema;
         }
     }
     Ok(())
@@ -371,9 +442,11 @@ pub(in crate::translate) fn form<'a>(
 
 fn hide<'a>(
     raw: &'a RawValue,
+    param: &str,
     toolbox: &mut Toolbox<'a>,
     target: &Target<'_>,
     shape: &mut Shape,
+    drops: &mut Drops,
 ) -> Result<()> {
     let modern = target.traits.json_schema;
     let Some(functions) = toolbox.functions() else { return Ok(()) };
@@ -385,20 +458,23 @@ fn hide<'a>(
         let message = "Beside functions this model gives structured answers only as objects.";
         return Err(Error::unsupported("", message));
     }
+    let old = if modern { None } else { Some(subset::convert(raw, target.backend)?) };
+    let old = old.map(|subset| drops.lost("", param, &subset.lost).map(|()| subset.schema));
     functions.push(FunctionDeclaration {
         name: name.clone().into(),
         description: Some(Text::plain(
             "Gives the final answer to the user. Call it once nothing else needs to be called.",
         )),
         parameters_json_schema: if modern { Some(schema::parameters(raw)?) } else { None },
-        parameters: if modern { None } else { schema::subset(raw, target.backend)? },
+        parameters: old.transpose()?.flatten(),
     });
     let calling = toolbox.calling();
     let mut allowed = calling.take().map(|config| config.allowed_function_names).unwrap_or_default();
     if !allowed.is_empty() {
         allowed.push(name.clone());
     }
-    *calling = Some(FunctionCallingConfig { mode: "ANY", allowed_function_names: allowed });
+    *calling =
+        Some(FunctionCallingConfig { allowed_function_names: allowed, ..FunctionCallingConfig::of("ANY") });
     shape.answer_function = Some(name);
     Ok(())
 }

@@ -7,8 +7,9 @@ use crate::gemini::ask::Part;
 use crate::openai::chat::{File, Url};
 use crate::openai::responses as wire;
 use crate::translate::Target;
+use crate::translate::chat::media::{self, Source};
 use crate::translate::chat::parts;
-use crate::translate::chat::request::read;
+use crate::translate::chat::request::{Drops, read};
 use crate::wire::Text;
 
 /// Reads a content: a string, or parts.
@@ -26,7 +27,11 @@ fn each<'a>(
             let all: Vec<wire::Part<'a>> = read(raw).map_err(|error| error.within(field))?;
             let mut out = Vec::with_capacity(all.len());
             for (at, part) in all.into_iter().enumerate() {
-                out.extend(one(part).map_err(|error| error.within(&format!("{field}[{at}]")))?);
+                let mut made = one(part).map_err(|error| error.within(&format!("{field}[{at}]")))?;
+                if let Some(place) = made.as_mut().and_then(media::fetched_at) {
+                    *place = format!("{field}[{at}].{place}");
+                }
+                out.extend(made);
             }
             Ok(out)
         }
@@ -65,19 +70,24 @@ pub(super) fn assistant(raw: &RawValue) -> Result<Vec<Part<'_>>> {
 }
 
 /// What the user said (`content`), or what came of a call (`output`).
-pub(super) fn user<'a>(raw: &'a RawValue, field: &str, target: &Target<'_>) -> Result<Vec<Part<'a>>> {
-    each(raw, field, |part| one(part, target))
+pub(super) fn user<'a>(
+    raw: &'a RawValue,
+    field: &str,
+    target: &Target<'_>,
+    drops: &mut Drops,
+) -> Result<Vec<Part<'a>>> {
+    each(raw, field, |part| one(part, target, drops))
 }
 
-fn one<'a>(part: wire::Part<'a>, target: &Target<'_>) -> Result<Option<Part<'a>>> {
+fn one<'a>(part: wire::Part<'a>, target: &Target<'_>, drops: &mut Drops) -> Result<Option<Part<'a>>> {
     match part.kind.as_ref() {
         "input_text" | "text" | "output_text" | "summary_text" => said(part.text, "text"),
         "refusal" => said(part.refusal, "refusal"),
-        "input_image" | "image_url" | "computer_screenshot" => image(part, target).map(Some),
-        "input_file" | "file" => file(part, target).map(Some),
+        "input_image" | "image_url" | "computer_screenshot" => image(part, target, drops).map(Some),
+        "input_file" | "file" => file(part, target, drops).map(Some),
         "input_audio" => {
             let audio = part.input_audio.ok_or_else(|| lacking("input_audio"))?;
-            parts::heard(audio).map(Some).map_err(|error| error.within("input_audio"))
+            media::heard(audio).map(Some).map_err(|error| error.within("input_audio"))
         }
         other => {
             let known = "'input_text', 'input_image', 'input_file' and 'input_audio'";
@@ -86,37 +96,42 @@ fn one<'a>(part: wire::Part<'a>, target: &Target<'_>) -> Result<Option<Part<'a>>
     }
 }
 
-fn image<'a>(part: wire::Part<'a>, target: &Target<'_>) -> Result<Part<'a>> {
+fn image<'a>(part: wire::Part<'a>, target: &Target<'_>, drops: &mut Drops) -> Result<Part<'a>> {
     let mut detail = part.detail;
     let mut made = if let Some(raw) = part.image_url {
         let within = |error: Error| error.within("image_url");
-        let url = if raw.get().starts_with('{') {
-            let url: Url<'a> = read(raw).map_err(within)?;
-            detail = url.detail.or(detail);
-            url.url
-        } else {
-            read(raw).map_err(within)?
-        };
-        parts::located(&url, "image", target).map_err(within)?
+        let url = if raw.get().starts_with('{') { read(raw) } else { read(raw).map(plain) };
+        let url: Url<'a> = url.map_err(within)?;
+        detail = url.detail.or(detail);
+        media::located(&url.url, Source::of("image", url.format), target).map_err(within)?
     } else if part.file_id.is_some() {
-        parts::filed(File { file_data: None, file_id: part.file_id, filename: None }, target)?
+        media::filed(file_of(None, part.file_id, None, None), target)?
     } else {
         return Err(lacking("image_url"));
     };
-    made.media_resolution = detail.and_then(|detail| parts::resolution(&detail, target));
+    parts::looked_at(&mut made, detail, target, drops)?;
     Ok(made)
 }
 
-fn file<'a>(part: wire::Part<'a>, target: &Target<'_>) -> Result<Part<'a>> {
-    if let Some(file) = part.file {
-        return parts::filed(file, target).map_err(|error| error.within("file"));
-    }
-    let mut made = if let Some(url) = part.file_url.filter(|_| part.file_data.is_none()) {
-        parts::located(&url, "file", target).map_err(|error| error.within("file_url"))?
+fn plain(url: Text<'_>) -> Url<'_> {
+    Url { url, detail: None, format: None }
+}
+
+fn file_of<'a>(
+    file_data: Option<Text<'a>>,
+    file_id: Option<Text<'a>>,
+    file_url: Option<Text<'a>>,
+    filename: Option<Text<'a>>,
+) -> File<'a> {
+    File { file_data, file_id, file_url, filename, format: None }
+}
+
+fn file<'a>(part: wire::Part<'a>, target: &Target<'_>, drops: &mut Drops) -> Result<Part<'a>> {
+    let mut made = if let Some(file) = part.file {
+        media::filed(file, target).map_err(|error| error.within("file"))?
     } else {
-        let file = File { file_data: part.file_data, file_id: part.file_id, filename: part.filename };
-        parts::filed(file, target)?
+        media::filed(file_of(part.file_data, part.file_id, part.file_url, part.filename), target)?
     };
-    made.media_resolution = part.detail.and_then(|detail| parts::resolution(&detail, target));
+    parts::looked_at(&mut made, part.detail, target, drops)?;
     Ok(made)
 }

@@ -720,7 +720,13 @@ impl Pen<'_> {
     }
 
     /// A whole picture.
-    pub(super) fn picture(&mut self, id: String, mime: &str, data: &str, asked: &Picture) -> Result<()> {
+    pub(super) fn picture(
+        &mut self,
+        id: String,
+        mime: &str,
+        data: &str,
+        asked: Option<&Picture>,
+    ) -> Result<()> {
         #[derive(Serialize)]
         struct Item<'e> {
             id: &'e str,
@@ -739,12 +745,12 @@ impl Pen<'_> {
         fn item<'e>(
             id: &'e str,
             mime: &str,
-            asked: &'e Picture,
+            asked: Option<&'e Picture>,
             status: &'static str,
             result: Option<wire::Base64<'e>>,
         ) -> Item<'e> {
-            let known = |value: &Option<String>, words: &[&'static str]| {
-                let value = value.as_deref()?;
+            let known = |value: Option<&str>, words: &[&'static str]| {
+                let value = value?;
                 words.iter().find(|word| **word == value).copied()
             };
             Item {
@@ -758,9 +764,15 @@ impl Pen<'_> {
                     "image/gif" => "gif",
                     _ => "png",
                 },
-                size: asked.size.as_deref(),
-                quality: known(&asked.quality, &["low", "medium", "high", "auto"]),
-                background: known(&asked.background, &["transparent", "opaque", "auto"]),
+                size: asked.and_then(|asked| asked.size.as_deref()),
+                quality: known(
+                    asked.and_then(|asked| asked.quality.as_deref()),
+                    &["low", "medium", "high", "auto"],
+                ),
+                background: known(
+                    asked.and_then(|asked| asked.background.as_deref()),
+                    &["transparent", "opaque", "auto"],
+                ),
             }
         }
         let begun = json(&item(&id, mime, asked, "in_progress", None))?;

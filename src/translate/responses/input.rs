@@ -19,7 +19,7 @@ use crate::gemini::ask::{
 use crate::openai::responses::{Item, Reasoning, Request, TextConfig};
 use crate::translate::chat::messages::{self, NO_SIGNATURE};
 use crate::translate::chat::request::{Drops, read};
-use crate::translate::chat::{names, parts};
+use crate::translate::chat::{media, names};
 use crate::translate::{Signatures, Target};
 use crate::wire::{Base64, Text};
 
@@ -71,6 +71,13 @@ type Place = Option<usize>;
 
 fn param(place: Place) -> String {
     place.map_or_else(|| "input".to_owned(), |index| format!("input[{index}]"))
+}
+
+/// Says of parts that must be fetched first where they stand.
+fn waiting(parts: &mut [Part<'_>], place: Place) {
+    for waits in parts.iter_mut().filter_map(media::fetched_at) {
+        *waits = format!("{}.{waits}", param(place));
+    }
 }
 
 struct Call<'a> {
@@ -208,7 +215,7 @@ impl<'a> Builder<'a, '_> {
             | "custom_tool_call_output"
             | "shell_call_output"
             | "local_shell_call_output"
-            | "apply_patch_call_output" => self.output(&kind, item),
+            | "apply_patch_call_output" => self.output(place, &kind, item),
             // What a search found is in the words behind it; Google's own record of it is among the marks.
             "web_search_call" => Ok(()),
             "code_interpreter_call" => {
@@ -263,7 +270,8 @@ impl<'a> Builder<'a, '_> {
         };
         match item.role.as_deref() {
             Some("user") => {
-                let parts = content::user(content()?, "content", self.target)?;
+                let mut parts = content::user(content()?, "content", self.target, self.drops)?;
+                waiting(&mut parts, place);
                 self.user(parts);
             }
             Some("system" | "developer") => self.told.system.extend(content::system(content()?)?),
@@ -439,7 +447,7 @@ impl<'a> Builder<'a, '_> {
         Ok(())
     }
 
-    fn output(&mut self, kind: &str, item: Item<'a>) -> Result<()> {
+    fn output(&mut self, place: Place, kind: &str, item: Item<'a>) -> Result<()> {
         let given = item.call_id.or(item.id).map(|id| id.decode()).filter(|id| !id.is_empty());
         let Some(id) = given else {
             let error = Error::invalid("call_id", "An output needs the 'call_id' of the call it answers.");
@@ -461,7 +469,8 @@ impl<'a> Builder<'a, '_> {
             };
             return Err(Error::invalid("input", text));
         };
-        let said = outcome(kind, item.output, item.status.as_ref(), self.target)?;
+        let mut said = outcome(kind, item.output, item.status.as_ref(), self.target, self.drops)?;
+        waiting(&mut said.1, place);
         let Some(call) = self.groups.get_mut(group).and_then(|calls| calls.get_mut(at)) else {
             return Ok(());
         };
@@ -502,7 +511,7 @@ impl<'a> Builder<'a, '_> {
             Some("gif") => "image/gif",
             _ => "image/png",
         };
-        let data: Base64<'a> = parts::plain_base64(data.decode())
+        let data: Base64<'a> = media::plain_base64(data.decode())
             .ok_or_else(|| Error::invalid("result", "The picture is not valid base64."))?;
         let blob = Blob { mime_type: mime_type.into(), data, display_name: None };
         let signature = item.id.and_then(|id| self.signature(&id.decode()));
@@ -570,10 +579,11 @@ fn outcome<'a>(
     output: Option<&'a RawValue>,
     status: Option<&Text<'a>>,
     target: &Target<'_>,
+    drops: &mut Drops,
 ) -> Result<(Outcome<'a>, Vec<Part<'a>>)> {
-    let plain = |output: Option<&'a RawValue>| match output {
+    let mut plain = |output: Option<&'a RawValue>| match output {
         None => Ok(Vec::new()),
-        Some(raw) => content::user(raw, "output", target),
+        Some(raw) => content::user(raw, "output", target, drops),
     };
     match kind {
         "shell_call_output" => {
@@ -594,7 +604,7 @@ fn outcome<'a>(
             };
             Ok((Outcome::Json(Json::Value(json!({"status": status, "output": said}))), Vec::new()))
         }
-        _ if output.is_some_and(|raw| raw.get().starts_with('{')) => messages::outcome(output, target),
+        _ if output.is_some_and(|raw| raw.get().starts_with('{')) => messages::outcome(output, target, drops),
         _ => Ok(messages::gathered(plain(output)?)),
     }
 }

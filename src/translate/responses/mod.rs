@@ -122,8 +122,8 @@ pub struct Shape {
     pub encrypted: bool,
     /// The sources of a search are wanted (`web_search_call.action.sources`).
     pub sources: bool,
-    /// The format of pictures that was asked for, as the item repeats it.
-    pub picture: Picture,
+    /// Pictures were asked for, in this way; the item repeats it.
+    pub picture: Option<Picture>,
 }
 
 /// How a picture was asked for.

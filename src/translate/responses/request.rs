@@ -8,11 +8,11 @@ use super::input::{self, Told};
 use super::{Ask, History, Shape, echo, tools};
 use crate::catalog::Thinking;
 use crate::error::{Error, Result};
-use crate::gemini::ask::{GenerateRequest, GenerationConfig, SystemInstruction, ThinkingConfig};
-use crate::openai::chat::Google;
+use crate::gemini::ask::{GenerateRequest, GenerationConfig, ImageConfig, SystemInstruction, ThinkingConfig};
 use crate::openai::responses::{Item, Request};
+use crate::translate::chat::google::{self, Extension};
 use crate::translate::chat::request::{Drops, body_of, named, open, read};
-use crate::translate::chat::sampling::{by_effort, decimal, integer, service_tier};
+use crate::translate::chat::sampling::{by_effort, decimal, integer, native, service_tier};
 use crate::translate::chat::tools::{Toolbox, form};
 use crate::translate::{Signatures, Target};
 use crate::wire::{Text, Unknown};
@@ -92,7 +92,7 @@ pub fn ask<'a>(
     shape.encrypted = includes("reasoning.encrypted_content");
     shape.sources = includes("web_search_call.action.sources");
     let logprobs = includes("message.output_text.logprobs");
-    let google = google(&mut request, &mut drops)?;
+    let mut extension = google::take(request.google.take(), request.extra_body.take(), &mut drops)?;
 
     let declared = request.tools.take().unwrap_or_default();
     let runs_code = tools::runs_code(&declared);
@@ -105,10 +105,20 @@ pub fn ask<'a>(
 
     let mut generation = Some(sampled(&request, logprobs, target, &mut drops)?);
     if let Some(config) = &mut generation {
-        config.thinking_config = thinking(&request, google.as_ref(), target, &mut shape, &mut drops)?;
+        config.media_resolution = google::media_resolution(extension.as_ref())?;
+        config.image_config = google::image_config(extension.as_ref(), target, &mut drops)?;
+        config.thinking_config = thinking(&request, extension.as_ref(), target, &mut shape, &mut drops)?;
     }
     let mut toolbox =
-        tools::build(&declared, request.tool_choice, target, &mut generation, &mut shape, &mut drops)?;
+        tools::build(&declared, request.tool_choice, &mut extension, target, &mut shape, &mut drops)?;
+    if let (Some(picture), Some(config)) = (&shape.picture, &mut generation) {
+        config.response_modalities = vec!["TEXT", "IMAGE"];
+        let ratio = picture.size.as_deref().and_then(tools::ratio);
+        if let (Some(ratio), None) = (ratio, &config.image_config) {
+            config.image_config =
+                Some(ImageConfig { aspect_ratio: Some(ratio.to_owned()), image_size: None });
+        }
+    }
     answer_format(&mut request, &mut toolbox, &mut generation, target, &mut shape, &mut drops)?;
     unheard(&request, &mut drops)?;
     // An empty configuration is left out: compared as JSON, for it has a field for everything.
@@ -131,50 +141,9 @@ pub fn ask<'a>(
         contents,
         ..GenerateRequest::default()
     };
-    extend(&mut upstream, google, &mut drops)?;
+    google::apply(&mut upstream, &mut extension, None, "instructions", target, &mut drops)?;
     drops.unknown("", &request.unknown)?;
     Ok(Ask { request: upstream, shape, dropped: drops.names() })
-}
-
-/// What only Google's own settings can say.
-fn extend<'a>(
-    upstream: &mut GenerateRequest<'a>,
-    google: Option<Google<'a>>,
-    drops: &mut Drops,
-) -> Result<()> {
-    let Some(google) = google else { return Ok(()) };
-    if let Some(settings) = google.safety_settings {
-        if !settings.get().starts_with('[') {
-            let message = "'safety_settings' must be an array.";
-            return Err(Error::invalid("google.safety_settings", message).code("invalid_type"));
-        }
-        upstream.safety_settings = Some(settings);
-    }
-    if let Some(cached) = google.cached_content {
-        // The prepared context holds these itself; beside it Google refuses them.
-        if upstream.system_instruction.take().is_some() {
-            drops.note("instructions", "the cached content has its own system instruction")?;
-        }
-        if !std::mem::take(&mut upstream.tools).is_empty() {
-            drops.note("tools", "the cached content has its own tools")?;
-        }
-        upstream.tool_config = None;
-        upstream.cached_content = Some(cached);
-    }
-    Ok(())
-}
-
-/// The extension object, from either place.
-fn google<'a>(request: &mut Request<'a>, drops: &mut Drops) -> Result<Option<Google<'a>>> {
-    let mut found = request.google.take();
-    if let Some(extra) = request.extra_body.take() {
-        drops.unknown("extra_body.", &extra.unknown)?;
-        found = found.or(extra.google);
-    }
-    if let Some(google) = &found {
-        drops.unknown("google.", &google.unknown)?;
-    }
-    Ok(found)
 }
 
 fn sampled<'a>(
@@ -222,7 +191,7 @@ fn sampled<'a>(
 
 fn thinking(
     request: &Request<'_>,
-    google: Option<&Google<'_>>,
+    extension: Option<&Extension<'_>>,
     target: &Target<'_>,
     shape: &mut Shape,
     drops: &mut Drops,
@@ -243,25 +212,23 @@ fn thinking(
         shape.reading.thoughts = true;
         config.get_or_insert_default().include_thoughts = Some(true);
     }
-    let Some(own) = google.and_then(|google| google.thinking_config.as_ref()) else { return Ok(config) };
-    if own.thinking_budget.is_some() && own.thinking_level.is_some() {
-        let message = "Give a thinking budget or a thinking level, not both.";
-        return Err(Error::invalid("google.thinking_config", message));
-    }
-    let mut config = config.unwrap_or_default();
-    if own.thinking_budget.is_some() || own.thinking_level.is_some() {
-        if config.thinking_budget.is_some() || config.thinking_level.is_some() {
-            drops.note("reasoning.effort", "the thinking configuration says it already")?;
+    let own = extension.and_then(|found| Some((found.google.thinking_config.as_ref()?, found.place)));
+    let Some((own, place)) = own else { return Ok(config) };
+    let place = format!("{place}.thinking_config");
+    let mut native = native(own, target, drops).map_err(|error| error.within(&place))?;
+    if let Some(said) = config {
+        native.include_thoughts = native.include_thoughts.or(said.include_thoughts);
+        if said.thinking_level.is_some() || said.thinking_budget.is_some() {
+            if own.thinking_level.is_some() || own.thinking_budget.is_some() {
+                drops.note("reasoning.effort", "the thinking configuration says it already")?;
+            } else {
+                native.thinking_level = said.thinking_level;
+                native.thinking_budget = said.thinking_budget;
+            }
         }
-        config.thinking_budget = own.thinking_budget;
-        let level = own.thinking_level.as_ref();
-        config.thinking_level = level.map(|level| Cow::Owned(level.decode().to_ascii_uppercase()));
     }
-    if let Some(include) = own.include_thoughts {
-        config.include_thoughts = Some(include);
-        shape.reading.thoughts = include;
-    }
-    Ok((config != ThinkingConfig::default()).then_some(config))
+    shape.reading.thoughts = native.include_thoughts.unwrap_or(false);
+    Ok((native != ThinkingConfig::default()).then_some(native))
 }
 
 fn answer_format<'a>(

@@ -420,7 +420,7 @@ impl Writer<'_> {
         let id = self.pen.desk.mint("ig_");
         let mark = signature.map(|signature| self.signed(&id, signature));
         self.next(mark)?;
-        self.pen.picture(id, mime, data, &self.shape.picture)
+        self.pen.picture(id, mime, data, self.shape.picture.as_ref())
     }
 
     fn echo(

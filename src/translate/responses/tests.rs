@@ -17,7 +17,7 @@ fn machine() -> (ResponsesMachine, Arc<Mutex<Vec<Finished>>>) {
         created: 1,
         model: "m".to_owned(),
         ids: Arc::new(Ids::counted()),
-        signatures: Arc::new(Memory::default()),
+        signatures: Arc::new(Memory::default()).view("t"),
     };
     let told = Arc::new(Mutex::new(Vec::new()));
     let ear = Arc::clone(&told);

@@ -3,18 +3,17 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::{Picture, Shape, Tool, calls};
 use crate::error::{Error, Result};
-use crate::gemini::ask::{
-    Empty, FunctionCallingConfig, FunctionDeclaration, GenerationConfig, Json, Tool as GeminiTool,
-};
+use crate::gemini::ask::{Empty, FunctionCallingConfig, FunctionDeclaration, Json, Tool as GeminiTool};
 use crate::openai::chat::{Custom, CustomFormat, Function, Grammar};
 use crate::openai::responses::{Choice, Tool as Declared};
+use crate::translate::chat::google::{self, Extension};
 use crate::translate::chat::request::{Drops, read};
-use crate::translate::chat::tools::{Declarations, Toolbox};
+use crate::translate::chat::tools::{Declarations, Toolbox, beside, narrow};
 use crate::translate::{Backend, Target};
 use crate::wire::Text;
 
@@ -45,21 +44,20 @@ struct Hosted {
 }
 
 struct Build<'a, 't, 'd> {
-    declared: Declarations<'a, 't>,
+    declared: Declarations<'a, 't, 'd>,
     tools: HashMap<String, Tool>,
     custom: Vec<String>,
     hosted: Hosted,
-    picture: Picture,
+    picture: Option<Picture>,
     target: &'t Target<'t>,
-    drops: &'d mut Drops,
 }
 
-/// Builds declarations and the choice among them; a picture tool changes `generation`.
+/// Builds declarations and the choice among them.
 pub(super) fn build<'a>(
     tools: &[&'a RawValue],
     choice: Option<&'a RawValue>,
+    extension: &mut Option<Extension<'a>>,
     target: &Target<'_>,
-    generation: &mut Option<GenerationConfig<'a>>,
     shape: &mut Shape,
     drops: &mut Drops,
 ) -> Result<Toolbox<'a>> {
@@ -69,57 +67,48 @@ pub(super) fn build<'a>(
     }
     let mut back = HashMap::new();
     let mut build = Build {
-        declared: Declarations::new(target, &mut back),
+        declared: Declarations::new(target, drops, &mut back),
         tools: HashMap::new(),
         custom: Vec::new(),
         hosted: Hosted::default(),
-        picture: Picture::default(),
+        picture: None,
         target,
-        drops,
     };
     for (at, raw) in tools.iter().enumerate() {
         let place = format!("tools[{at}]");
         let tool: Declared<'a> = read(raw).map_err(|error| error.within(&place))?;
         build.take(tool, &place).map_err(|error| error.within(&place))?;
     }
-    let Build {
-        declared: Declarations { all, strict, seen, .. }, tools, custom, hosted, picture, drops, ..
-    } = build;
+    let Build { declared, tools, custom, hosted, picture, .. } = build;
+    let Declarations { mut all, strict, seen, drops, .. } = declared;
     shape.tools = tools;
     shape.reading.custom = custom;
     shape.picture = picture;
     let mut toolbox = Toolbox::default();
     let functions = !all.is_empty();
-    if functions {
-        toolbox.tools.push(GeminiTool { function_declarations: all, ..GeminiTool::default() });
-    }
     let known = |name: &str| seen.contains(name);
-    let chosen = match choice {
+    let mut config = match choice {
         Some(raw) => Some(chosen(raw, &known, &hosted, drops).map_err(|error| error.within("tool_choice"))?),
         None => None,
     };
-    if let Some(config) = chosen.filter(|config| config.mode == "ANY" || functions) {
-        if functions {
-            *toolbox.calling() = Some(config);
-        } else if hosted.search.is_none() && hosted.code.is_none() && hosted.picture.is_none() {
+    if functions {
+        if strict && target.traits.json_schema && config.as_ref().is_none_or(|config| config.mode == "AUTO") {
+            config = Some(FunctionCallingConfig::of("VALIDATED"));
+        }
+        if let Some(config) = &mut config {
+            narrow(config, &mut all, target);
+        }
+        toolbox.tools.push(GeminiTool { function_declarations: all, ..GeminiTool::default() });
+        if config.is_some() {
+            *toolbox.calling() = config;
+        }
+    } else if config.is_some_and(|config| config.mode == "ANY") {
+        if hosted.search.is_none() && hosted.code.is_none() && hosted.picture.is_none() {
             return Err(Error::invalid("tool_choice", "'tool_choice' needs 'tools' to choose from."));
-        } else {
-            drops.note("tool_choice", "Gemini decides itself when it uses Google's own tools")?;
         }
+        drops.note("tool_choice", "Gemini decides itself when it uses Google's own tools")?;
     }
-    let calling = toolbox.config.as_ref().and_then(|config| config.function_calling_config.as_ref());
-    let auto = calling.is_none_or(|config| config.mode == "AUTO");
-    if functions && strict && auto && target.traits.json_schema {
-        *toolbox.calling() = Some(plain("VALIDATED"));
-    }
-    host(&hosted, functions, target, &mut toolbox, drops)?;
-    if hosted.picture.is_some() {
-        let generation = generation.get_or_insert_default();
-        generation.response_modalities = vec!["TEXT", "IMAGE"];
-        if let Some(ratio) = shape.picture.size.as_deref().and_then(ratio) {
-            generation.image_config = Some(json!({"aspectRatio": ratio}));
-        }
-    }
+    host(&hosted, extension, functions, target, &mut toolbox, drops)?;
     // The names that were made to fit find their way back like all others.
     for (fitted, name) in back {
         shape.tools.entry(fitted).or_insert(Tool::Function { name, namespace: None });
@@ -128,21 +117,22 @@ pub(super) fn build<'a>(
 }
 
 /// Adds Google's own tools, where they can stand beside functions.
-fn host(
+fn host<'a>(
     hosted: &Hosted,
+    extension: &mut Option<Extension<'a>>,
     functions: bool,
     target: &Target<'_>,
-    toolbox: &mut Toolbox<'_>,
+    toolbox: &mut Toolbox<'a>,
     drops: &mut Drops,
 ) -> Result<()> {
-    let mut beside = false;
-    if let Some(place) = &hosted.search {
-        if functions && (!target.traits.mixed_tools || target.backend == Backend::Vertex) {
+    let mut own = google::tools(extension, target)?;
+    let mixed = target.traits.mixed_tools && target.backend == Backend::GeminiApi;
+    if let Some(place) = hosted.search.as_ref().filter(|_| !own.search) {
+        if functions && !mixed {
             // Some clients declare it always, and would not work at all if that were refused.
             drops.note(place, "this model cannot search the web and call functions in one request")?;
         } else {
-            toolbox.tools.push(GeminiTool { google_search: Some(Empty {}), ..GeminiTool::default() });
-            beside = functions;
+            own.tools.push(GeminiTool { google_search: Some(Empty {}), ..GeminiTool::default() });
         }
     }
     if let Some(place) = &hosted.code {
@@ -150,23 +140,9 @@ fn host(
             let message = "This model cannot run code and call functions in one request.";
             return Err(Error::unsupported(place.clone(), message));
         }
-        toolbox.tools.push(GeminiTool { code_execution: Some(Empty {}), ..GeminiTool::default() });
-        beside |= functions && target.backend == Backend::GeminiApi;
+        own.tools.push(GeminiTool { code_execution: Some(Empty {}), ..GeminiTool::default() });
     }
-    if beside {
-        let calling = toolbox.calling();
-        if calling.as_ref().is_none_or(|config| config.mode == "AUTO") {
-            *calling = Some(plain("VALIDATED"));
-        }
-        if let Some(config) = &mut toolbox.config {
-            config.include_server_side_tool_invocations = Some(true);
-        }
-    }
-    Ok(())
-}
-
-fn plain(mode: &'static str) -> FunctionCallingConfig {
-    FunctionCallingConfig { mode, allowed_function_names: Vec::new() }
+    beside(own, target, toolbox)
 }
 
 impl<'a> Build<'a, '_, '_> {
@@ -188,11 +164,11 @@ impl<'a> Build<'a, '_, '_> {
                     return Ok(());
                 }
                 let why = "Google runs code in a fresh place without files every time";
-                self.drops.note(&format!("{place}.container"), why)
+                self.declared.drops.note(&format!("{place}.container"), why)
             }
             "image_generation" => self.pictures(tool, place),
             "tool_search" | "programmatic_tool_calling" => {
-                self.drops.note(place, "all tools are declared at once, and called directly")
+                self.declared.drops.note(place, "all tools are declared at once, and called directly")
             }
             "shell" | "local_shell" | "apply_patch" => self.builtin(&kind),
             "" => {
@@ -293,18 +269,18 @@ impl<'a> Build<'a, '_, '_> {
         self.hosted.search = Some(place.to_owned());
         let full = |raw: Option<&RawValue>| raw.is_some_and(|raw| !matches!(raw.get(), "{}" | "[]" | "null"));
         if full(tool.filters) {
-            self.drops.note(&format!("{place}.filters"), "Google Search takes no list of sites")?;
+            self.declared.drops.note(&format!("{place}.filters"), "Google Search takes no list of sites")?;
         }
         if full(tool.user_location) {
-            self.drops.note(&format!("{place}.user_location"), "Google Search takes no location")?;
+            self.declared.drops.note(&format!("{place}.user_location"), "Google Search takes no location")?;
         }
         if tool.search_context_size.as_ref().is_some_and(|size| size.decode() != "medium") {
             let name = format!("{place}.search_context_size");
-            self.drops.note(&name, "Google Search takes no context size")?;
+            self.declared.drops.note(&name, "Google Search takes no context size")?;
         }
         if tool.external_web_access == Some(false) {
             let name = format!("{place}.external_web_access");
-            self.drops.note(&name, "Google Search has one index, fresh or not")?;
+            self.declared.drops.note(&name, "Google Search has one index, fresh or not")?;
         }
         Ok(())
     }
@@ -316,29 +292,32 @@ impl<'a> Build<'a, '_, '_> {
         }
         self.hosted.picture = Some(place.to_owned());
         let text = |text: Option<Text<'_>>| text.map(|text| text.decode().into_owned());
-        self.picture =
+        let picture =
             Picture { size: text(tool.size), quality: text(tool.quality), background: text(tool.background) };
-        let known = self.picture.size.as_deref().is_none_or(|size| size == "auto" || ratio(size).is_some());
+        let known = picture.size.as_deref().is_none_or(|size| size == "auto" || ratio(size).is_some());
         if !known {
-            self.drops.note(&format!("{place}.size"), "Gemini makes pictures of other shapes")?;
+            self.declared.drops.note(&format!("{place}.size"), "Gemini makes pictures of other shapes")?;
         }
-        for (name, value) in [("quality", &self.picture.quality), ("background", &self.picture.background)] {
+        for (name, value) in [("quality", &picture.quality), ("background", &picture.background)] {
             if value.as_deref().is_some_and(|value| value != "auto") {
-                self.drops.note(&format!("{place}.{name}"), "Gemini has no such setting")?;
+                self.declared.drops.note(&format!("{place}.{name}"), "Gemini has no such setting")?;
             }
         }
         if tool.output_format.is_some_and(|format| format.decode() != "png") {
-            self.drops.note(&format!("{place}.output_format"), "Gemini chooses the format itself")?;
+            self.declared
+                .drops
+                .note(&format!("{place}.output_format"), "Gemini chooses the format itself")?;
         }
         if tool.partial_images.is_some_and(|count| count > 0) {
-            self.drops.note(&format!("{place}.partial_images"), "Gemini gives no previews")?;
+            self.declared.drops.note(&format!("{place}.partial_images"), "Gemini gives no previews")?;
         }
+        self.picture = Some(picture);
         Ok(())
     }
 }
 
 /// The shape of a picture of this size, in Google's words.
-fn ratio(size: &str) -> Option<&'static str> {
+pub(super) fn ratio(size: &str) -> Option<&'static str> {
     Some(match size {
         "1024x1024" => "1:1",
         "1536x1024" => "3:2",
@@ -364,19 +343,22 @@ fn chosen(
     if raw.get().starts_with('"') {
         let word: Text<'_> = read(raw)?;
         return match word.decode().as_ref() {
-            "none" => Ok(plain("NONE")),
-            "auto" => Ok(plain("AUTO")),
-            "required" => Ok(plain("ANY")),
+            "none" => Ok(FunctionCallingConfig::of("NONE")),
+            "auto" => Ok(FunctionCallingConfig::of("AUTO")),
+            "required" => Ok(FunctionCallingConfig::of("ANY")),
             _ => Err(odd()),
         };
     }
     let choice: Choice<'_> = read(raw)?;
     if choice.kind != "allowed_tools" {
         if let Some(name) = named(&choice, known, hosted)? {
-            return Ok(FunctionCallingConfig { mode: "ANY", allowed_function_names: vec![name] });
+            return Ok(FunctionCallingConfig {
+                allowed_function_names: vec![name],
+                ..FunctionCallingConfig::of("ANY")
+            });
         }
         drops.note("tool_choice", "Gemini decides itself when it uses Google's own tools")?;
-        return Ok(plain("AUTO"));
+        return Ok(FunctionCallingConfig::of("AUTO"));
     }
     let mode = match choice.mode.as_deref() {
         Some("auto") | None => "VALIDATED",
@@ -394,9 +376,9 @@ fn chosen(
     }
     if allowed_function_names.is_empty() {
         // Only Google's own tools are allowed: no function may be called.
-        return Ok(plain("NONE"));
+        return Ok(FunctionCallingConfig::of("NONE"));
     }
-    Ok(FunctionCallingConfig { mode, allowed_function_names })
+    Ok(FunctionCallingConfig { allowed_function_names, ..FunctionCallingConfig::of(mode) })
 }
 
 /// The function that is named; nothing for a tool of Google's own.
