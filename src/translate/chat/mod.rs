@@ -7,7 +7,7 @@ use crate::gemini::ask::GenerateRequest;
 mod messages;
 mod names;
 mod partial;
-mod parts;
+pub(in crate::translate) mod parts;
 mod pieces;
 pub mod reply;
 pub mod request;

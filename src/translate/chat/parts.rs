@@ -81,7 +81,12 @@ pub(super) fn assistant(raw: &RawValue) -> Result<Vec<Part<'_>>> {
 
 /// A user's message or a tool's result.
 pub(super) fn user<'a>(raw: &'a RawValue, target: &Target<'_>) -> Result<Vec<Part<'a>>> {
-    each(raw, |part| match part.kind.as_ref() {
+    each(raw, |part| one(part, target))
+}
+
+/// One part of a user's message; nothing for an empty text.
+pub(in crate::translate) fn one<'a>(part: chat::Part<'a>, target: &Target<'_>) -> Result<Option<Part<'a>>> {
+    match part.kind.as_ref() {
         "text" | "input_text" | "output_text" => said(part.text, "text"),
         "refusal" => said(part.refusal, "refusal"),
         "image_url" | "input_image" => {
@@ -105,7 +110,7 @@ pub(super) fn user<'a>(raw: &'a RawValue, target: &Target<'_>) -> Result<Vec<Par
             filed(file, target).map(Some).map_err(|error| error.within("file"))
         }
         other => Err(unknown_kind(other, "'text', 'image_url', 'input_audio', 'file' and 'video_url'")),
-    })
+    }
 }
 
 fn lacking(name: &'static str) -> Error {
