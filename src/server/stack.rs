@@ -37,6 +37,9 @@ pub(super) struct Shared {
     pub(super) draining: CancellationToken,
 }
 
+/// Bytes of path and query; nothing that is served comes near it.
+const LONGEST_TARGET: usize = 8192;
+
 /// How the panic guard renders.
 type Render = fn(Box<dyn Any + Send>) -> Response<Body>;
 
@@ -158,6 +161,13 @@ fn framing(request: &Request<Body>) -> Result<(), Error> {
             Kind::Malformed,
             "invalid_framing",
             "The request has both Content-Length and Transfer-Encoding.",
+        );
+    }
+    if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > LONGEST_TARGET) {
+        return refuse(
+            Kind::TargetTooLong,
+            "uri_too_long",
+            "The request's target is longer than 8192 bytes.",
         );
     }
     if let Some(host) = wrong_host(request) {
