@@ -246,7 +246,8 @@ where
             if response.extensions_mut().remove::<Panicked>().is_some() {
                 meter.fail(&Error::internal("a panic"), Some("server_error"));
             }
-            meter.note(|entry| entry.status = status.as_u16());
+            let dropped = response.headers().get("x-gemway-dropped-params");
+            let ours = meter.headed(status.as_u16(), dropped.and_then(|dropped| dropped.to_str().ok()));
             if !meter.streams() {
                 // An error has said its own word already; this one counts for the rest.
                 meter.end(if status.is_client_error() { Outcome::Refused } else { Outcome::Complete });
@@ -259,6 +260,9 @@ where
                 HeaderName::from_static("openai-processing-ms"),
                 HeaderValue::from(processing_ms(meter.elapsed())),
             );
+            if let Ok(ours) = HeaderValue::try_from(format!("{:.3}", ours.as_secs_f64() * 1000.0)) {
+                headers.insert(HeaderName::from_static("x-gemway-overhead-ms"), ours);
+            }
             if draining.is_cancelled() && version < Version::HTTP_2 {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }

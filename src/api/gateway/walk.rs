@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -14,7 +15,7 @@ use crate::api::{Ctx, EventSource, Reply, Stream};
 use crate::error::{Error, Result, Retry};
 use crate::limits::Permit;
 use crate::telemetry::metrics::UNRESOLVED;
-use crate::translate::{Machine, Signatures, Stamp, Target};
+use crate::translate::{Backend, Machine, Signatures, Stamp, Target};
 use crate::upstream::{Answer, AnswerBody, Call, Events, Method, Site};
 use crate::usage::Usage;
 use crate::wire::Rope;
@@ -183,7 +184,9 @@ impl Gateway {
     /// # Errors
     /// As [`crate::upstream::Upstream::call`].
     pub(super) async fn call(&self, cx: &Ctx, site: &Site, call: &Call) -> Result<Answer> {
+        let begun = Instant::now();
         let answer = self.upstream.call(site, call).await;
+        cx.meter.waited(provider(site), begun.elapsed());
         let code = if answer.is_ok() { "ok" } else { "error" };
         let label = self.labels.get(&call.model).map_or(UNRESOLVED, String::as_str);
         cx.metrics.attempt(site.name(), label, code);
@@ -235,6 +238,14 @@ impl<M: Machine> Drop for Settling<M> {
             // Without a word from Google the estimate stands.
             if used > 0 { permit.settle(used) } else { drop(permit) }
         }
+    }
+}
+
+/// OpenTelemetry's name for a site's kind.
+fn provider(site: &Site) -> &'static str {
+    match site.backend() {
+        Backend::GeminiApi => "gcp.gemini",
+        Backend::Vertex => "gcp.vertex_ai",
     }
 }
 
