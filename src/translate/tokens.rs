@@ -19,27 +19,17 @@ pub const MOST_BYTES: usize = 64 << 20;
 const SWITCH_OFF: &str = "Send text instead; LangChain's OpenAIEmbeddings does with \
      check_embedding_ctx_length=False. Another encoding can be named in the field 'encoding'.";
 
-/// An encoding, ready to decode.
-#[derive(Clone, Copy)]
-pub struct Decoder {
-    bpe: &'static CoreBPE,
-    name: &'static str,
-}
+/// One of `OpenAI`'s encodings.
+#[derive(Clone, Copy, Debug)]
+pub struct Encoding(Tokenizer);
 
-impl std::fmt::Debug for Decoder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Decoder({})", self.name)
-    }
-}
-
-impl Decoder {
-    /// The decoder for a request: by the encoding it names, else by its model's name. The first one of each
-    /// encoding takes a moment (its table is built), all later ones none.
+impl Encoding {
+    /// The encoding of a request's tokens: the one it names, else the one of its model's name.
     ///
     /// # Errors
     /// For the name of an encoding that does not exist.
-    pub fn new(encoding: Option<&str>, model: &str) -> Result<Self> {
-        let tokenizer = match encoding {
+    pub fn of(named: Option<&str>, model: &str) -> Result<Self> {
+        Ok(Self(match named {
             None => get_tokenizer(model).unwrap_or(Tokenizer::Cl100kBase),
             Some("cl100k_base") => Tokenizer::Cl100kBase,
             Some("o200k_base") => Tokenizer::O200kBase,
@@ -55,8 +45,12 @@ impl Decoder {
                      'p50k_edit', 'r50k_base' and 'gpt2'.",
                 ));
             }
-        };
-        let name = match tokenizer {
+        }))
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self.0 {
             Tokenizer::O200kHarmony => "o200k_harmony",
             Tokenizer::O200kBase => "o200k_base",
             Tokenizer::Cl100kBase => "cl100k_base",
@@ -64,10 +58,16 @@ impl Decoder {
             Tokenizer::R50kBase => "r50k_base",
             Tokenizer::P50kEdit => "p50k_edit",
             Tokenizer::Gpt2 => "gpt2",
-        };
-        let bpe = bpe_for_tokenizer(tokenizer)
-            .map_err(|error| Error::internal(format!("the encoding {name} cannot be loaded: {error}")))?;
-        Ok(Self { bpe, name })
+        }
+    }
+
+    /// The table behind it. The first time it is built, which takes a moment: do it where waiting hurts nobody.
+    ///
+    /// # Errors
+    /// A fault of ours: the tables are part of this program.
+    pub fn load(self) -> Result<&'static CoreBPE> {
+        bpe_for_tokenizer(self.0)
+            .map_err(|error| Error::internal(format!("{} cannot be loaded: {error}", self.name())))
     }
 
     /// The text behind a list of tokens. Where a list begins or ends inside a character, as one piece of a longer
@@ -75,8 +75,11 @@ impl Decoder {
     ///
     /// # Errors
     /// For an empty list, too long a list, and numbers that are no tokens of this encoding.
-    pub fn text(&self, raw: &RawValue) -> Result<String> {
-        let tokens: Vec<u32> = read(raw)?;
+    pub fn text(self, raw: &RawValue) -> Result<String> {
+        let tokens: Vec<u32> = read(raw).map_err(|error| {
+            let place = error.param().unwrap_or_default().to_owned();
+            Error::invalid(place, "A list of tokens must hold whole numbers only.").code("invalid_type")
+        })?;
         if tokens.is_empty() {
             return Err(Error::invalid("", "A list of tokens must not be empty."));
         }
@@ -85,8 +88,8 @@ impl Decoder {
                 format!("A list of {} tokens is too long; at most {MOST_TOKENS} fit.", tokens.len());
             return Err(Error::invalid("", message));
         }
-        let bytes = self.bpe.decode_bytes(&tokens).map_err(|error| {
-            let message = format!("Token {} does not exist in {}. {SWITCH_OFF}", error.token, self.name);
+        let bytes = self.load()?.decode_bytes(&tokens).map_err(|error| {
+            let message = format!("Token {} does not exist in {}. {SWITCH_OFF}", error.token, self.name());
             Error::invalid("", message).code("unsupported_tokens")
         })?;
         Ok(match String::from_utf8(bytes) {
@@ -112,23 +115,23 @@ mod tests {
 
     #[test]
     fn the_models_name_decides_unless_the_request_does() {
-        assert_eq!(Decoder::new(None, "gemini-embedding-001").unwrap().name, "cl100k_base");
-        assert_eq!(Decoder::new(None, "text-embedding-3-large").unwrap().name, "cl100k_base");
-        assert_eq!(Decoder::new(None, "text-davinci-003").unwrap().name, "p50k_base");
-        assert_eq!(Decoder::new(Some("gpt2"), "text-embedding-3-large").unwrap().name, "gpt2");
-        assert_eq!(Decoder::new(Some("klingon"), "x").unwrap_err().param(), Some("encoding"));
+        assert_eq!(Encoding::of(None, "gemini-embedding-001").unwrap().name(), "cl100k_base");
+        assert_eq!(Encoding::of(None, "text-embedding-3-large").unwrap().name(), "cl100k_base");
+        assert_eq!(Encoding::of(None, "text-davinci-003").unwrap().name(), "p50k_base");
+        assert_eq!(Encoding::of(Some("gpt2"), "text-embedding-3-large").unwrap().name(), "gpt2");
+        assert_eq!(Encoding::of(Some("klingon"), "x").unwrap_err().param(), Some("encoding"));
     }
 
     #[test]
     fn tokens_become_text() {
-        let decoder = Decoder::new(None, "gemini-embedding-001").unwrap();
-        assert_eq!(decoder.text(&raw("[15339, 1917]")).unwrap(), "hello world");
+        let encoding = Encoding::of(None, "gemini-embedding-001").unwrap();
+        assert_eq!(encoding.text(&raw("[15339, 1917]")).unwrap(), "hello world");
         // Half of a character.
-        assert!(decoder.text(&raw("[9468]")).unwrap().contains('\u{fffd}'));
-        let error = decoder.text(&raw("[4000000]")).unwrap_err();
+        assert!(encoding.text(&raw("[9468]")).unwrap().contains('\u{fffd}'));
+        let error = encoding.text(&raw("[4000000]")).unwrap_err();
         assert!(error.message().contains("check_embedding_ctx_length=False"), "{}", error.message());
-        assert_eq!(decoder.text(&raw("[1, 2.5]")).unwrap_err().param(), Some("[1]"));
-        assert!(decoder.text(&raw("[]")).is_err());
+        assert_eq!(encoding.text(&raw("[1, 2.5]")).unwrap_err().param(), Some("[1]"));
+        assert!(encoding.text(&raw("[]")).is_err());
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::translate::Signatures;
 use crate::upstream::{Site, Upstream};
 
 mod chat;
+mod embeddings;
 mod models;
 mod walk;
 
@@ -82,6 +83,7 @@ impl Engine for Gateway {
     fn serve(&self, cx: Ctx, endpoint: Endpoint, incoming: Incoming) -> BoxFuture<'_, Result<Reply>> {
         match endpoint {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
+            Endpoint::Embeddings => Box::pin(self.embeddings(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
             Endpoint::StoredChat => refuse(Error::new(
@@ -100,7 +102,6 @@ impl Engine for Gateway {
             | Endpoint::Conversation(_)
             | Endpoint::ConversationItems(_)
             | Endpoint::ConversationItem(..)
-            | Endpoint::Embeddings
             | Endpoint::Completions => {
                 let (method, path) = (&incoming.method, incoming.uri.path());
                 refuse(routes::unserved(method, path))

@@ -114,9 +114,7 @@ fn survey(json: &[u8], most: usize) -> Result<()> {
         Err(Unfit::TooDeep) => {
             refuse(format!("The JSON is nested deeper than {DEEPEST} levels."), "json_too_deep")
         }
-        Err(Unfit::TooMany) => {
-            refuse(format!("The JSON holds more than {most} values."), "json_too_large")
-        }
+        Err(Unfit::TooMany) => refuse(format!("The JSON holds more than {most} values."), "json_too_large"),
     }
 }
 

@@ -13,7 +13,7 @@ mod vectors;
 mod tests;
 
 pub use plan::{Plan, Way};
-pub use request::{parse, plan};
+pub use request::{encoding, parse, plan};
 pub use vectors::{Vectors, reply};
 
 /// What the answering half must know of the request.

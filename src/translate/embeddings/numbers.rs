@@ -22,7 +22,8 @@ impl<'a> Numbers<'a> {
         };
         // Valid JSON without these holds neither strings nor words, objects or lists.
         let bytes = inner.as_bytes();
-        if memchr::memchr3(b'"', b'u', b'l', bytes).is_some() || memchr::memchr2(b'[', b'{', bytes).is_some() {
+        if memchr::memchr3(b'"', b'u', b'l', bytes).is_some() || memchr::memchr2(b'[', b'{', bytes).is_some()
+        {
             return Err(broken("Google's vector holds something that is not a number."));
         }
         Ok(Self(inner))

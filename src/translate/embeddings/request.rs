@@ -15,7 +15,7 @@ use crate::openai::chat;
 use crate::openai::embeddings::{Google, Request};
 use crate::translate::chat::parts;
 use crate::translate::chat::request::{Drops, check_model, document, read};
-use crate::translate::tokens::{self, Decoder};
+use crate::translate::tokens::{self, Encoding};
 use crate::translate::{Backend, Target};
 use crate::wire::Text;
 
@@ -117,9 +117,7 @@ fn base64(request: &Request<'_>) -> Result<bool> {
     match request.encoding_format.as_ref().map(Text::decode).as_deref() {
         None | Some("float") => Ok(false),
         Some("base64") => Ok(true),
-        Some(_) => {
-            Err(Error::invalid("encoding_format", "'encoding_format' must be 'float' or 'base64'."))
-        }
+        Some(_) => Err(Error::invalid("encoding_format", "'encoding_format' must be 'float' or 'base64'.")),
     }
 }
 
@@ -131,7 +129,8 @@ fn dimensions(request: &Request<'_>, most: u32) -> Result<Option<u32>> {
             Err(Error::invalid("dimensions", "'dimensions' must be a number above 0."))
         }
         Ok(_) | Err(_) => {
-            let message = format!("'dimensions' must be between 1 and {most} for this model, and not {asked}.");
+            let message =
+                format!("'dimensions' must be between 1 and {most} for this model, and not {asked}.");
             Err(Error::invalid("dimensions", message))
         }
     }
@@ -167,12 +166,7 @@ fn titles(raw: &RawValue, inputs: usize) -> Result<Vec<Text<'_>>> {
 }
 
 /// Says what the vectors are for the way newer models want it: in words before the text.
-fn prefix(
-    inputs: &mut [Content<'_>],
-    task: &str,
-    titles: &[Text<'_>],
-    drops: &mut Drops,
-) -> Result<()> {
+fn prefix(inputs: &mut [Content<'_>], task: &str, titles: &[Text<'_>], drops: &mut Drops) -> Result<()> {
     let query = TASKS.iter().find(|(known, _)| *known == task).map_or("", |(_, words)| words);
     for (at, input) in inputs.iter_mut().enumerate() {
         let text = match input {
@@ -180,7 +174,8 @@ fn prefix(
             Content::Parts(parts) => parts.iter_mut().find_map(|part| part.text.as_mut()),
         };
         let Some(text) = text else {
-            drops.note("task_type", "this model takes it as words before a text, and an input has no text")?;
+            drops
+                .note("task_type", "this model takes it as words before a text, and an input has no text")?;
             continue;
         };
         let said = text.decode();
@@ -206,9 +201,7 @@ fn vertex_options(
 ) -> Result<()> {
     let Some(google) = google else { return Ok(()) };
     let mut only = |asked: Option<bool>, name: &str, place: bool| match asked {
-        Some(_) if !place => {
-            drops.note(name, "this model has no such switch at this place").map(|()| None)
-        }
+        Some(_) if !place => drops.note(name, "this model has no such switch at this place").map(|()| None),
         asked => Ok(asked),
     };
     let vertex = backend == Backend::Vertex;
@@ -220,14 +213,18 @@ fn vertex_options(
     Ok(())
 }
 
+/// The encoding of the request's tokens, should it have any.
+///
+/// # Errors
+/// For the name of an encoding that does not exist.
+pub fn encoding(request: &Request<'_>, asked: &str) -> Result<Encoding> {
+    Encoding::of(request.encoding.as_ref().map(Text::decode).as_deref(), asked)
+}
+
 fn inputs<'a>(request: &Request<'a>, asked: &str, target: &Target<'_>) -> Result<Vec<Content<'a>>> {
     let raw = request.input;
-    let named = request.encoding.as_ref().map(Text::decode);
-    let mut source = Source { named: named.as_deref(), asked, decoder: None, decoded: 0, target };
-    if named.is_some() && !tokens::are_tokens(raw) {
-        // It has nothing to say about text, but a wrong name is still wrong.
-        source.decoder()?;
-    }
+    let encoding = encoding(request, asked)?;
+    let mut source = Source { encoding, decoded: 0, target };
     let one = |source: &mut Source<'_>| source.input(raw).map(|input| vec![input]);
     let flat = raw.get().strip_prefix('[').map(str::trim_ascii_start);
     let inputs = match flat {
@@ -240,9 +237,7 @@ fn inputs<'a>(request: &Request<'a>, asked: &str, target: &Target<'_>) -> Result
 
 /// What inputs are read with.
 struct Source<'s> {
-    named: Option<&'s str>,
-    asked: &'s str,
-    decoder: Option<Decoder>,
+    encoding: Encoding,
     decoded: usize,
     target: &'s Target<'s>,
 }
@@ -279,7 +274,7 @@ impl Source<'_> {
                 self.parts(part.into_iter().collect())
             }
             Some(b'[') if tokens::are_tokens(raw) => {
-                let text = self.decoder().map_err(|error| error.at("encoding"))?.text(raw)?;
+                let text = self.encoding.text(raw)?;
                 self.decoded += text.len();
                 if self.decoded > tokens::MOST_BYTES {
                     return Err(Error::invalid("", "The tokens stand for too much text."));
@@ -299,15 +294,6 @@ impl Source<'_> {
             _ => Err(Error::invalid("", "An input must be a string, a list of tokens, or content parts.")
                 .code("invalid_type")),
         }
-    }
-
-    fn decoder(&mut self) -> Result<Decoder> {
-        if let Some(decoder) = self.decoder {
-            return Ok(decoder);
-        }
-        let decoder = Decoder::new(self.named, self.asked)?;
-        self.decoder = Some(decoder);
-        Ok(decoder)
     }
 
     fn parts<'a>(&self, mut parts: Vec<Part<'a>>) -> Result<Content<'a>> {

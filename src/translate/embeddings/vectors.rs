@@ -132,11 +132,8 @@ pub fn reply(model: &str, calls: Vec<Vectors>, usage: &Usage) -> Result<Rope> {
     let mut tail = BytesMut::from(&br#"],"model":"#[..]);
     wire::append(model, &mut tail).map_err(Error::internal)?;
     tail.extend_from_slice(br#","usage":"#);
-    let counted = Counted {
-        prompt_tokens: usage.prompt(),
-        total_tokens: usage.total(),
-        estimated: usage.estimated,
-    };
+    let counted =
+        Counted { prompt_tokens: usage.prompt(), total_tokens: usage.total(), estimated: usage.estimated };
     wire::append(&counted, &mut tail).map_err(Error::internal)?;
     tail.extend_from_slice(b"}");
     rope.push(tail.freeze());
