@@ -110,7 +110,7 @@ impl<'a> Plan<'a> {
     /// Only if JSON cannot be written.
     pub fn body(&self, call: &Range<usize>, source: &Bytes) -> Result<Rope> {
         let inputs = self.inputs.get(call.clone()).unwrap_or_default().iter();
-        let numbered = inputs.zip(call.clone());
+        let mut numbered = inputs.zip(call.clone());
         let model = model_name(&self.model);
         let rope = match self.form {
             Form::Gemini => {
@@ -132,7 +132,7 @@ impl<'a> Plan<'a> {
                 }
             }
             Form::Vertex => {
-                let Some((content, at)) = numbered.last() else { return Ok(Rope::default()) };
+                let Some((content, at)) = numbered.next() else { return Ok(Rope::default()) };
                 let config = EmbedConfig {
                     task_type: self.options.task,
                     title: self.title(at),

@@ -142,14 +142,12 @@ fn task(text: Option<&Text<'_>>) -> Result<Option<&'static str>> {
     if name == "TASK_TYPE_UNSPECIFIED" {
         return Ok(None);
     }
-    match TASKS.iter().find(|(known, _)| *known == name) {
-        Some((known, _)) => Ok(Some(known)),
-        None => {
-            let known: Vec<&str> = TASKS.iter().map(|(known, _)| *known).collect();
-            let message = format!("'task_type' must be one of {}.", known.join(", "));
-            Err(Error::invalid("task_type", message))
-        }
+    if let Some((known, _)) = TASKS.iter().find(|(known, _)| *known == name) {
+        return Ok(Some(known));
     }
+    let known: Vec<&str> = TASKS.iter().map(|(known, _)| *known).collect();
+    let message = format!("'task_type' must be one of {}.", known.join(", "));
+    Err(Error::invalid("task_type", message))
 }
 
 /// One title for all inputs, or one for each.
@@ -224,7 +222,10 @@ pub fn encoding(request: &Request<'_>, asked: &str) -> Result<Encoding> {
 fn inputs<'a>(request: &Request<'a>, asked: &str, target: &Target<'_>) -> Result<Vec<Content<'a>>> {
     let raw = request.input;
     let encoding = encoding(request, asked)?;
-    let mut source = Source { encoding, decoded: 0, target };
+    let traits = &target.traits.embedding;
+    // `predict` knows nothing but texts.
+    let text_only = traits.text_only || (target.backend == Backend::Vertex && traits.predict > 0);
+    let mut source = Source { encoding, decoded: 0, text_only, target };
     let one = |source: &mut Source<'_>| source.input(raw).map(|input| vec![input]);
     let flat = raw.get().strip_prefix('[').map(str::trim_ascii_start);
     let inputs = match flat {
@@ -239,6 +240,7 @@ fn inputs<'a>(request: &Request<'a>, asked: &str, target: &Target<'_>) -> Result
 struct Source<'s> {
     encoding: Encoding,
     decoded: usize,
+    text_only: bool,
     target: &'s Target<'s>,
 }
 
@@ -301,10 +303,10 @@ impl Source<'_> {
         match parts.pop() {
             None => Err(Error::invalid("", "An input must not be empty.")),
             Some(Part { text: Some(text), .. }) if parts.is_empty() => Ok(Content::Text(text)),
-            Some(_) if !plain && self.target.traits.embedding.text_only => {
+            Some(_) if !plain && self.text_only => {
                 Err(Error::unsupported("", "This model embeds text only."))
             }
-            Some(_) if self.target.traits.embedding.text_only => {
+            Some(_) if self.text_only => {
                 Err(Error::unsupported("", "This model embeds one text for each input."))
             }
             Some(last) => {
