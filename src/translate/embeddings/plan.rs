@@ -70,13 +70,18 @@ impl<'a> Plan<'a> {
         options: Options<'a>,
         shape: Shape,
     ) -> Self {
-        let calls = split(form, &inputs);
+        let calls = split(form, &inputs, 0);
         Self { form, model: model.to_owned(), inputs, options, calls, shape, dropped: Vec::new() }
     }
 
     /// The calls: which inputs each carries. Together they carry every input once, in order.
     pub fn calls(&self) -> &[Range<usize>] {
         &self.calls
+    }
+
+    /// The calls that carry these inputs, and no others.
+    pub fn within(&self, inputs: &Range<usize>) -> Vec<Range<usize>> {
+        split(self.form, self.inputs.get(inputs.clone()).unwrap_or_default(), inputs.start)
     }
 
     /// What the answering half must know.
@@ -198,8 +203,8 @@ fn weight(input: &Content<'_>) -> usize {
 }
 
 /// Cuts the inputs into calls that Google takes: by number, by bytes and, for `predict`, by tokens. An input that
-/// alone is too much goes alone, and Google says so.
-fn split(form: Form, inputs: &[Content<'_>]) -> Vec<Range<usize>> {
+/// alone is too much goes alone, and Google says so. `first` is the index of the first of them.
+fn split(form: Form, inputs: &[Content<'_>], first: usize) -> Vec<Range<usize>> {
     let (most, tokens) = match form {
         Form::Gemini => (MOST_REQUESTS, usize::MAX),
         Form::Vertex => (1, usize::MAX),
@@ -213,14 +218,14 @@ fn split(form: Form, inputs: &[Content<'_>]) -> Vec<Range<usize>> {
             || heavy.saturating_add(weight) > tokens
             || long.saturating_add(bytes) > MOST_BYTES;
         if full && at > start {
-            calls.push(start..at);
+            calls.push(first + start..first + at);
             (start, heavy, long) = (at, 0, 0);
         }
         heavy = heavy.saturating_add(weight);
         long = long.saturating_add(bytes);
     }
     if start < inputs.len() {
-        calls.push(start..inputs.len());
+        calls.push(first + start..first + inputs.len());
     }
     calls
 }
