@@ -62,7 +62,7 @@ pub fn plan<'a>(request: &Request<'a>, asked: &str, target: &Target<'_>) -> Resu
         (Backend::Vertex, 0) => Form::Vertex,
         (Backend::Vertex, inputs) => Form::Predict { inputs: inputs as usize },
     };
-    let mut inputs = inputs(request, asked, target)?;
+    let mut inputs = inputs(request, asked, target, &mut drops)?;
     let mut options = Options { dimensions: dimensions(request, traits.dimensions)?, ..Options::default() };
     options.task = task(request.task_type.as_ref().or(google.and_then(|google| google.task_type.as_ref())))?;
     let title = request.title.map(|raw| ("title", raw));
@@ -219,13 +219,18 @@ pub fn encoding(request: &Request<'_>, asked: &str) -> Result<Encoding> {
     Encoding::of(request.encoding.as_ref().map(Text::decode).as_deref(), asked)
 }
 
-fn inputs<'a>(request: &Request<'a>, asked: &str, target: &Target<'_>) -> Result<Vec<Content<'a>>> {
+fn inputs<'a>(
+    request: &Request<'a>,
+    asked: &str,
+    target: &Target<'_>,
+    drops: &mut Drops,
+) -> Result<Vec<Content<'a>>> {
     let raw = request.input;
     let encoding = encoding(request, asked)?;
     let traits = &target.traits.embedding;
     // `predict` knows nothing but texts.
     let text_only = traits.text_only || (target.backend == Backend::Vertex && traits.predict > 0);
-    let mut source = Source { encoding, decoded: 0, text_only, target };
+    let mut source = Source { encoding, decoded: 0, text_only, target, drops };
     let one = |source: &mut Source<'_>| source.input(raw).map(|input| vec![input]);
     let flat = raw.get().strip_prefix('[').map(str::trim_ascii_start);
     let inputs = match flat {
@@ -242,6 +247,7 @@ struct Source<'s> {
     decoded: usize,
     text_only: bool,
     target: &'s Target<'s>,
+    drops: &'s mut Drops,
 }
 
 impl Source<'_> {
@@ -272,7 +278,7 @@ impl Source<'_> {
                 Ok(Content::Text(text))
             }
             Some(b'{') => {
-                let part = parts::one(read(raw)?, self.target)?;
+                let part = parts::one(read(raw)?, self.target, self.drops)?;
                 self.parts(part.into_iter().collect())
             }
             Some(b'[') if tokens::are_tokens(raw) => {
@@ -288,7 +294,8 @@ impl Source<'_> {
                 let mut made = Vec::with_capacity(read.len());
                 for (at, part) in read.into_iter().enumerate() {
                     made.extend(
-                        parts::one(part, self.target).map_err(|error| error.within(&format!("[{at}]")))?,
+                        parts::one(part, self.target, self.drops)
+                            .map_err(|error| error.within(&format!("[{at}]")))?,
                     );
                 }
                 self.parts(made)
