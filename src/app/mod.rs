@@ -9,7 +9,7 @@ use http::{Request, Response};
 use parking_lot::Mutex;
 
 use crate::api::Intake;
-use crate::api::gateway::{Gateway, Route};
+use crate::api::gateway::{Gateway, Route, State};
 use crate::body::Body;
 use crate::catalog::Pattern;
 use crate::clock::Clock;
@@ -21,6 +21,7 @@ use crate::limits::Limiter;
 use crate::memory::Memory;
 use crate::server::{self, Shutdown};
 use crate::simulator::{self, Simulator};
+use crate::store::{self, Store};
 use crate::telemetry::Metrics;
 use crate::telemetry::log::{self, Format};
 use crate::upstream::{self, Local, Upstream};
@@ -68,11 +69,14 @@ pub async fn serve(config: Config) -> Result<()> {
     }
     tracing::info!(listen = %config.listen, admin = %config.admin_listen, "serving");
     let shutdown = Shutdown::default();
+    let gateway = Arc::new(gateway);
+    let keeper = Arc::clone(&gateway);
     tokio::select! {
-        ended = server.run(Arc::new(gateway), Arc::new(Metrics::new()), shutdown.clone()) => ended,
+        ended = server.run(gateway, Arc::new(Metrics::new()), shutdown.clone()) => ended,
         failed = server::watch(&shutdown) => failed,
         // Keeps tokens fresh; ends only with the process.
         () = async { upstream_care.await; std::future::pending().await } => Ok(()),
+        () = keeper.keep() => Ok(()),
     }
 }
 
@@ -112,11 +116,20 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         signatures: Arc::new(Memory::default()),
         ids: Arc::new(Ids::Random),
         clock: Clock::System,
+        state: State::new(config.store.as_ref().map(store).transpose()?),
         strict: config.strict,
         listed: Mutex::new(None),
         labels,
     };
     Ok((gateway, care))
+}
+
+fn store(config: &config::Store) -> Result<Store> {
+    Store::open(&store::Config {
+        url: config.url.clone(),
+        max_age: config.max_age,
+        max_bytes: config.max_bytes,
+    })
 }
 
 fn route(route: &config::Route) -> Route {

@@ -1,7 +1,7 @@
 //! Conversations and what they hold.
 
 use super::plan::{Row, Statement, Value, maybe, number, text};
-use super::{Item, Store, Turn, int};
+use super::{History, Item, Store, int};
 use crate::error::Result;
 
 /// What stands in the place of a response's status.
@@ -20,14 +20,8 @@ pub struct Conversation {
     pub metadata: String,
 }
 
-/// What adds items behind those a conversation holds. `made` says which response an item came from.
-pub(super) fn grow<'i>(
-    tenant: &str,
-    id: &str,
-    now: u64,
-    items: &'i [Item],
-    made: impl Fn(&'i Item) -> Option<&'i str>,
-) -> Vec<Statement> {
+/// What adds items behind those a conversation holds; `marks` stay with the last of them.
+pub(super) fn grow(tenant: &str, id: &str, now: u64, items: &[Item], marks: Option<&str>) -> Vec<Statement> {
     let count = int(items.len() as u64);
     let bytes: usize = items.iter().map(|item| item.json.len() + item.id.len()).sum();
     let mut all = vec![Statement::new(
@@ -43,7 +37,7 @@ pub(super) fn grow<'i>(
     )];
     all.extend((0..).zip(items).map(|(at, item)| {
         Statement::new(
-            "INSERT INTO state_items (holder, place, tenant, id, item, turn) \
+            "INSERT INTO state_items (holder, place, tenant, id, item, marks) \
              SELECT id, next - CAST(?3 AS BIGINT), tenant, CAST(?4 AS TEXT), CAST(?5 AS TEXT), CAST(?6 AS TEXT) \
              FROM state_heads WHERE id = ?1 AND tenant = ?2 AND status = 'conversation'",
             vec![
@@ -52,7 +46,7 @@ pub(super) fn grow<'i>(
                 Value::Int(count - at),
                 item.id.as_str().into(),
                 item.json.as_str().into(),
-                made(item).into(),
+                marks.filter(|_| at + 1 == count).into(),
             ],
         )
     }));
@@ -68,7 +62,7 @@ impl Store {
         let bytes = 256 + new.metadata.len() as u64;
         let mut all = vec![Statement::new(
             "INSERT INTO state_heads (id, tenant, created, touched, status, model, background, streams, body, \
-             outputs, next, bytes) VALUES (?1, ?2, ?3, ?3, 'conversation', '', 0, 0, ?4, 0, 0, ?5)",
+             next, bytes) VALUES (?1, ?2, ?3, ?3, 'conversation', '', 0, 0, ?4, 0, ?5)",
             vec![
                 new.id.as_str().into(),
                 new.tenant.as_str().into(),
@@ -78,7 +72,7 @@ impl Store {
             ],
         )];
         if !items.is_empty() {
-            all.extend(grow(&new.tenant, &new.id, new.created, items, |_| None));
+            all.extend(grow(&new.tenant, &new.id, new.created, items, None));
         }
         self.write(all, bytes).await.map(|_| ())
     }
@@ -121,7 +115,7 @@ impl Store {
     /// When the database cannot be reached.
     pub async fn add(&self, tenant: &str, id: &str, now: u64, items: &[Item]) -> Result<bool> {
         let bytes: usize = items.iter().map(|item| item.json.len()).sum();
-        let mut all = grow(tenant, id, now, items, |_| None);
+        let mut all = grow(tenant, id, now, items, None);
         if let Some(first) = all.first_mut() {
             first.must = true;
         }
@@ -157,60 +151,23 @@ impl Store {
     ///
     /// # Errors
     /// When the database cannot be reached.
-    pub async fn said(&self, tenant: &str, id: &str) -> Result<Option<Vec<Turn>>> {
+    pub async fn said(&self, tenant: &str, id: &str) -> Result<Option<History>> {
         let head = Statement::must(
             "SELECT id FROM state_heads WHERE id = ?1 AND tenant = ?2 AND status = 'conversation'",
             vec![id.into(), tenant.into()],
         );
         let items = Statement::new(
-            "SELECT i.id, i.item, i.turn, COALESCE(h.outputs, 0), h.model, h.raw FROM state_items i \
-             LEFT JOIN state_heads h ON h.id = i.turn AND h.tenant = i.tenant \
-             WHERE i.holder = ?1 AND i.tenant = ?2 ORDER BY i.place",
+            "SELECT marks, id, item FROM state_items WHERE holder = ?1 AND tenant = ?2 ORDER BY place",
             vec![id.into(), tenant.into()],
         );
         let Some(mut found) = self.read(vec![head, items]).await? else { return Ok(None) };
-        let mut turns: Vec<Turn> = Vec::new();
-        let mut open: Option<(String, i64)> = None;
+        let mut history = History::default();
         for row in found.pop().unwrap_or_default() {
             let mut row = row.into_iter();
-            let item = Item { id: text(&mut row)?, json: text(&mut row)? };
-            let (source, outputs) = (maybe(&mut row)?, number(&mut row)?);
-            let (model, raw) = (maybe(&mut row)?, maybe(&mut row)?);
-            let Some(source) = source else {
-                whole(turns.last_mut(), open.take());
-                match turns.last_mut() {
-                    Some(turn) if turn.output.is_empty() => turn.input.push(item),
-                    _ => turns.push(Turn { input: vec![item], ..Turn::default() }),
-                }
-                continue;
-            };
-            let same = open.as_ref().is_some_and(|(id, _)| *id == source);
-            if !same {
-                whole(turns.last_mut(), open.take());
-                if turns.last().is_none_or(|turn| !turn.output.is_empty()) {
-                    turns.push(Turn::default());
-                }
-                open = Some((source, outputs));
-            }
-            if let Some(turn) = turns.last_mut() {
-                turn.output.push(item);
-                if !same {
-                    turn.model = model.unwrap_or_default();
-                    turn.raw = raw;
-                }
-            }
+            history.marks.extend(maybe(&mut row)?);
+            history.items.push(super::item(row.collect())?);
         }
-        whole(turns.last_mut(), open);
-        Ok(Some(turns))
-    }
-}
-
-/// Gemini's own words stand for a turn only while no item of it was taken out.
-fn whole(turn: Option<&mut Turn>, source: Option<(String, i64)>) {
-    if let (Some(turn), Some((_, outputs))) = (turn, source)
-        && int(turn.output.len() as u64) != outputs
-    {
-        turn.raw = None;
+        Ok(Some(history))
     }
 }
 

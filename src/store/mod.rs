@@ -25,7 +25,7 @@ mod sqlite;
 mod tests;
 
 pub use conversations::Conversation;
-pub use responses::{Chain, Kept, Orphan, Response, Turn};
+pub use responses::{Chain, History, Kept, Orphan, Response};
 
 use plan::{Database, Row, Statement, Value, Work};
 
@@ -190,19 +190,31 @@ impl Store {
         Ok(self.run(vec![statement], true).await?.is_some())
     }
 
-    /// Items by their ids, wherever they are; those that nobody knows are missing from the answer.
+    /// Items by their ids, wherever they are, with the marks of where they are; those that nobody knows are
+    /// missing from the answer.
     ///
     /// # Errors
     /// When the database cannot be reached.
-    pub async fn find(&self, tenant: &str, ids: &[String]) -> Result<Vec<Item>> {
+    pub async fn find(&self, tenant: &str, ids: &[String]) -> Result<History> {
         let one = |id: &String| {
             Statement::new(
-                "SELECT id, item FROM state_items WHERE tenant = ?1 AND id = ?2 LIMIT 1",
+                "SELECT COALESCE(i.marks, h.marks), i.id, i.item FROM state_items i \
+                 JOIN state_heads h ON h.id = i.holder WHERE i.tenant = ?1 AND i.id = ?2 LIMIT 1",
                 vec![tenant.into(), id.as_str().into()],
             )
         };
         let found = self.read(ids.iter().map(one).collect()).await?.unwrap_or_default();
-        found.into_iter().flatten().map(item).collect()
+        let mut history = History::default();
+        for row in found.into_iter().flatten() {
+            let mut row = row.into_iter();
+            if let Some(marks) = plan::maybe(&mut row)?
+                && !history.marks.contains(&marks)
+            {
+                history.marks.push(marks);
+            }
+            history.items.push(item(row.collect())?);
+        }
+        Ok(history)
     }
 
     /// A page of what a response took in, or of what a conversation holds; `None` when there is no such thing.

@@ -65,7 +65,10 @@ impl Postgres {
                 ));
             }
         }
-        config.connect_timeout(CONNECT).application_name("gemway");
+        config.connect_timeout(CONNECT);
+        if config.get_application_name().is_none() {
+            config.application_name("gemway");
+        }
         let places = Semaphore::new(LANES);
         Ok(Self { config, places, idle: Mutex::default(), upgraded: OnceCell::new(), steps })
     }

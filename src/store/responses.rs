@@ -1,7 +1,6 @@
 //! Responses: saved whole when they end, or step by step while background work goes on.
 
-use std::collections::HashSet;
-
+use super::conversations::{STATUS, grow};
 use super::plan::{Row, Statement, Value, maybe, number, text};
 use super::{Item, Store, int};
 use crate::error::Result;
@@ -38,8 +37,8 @@ pub struct Kept {
     pub conversation: Option<String>,
     /// The response object.
     pub json: String,
-    /// The model's turn in Gemini's own words.
-    pub raw: Option<String>,
+    /// Thought signatures that its items cannot carry; opaque here.
+    pub marks: Option<String>,
     /// What it was asked; only with the first save.
     pub input: Vec<Item>,
     /// What was answered; only with the last save.
@@ -73,24 +72,20 @@ pub struct Response {
     pub lease: Option<u64>,
 }
 
-/// One step of a history.
+/// What was said before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Turn {
-    /// The model that answered, if one did.
-    pub model: String,
-    /// What it was asked.
-    pub input: Vec<Item>,
-    /// What it answered.
-    pub output: Vec<Item>,
-    /// The answer in Gemini's own words, when `output` is all of it.
-    pub raw: Option<String>,
+pub struct History {
+    /// Inputs and outputs, oldest first.
+    pub items: Vec<Item>,
+    /// [`Kept::marks`] of the responses among them.
+    pub marks: Vec<String>,
 }
 
 /// What `previous_response_id` leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chain {
-    /// All of it, oldest first.
-    Turns(Vec<Turn>),
+    /// All of it.
+    Found(History),
     /// No response has this id (any more).
     Missing(String),
     /// A response in it belongs to this conversation, which knows more than it does.
@@ -111,10 +106,10 @@ pub struct Orphan {
 }
 
 const SAVE: &str = "INSERT INTO state_heads (id, tenant, created, touched, status, model, background, streams, \
-    previous, conversation, body, raw, outputs, owner, lease, next, bytes) \
-    VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, 0, ?15) \
-    ON CONFLICT (id) DO UPDATE SET status = excluded.status, body = excluded.body, raw = excluded.raw, \
-    outputs = excluded.outputs, owner = excluded.owner, lease = excluded.lease, \
+    previous, conversation, body, marks, owner, lease, next, bytes) \
+    VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, ?14) \
+    ON CONFLICT (id) DO UPDATE SET status = excluded.status, body = excluded.body, marks = excluded.marks, \
+    owner = excluded.owner, lease = excluded.lease, \
     bytes = state_heads.bytes + excluded.bytes \
     WHERE state_heads.owner IS NOT NULL AND state_heads.tenant = excluded.tenant RETURNING id";
 
@@ -131,8 +126,8 @@ impl Kept {
     fn statements(&self) -> (Vec<Statement>, u64) {
         let sizes = |items: &[Item]| items.iter().map(|item| item.json.len() + item.id.len()).sum::<usize>();
         let events: usize = self.events.1.iter().map(String::len).sum();
-        let raw = self.raw.as_ref().map_or(0, String::len);
-        let bytes = self.json.len() + raw + sizes(&self.input) + sizes(&self.output) + events + 256;
+        let marks = self.marks.as_ref().map_or(0, String::len);
+        let bytes = self.json.len() + marks + sizes(&self.input) + sizes(&self.output) + events + 256;
         let bytes = bytes as u64;
         let mut all = vec![Statement::must(
             SAVE,
@@ -147,8 +142,7 @@ impl Kept {
                 self.previous.as_deref().into(),
                 self.conversation.as_deref().into(),
                 self.json.as_str().into(),
-                self.raw.as_deref().into(),
-                Value::Int(int(self.output.len() as u64)),
+                self.marks.as_deref().into(),
                 self.owner.as_ref().map(|(owner, _)| owner.as_str()).into(),
                 self.owner.as_ref().map_or(Value::Null, |(_, until)| Value::Int(int(*until))),
                 Value::Int(int(bytes)),
@@ -166,15 +160,8 @@ impl Kept {
         if let Some(conversation) = &self.conversation
             && !self.gained.is_empty()
         {
-            let made: HashSet<&str> = self.output.iter().map(|item| item.id.as_str()).collect();
-            let made = |item: &Item| made.contains(item.id.as_str()).then_some(self.id.as_str());
-            all.extend(super::conversations::grow(
-                &self.tenant,
-                conversation,
-                self.created,
-                &self.gained,
-                made,
-            ));
+            let marks = self.marks.as_deref();
+            all.extend(grow(&self.tenant, conversation, self.created, &self.gained, marks));
         }
         (all, bytes)
     }
@@ -308,7 +295,7 @@ impl Store {
              SELECT CAST(?1 AS TEXT), CAST(0 AS BIGINT) UNION ALL \
              SELECT h.previous, c.depth + 1 FROM chain c JOIN state_heads h ON h.id = c.id AND h.tenant = ?2 \
              WHERE h.previous IS NOT NULL AND c.depth < ?3) \
-             SELECT c.id, c.depth, h.status, h.model, h.raw, h.conversation, h.owner FROM chain c \
+             SELECT c.id, h.status, h.marks, h.conversation, h.owner FROM chain c \
              LEFT JOIN state_heads h ON h.id = c.id AND h.tenant = ?2 ORDER BY c.depth DESC",
             values(),
         );
@@ -317,40 +304,28 @@ impl Store {
              SELECT CAST(?1 AS TEXT), CAST(0 AS BIGINT) UNION ALL \
              SELECT h.previous, c.depth + 1 FROM chain c JOIN state_heads h ON h.id = c.id AND h.tenant = ?2 \
              WHERE h.previous IS NOT NULL AND c.depth < ?3) \
-             SELECT c.depth, i.place, i.id, i.item FROM chain c JOIN state_items i ON i.holder = c.id \
-             AND i.tenant = ?2 ORDER BY c.depth DESC, i.place",
+             SELECT i.id, i.item FROM chain c JOIN state_items i ON i.holder = c.id AND i.tenant = ?2 \
+             ORDER BY c.depth DESC, i.place",
             values(),
         );
         let mut found = self.read(vec![heads, items]).await?.unwrap_or_default();
-        let items = found.pop().unwrap_or_default();
-        let mut turns: Vec<(i64, Turn)> = Vec::new();
+        let items = found.pop().unwrap_or_default().into_iter().map(super::item).collect::<Result<_>>()?;
+        let mut marks = Vec::new();
         for row in found.into_iter().flatten() {
             let mut row = row.into_iter();
-            let (id, depth) = (text(&mut row)?, number(&mut row)?);
-            let (status, model, raw) = (maybe(&mut row)?, maybe(&mut row)?, maybe(&mut row)?);
-            let (conversation, owner) = (maybe(&mut row)?, maybe(&mut row)?);
-            match status.as_deref() {
-                None | Some(super::conversations::STATUS) => return Ok(Chain::Missing(id)),
-                Some(_) => {}
+            let (id, status) = (text(&mut row)?, maybe(&mut row)?);
+            if status.is_none_or(|status| status == STATUS) {
+                return Ok(Chain::Missing(id));
             }
-            if let Some(conversation) = conversation {
+            marks.extend(maybe(&mut row)?);
+            if let Some(conversation) = maybe(&mut row)? {
                 return Ok(Chain::Conversation(conversation));
             }
-            if owner.is_some() {
+            if maybe(&mut row)?.is_some() {
                 return Ok(Chain::Unfinished(id));
             }
-            turns.push((depth, Turn { model: model.unwrap_or_default(), raw, ..Turn::default() }));
         }
-        let mut at = turns.iter_mut().peekable();
-        for row in items {
-            let mut row = row.into_iter();
-            let (depth, place) = (number(&mut row)?, number(&mut row)?);
-            while at.next_if(|(here, _)| *here > depth).is_some() {}
-            let Some((_, turn)) = at.peek_mut() else { break };
-            let side = if place < OUTPUT { &mut turn.input } else { &mut turn.output };
-            side.push(Item { id: text(&mut row)?, json: text(&mut row)? });
-        }
-        Ok(Chain::Turns(turns.into_iter().map(|(_, turn)| turn).collect()))
+        Ok(Chain::Found(History { items, marks }))
     }
 }
 

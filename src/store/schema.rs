@@ -11,14 +11,15 @@ pub(super) const STEPS: &[&[&str]] = &[&[
     "CREATE TABLE state_heads (
         id TEXT PRIMARY KEY, tenant TEXT NOT NULL, created BIGINT NOT NULL, touched BIGINT NOT NULL,
         status TEXT NOT NULL, model TEXT NOT NULL, background BIGINT NOT NULL, streams BIGINT NOT NULL,
-        previous TEXT, conversation TEXT, body TEXT NOT NULL, raw TEXT, outputs BIGINT NOT NULL,
+        previous TEXT, conversation TEXT, body TEXT NOT NULL, marks TEXT,
         owner TEXT, lease BIGINT, next BIGINT NOT NULL, bytes BIGINT NOT NULL)",
     "CREATE INDEX state_heads_age ON state_heads (touched)",
     "CREATE INDEX state_heads_owner ON state_heads (owner) WHERE owner IS NOT NULL",
-    // Input and output of responses, and what conversations hold. `turn` is the response an item came from.
+    // Input and output of responses, and what conversations hold. `marks` are those of the
+    // response that ended with an item, in conversations only.
     "CREATE TABLE state_items (
         holder TEXT NOT NULL REFERENCES state_heads (id) ON DELETE CASCADE, place BIGINT NOT NULL,
-        tenant TEXT NOT NULL, id TEXT NOT NULL, item TEXT NOT NULL, turn TEXT, PRIMARY KEY (holder, place))",
+        tenant TEXT NOT NULL, id TEXT NOT NULL, item TEXT NOT NULL, marks TEXT, PRIMARY KEY (holder, place))",
     "CREATE INDEX state_items_id ON state_items (tenant, id)",
     // The events of streamed background work, by their sequence number.
     "CREATE TABLE state_events (

@@ -26,7 +26,7 @@ fn done(id: &str, previous: Option<&str>, input: &[&str], output: &[&str]) -> Ke
         model: "gemini".to_owned(),
         previous: previous.map(str::to_owned),
         json: format!("{{\"id\":\"{id}\"}}"),
-        raw: Some(format!("[\"{id}\"]")),
+        marks: Some(format!("[\"{id}\"]")),
         input: items(input),
         output: items(output),
         ..Kept::default()
@@ -54,14 +54,12 @@ async fn responses(store: &Store) {
     assert_eq!(store.response("b", "resp_2").await.unwrap(), None);
     assert_eq!(store.items("b", "resp_2", &Page { limit: 5, ..Page::default() }).await.unwrap(), None);
     assert_eq!(store.chain("b", "resp_2").await.unwrap(), Chain::Missing("resp_2".to_owned()));
-    assert!(store.find("b", &["i1".to_owned()]).await.unwrap().is_empty());
+    assert!(store.find("b", &["i1".to_owned()]).await.unwrap().items.is_empty());
     assert!(!store.delete("b", "resp_2").await.unwrap());
 
-    let Chain::Turns(turns) = store.chain("a", "resp_2").await.unwrap() else { panic!() };
-    let told: Vec<_> = turns.iter().map(|turn| (ids(&turn.input), ids(&turn.output))).collect();
-    assert_eq!(told, [(vec!["i1", "i2"], vec!["o1"]), (vec!["i3"], vec!["o2", "o3"])]);
-    assert_eq!(turns[0].raw.as_deref(), Some("[\"resp_1\"]"));
-    assert_eq!(turns[1].model, "gemini");
+    let Chain::Found(history) = store.chain("a", "resp_2").await.unwrap() else { panic!() };
+    assert_eq!(ids(&history.items), ["i1", "i2", "o1", "i3", "o2", "o3"]);
+    assert_eq!(history.marks, ["[\"resp_1\"]", "[\"resp_2\"]"]);
 
     // The input is listed, the output is not.
     let page =
@@ -78,11 +76,15 @@ async fn responses(store: &Store) {
     );
 
     let wanted = ["o3", "nobody", "i1"].map(str::to_owned);
-    assert_eq!(ids(&store.find("a", &wanted).await.unwrap()), ["o3", "i1"]);
+    let found = store.find("a", &wanted).await.unwrap();
+    assert_eq!((ids(&found.items), found.marks.len()), (vec!["o3", "i1"], 2));
 
     assert!(store.delete("a", "resp_1").await.unwrap());
     assert_eq!(store.chain("a", "resp_2").await.unwrap(), Chain::Missing("resp_1".to_owned()));
-    assert!(store.find("a", &["i1".to_owned()]).await.unwrap().is_empty(), "items go with their response");
+    assert!(
+        store.find("a", &["i1".to_owned()]).await.unwrap().items.is_empty(),
+        "items go with their response"
+    );
     assert!(store.delete("a", "resp_2").await.unwrap());
 }
 
@@ -114,21 +116,17 @@ async fn conversations(store: &Store) {
     let all = Page { limit: 100, ..Page::default() };
     let list = store.items("a", "conv_1", &all).await.unwrap().unwrap();
     assert_eq!(ids(&list.items), ["c1", "c2", "c3", "q", "r", "s"]);
-    let turns = store.said("a", "conv_1").await.unwrap().unwrap();
-    assert_eq!(turns.len(), 1);
-    assert_eq!((ids(&turns[0].input).len(), ids(&turns[0].output)), (4, vec!["r", "s"]));
-    assert_eq!(turns[0].raw.as_deref(), Some("[\"resp_c\"]"));
+    let said = store.said("a", "conv_1").await.unwrap().unwrap();
+    assert_eq!((said.items.len(), said.marks.len()), (6, 1));
     assert_eq!(store.chain("a", "resp_c").await.unwrap(), Chain::Conversation("conv_1".to_owned()));
 
-    // A turn that lost an item is no longer what Gemini said.
     assert!(store.remove("a", "conv_1", "r").await.unwrap());
     assert!(!store.remove("a", "conv_1", "r").await.unwrap());
+    assert!(!store.remove("b", "conv_1", "s").await.unwrap());
     assert_eq!(store.item("a", "conv_1", "r").await.unwrap(), None);
     assert_eq!(store.item("a", "conv_1", "s").await.unwrap().unwrap().id, "s");
-    assert!(store.add("a", "conv_1", 1003, &items(&["t"])).await.unwrap());
-    let turns = store.said("a", "conv_1").await.unwrap().unwrap();
-    assert_eq!(turns.len(), 2);
-    assert_eq!((turns[0].raw.as_deref(), ids(&turns[1].input)), (None, vec!["t"]));
+    assert_eq!(ids(&store.said("a", "conv_1").await.unwrap().unwrap().items), ["c1", "c2", "c3", "q", "s"]);
+    // What a conversation holds stays when the response goes.
     assert_eq!(store.said("b", "conv_1").await.unwrap(), None);
     assert!(store.delete("a", "resp_c").await.unwrap());
     assert!(store.delete("a", "conv_1").await.unwrap());
@@ -143,7 +141,7 @@ async fn background(store: &Store) {
         streams: true,
         owner: Some(("me".to_owned(), 1015)),
         events: (0, event("e0")),
-        raw: None,
+        marks: None,
         ..done("resp_b", None, &["i"], &[])
     };
     assert!(store.save(&kept).await.unwrap());
@@ -175,7 +173,7 @@ async fn background(store: &Store) {
     assert_eq!((found.status.as_str(), found.lease, events.len()), ("completed", None, 4));
     assert!(store.renew("me", 1060).await.unwrap().is_empty());
     assert!(
-        matches!(store.chain("a", "resp_b").await.unwrap(), Chain::Turns(turns) if turns[0].input.len() == 1)
+        matches!(store.chain("a", "resp_b").await.unwrap(), Chain::Found(history) if history.items.len() == 2)
     );
 
     assert!(store.delete("a", "resp_b").await.unwrap());
@@ -350,14 +348,14 @@ async fn postgres_is_upgraded_once_by_many_and_a_newer_one_is_refused() {
 
 #[tokio::test]
 #[ignore = "needs GEMWAY_TEST_POSTGRES; scripts/test starts a server"]
-async fn a_lost_connection_to_postgres_is_made_again() {
-    let url = schema("lost").await;
+async fn postgres_is_reached_again_after_a_lost_connection() {
+    let url = format!("{}&application_name=gemway-lost", schema("lost").await);
     let store = open(&url, 1 << 20);
     store.save(&done("resp_1", None, &["i"], &["o"])).await.unwrap();
     let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
     let _connection = tokio::spawn(connection);
     let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                  WHERE application_name = 'gemway' AND pid <> pg_backend_pid()";
+                  WHERE application_name = 'gemway-lost' AND pid <> pg_backend_pid()";
     client.batch_execute(others).await.unwrap();
     let mut tries = 0;
     while store.response("a", "resp_1").await.is_err() {

@@ -21,8 +21,13 @@ use crate::translate::Signatures;
 use crate::upstream::{Site, Upstream};
 
 mod chat;
+mod conversations;
+mod items;
 mod models;
+mod stored;
 mod walk;
+
+pub use stored::State;
 
 /// Which models go where, in order of preference.
 #[derive(Clone, Debug)]
@@ -54,6 +59,8 @@ pub struct Gateway {
     pub ids: Arc<Ids>,
     /// Time.
     pub clock: Clock,
+    /// What is kept between requests.
+    pub state: State,
     /// Refuse what would be dropped.
     pub strict: bool,
     /// Upstream's models, and when they were read.
@@ -84,6 +91,12 @@ impl Engine for Gateway {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
+            Endpoint::Conversations => Box::pin(self.create_conversation(cx, incoming)),
+            Endpoint::Conversation(id) => Box::pin(self.conversation(cx, id, incoming)),
+            Endpoint::ConversationItems(id) => Box::pin(self.conversation_items(cx, id, incoming)),
+            Endpoint::ConversationItem(id, item) => {
+                Box::pin(self.conversation_item(cx, (id, item), incoming))
+            }
             Endpoint::StoredChat => refuse(Error::new(
                 Kind::NotFound,
                 Origin::Client,
@@ -96,10 +109,6 @@ impl Engine for Gateway {
             | Endpoint::Response(_)
             | Endpoint::CancelResponse(_)
             | Endpoint::ResponseItems(_)
-            | Endpoint::Conversations
-            | Endpoint::Conversation(_)
-            | Endpoint::ConversationItems(_)
-            | Endpoint::ConversationItem(..)
             | Endpoint::Embeddings
             | Endpoint::Completions => {
                 let (method, path) = (&incoming.method, incoming.uri.path());
