@@ -55,15 +55,12 @@ impl Postgres {
         // Postgres's own words never quote the password.
         let mut config: tokio_postgres::Config =
             url.parse().map_err(|error| unusable(format!("[store] url cannot be read: {error}")))?;
-        match config.get_ssl_mode() {
-            SslMode::Disable | SslMode::Prefer => {}
-            _ => {
-                return Err(unusable(
-                    "[store] url asks for TLS (sslmode), which this gateway does not speak to Postgres: use a \
-                     loopback or private address, a Unix socket, or a local proxy that does"
-                        .to_owned(),
-                ));
-            }
+        if !matches!(config.get_ssl_mode(), SslMode::Disable | SslMode::Prefer) {
+            return Err(unusable(
+                "[store] url asks for TLS (sslmode), which this gateway does not speak to Postgres: use a \
+                 loopback or private address, a Unix socket, or a local proxy that does"
+                    .to_owned(),
+            ));
         }
         config.connect_timeout(CONNECT);
         if config.get_application_name().is_none() {

@@ -183,7 +183,7 @@ impl Database for Sqlite {
         let lane = if work.writes { &self.write } else { &self.read };
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
-            lane.0.send(Job { work, answer }).await.map_err(|_| away("the store's thread is gone"))?;
+            lane.0.send(Job { work, answer }).await.map_err(|error| away(error.to_string()))?;
             answered.await.map_err(away)?.map_err(away)
         })
     }
