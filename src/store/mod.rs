@@ -94,7 +94,7 @@ impl fmt::Debug for Store {
         f.debug_struct("Store")
             .field("database", &self.database.name())
             .field("bounds", &self.bounds)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
