@@ -60,7 +60,7 @@ pub struct Gateway {
     /// Time.
     pub clock: Clock,
     /// What is kept between requests.
-    pub state: State,
+    pub state: Arc<State>,
     /// Refuse what would be dropped.
     pub strict: bool,
     /// Upstream's models, and when they were read.
@@ -70,6 +70,13 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// Takes over what must outlive a change of configuration.
+    pub fn inherit(&mut self, old: &Self) {
+        self.signatures = Arc::clone(&old.signatures);
+        self.ids = Arc::clone(&old.ids);
+        self.state = Arc::clone(&old.state);
+    }
+
     /// What the client calls `name`, as Google calls it.
     fn dispatched(&self, name: &str) -> Result<String> {
         let name = self.aliases.get(name).map_or(name, String::as_str);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Gateway;
+use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::store::Store;
 
@@ -36,14 +36,12 @@ impl State {
             .code("store_not_configured")
         })
     }
-}
 
-impl Gateway {
     /// Keeps the store within its bounds; never ends.
     pub async fn keep(&self) {
-        let Some(store) = &self.state.store else { return std::future::pending().await };
+        let Some(store) = &self.store else { return std::future::pending().await };
         loop {
-            if let Err(error) = store.sweep(self.clock.unix_seconds()).await {
+            if let Err(error) = store.sweep(Clock::System.unix_seconds()).await {
                 tracing::warn!(error = ?error, "the store could not be swept");
             }
             tokio::time::sleep(SWEEP).await;
