@@ -81,6 +81,7 @@ impl Gateway {
         let name = operation.model().to_owned();
         let model = self.dispatched(&name)?;
         cx.meter.model(&name, self.labels.get(&model).map(String::as_str));
+        cx.meter.dispatched(&model);
         cx.tenant.may_use(&model)?;
         let streams = operation.streams();
         let wish = patience::read(&cx.headers, &model, streams)?;
