@@ -16,8 +16,8 @@ use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
 use crate::keys::{Keys, Tenant};
 use crate::limits::Limiter;
+use crate::memory::Memory;
 use crate::openai::models::Model;
-use crate::translate::Signatures;
 use crate::upstream::{Site, Upstream};
 
 mod chat;
@@ -44,7 +44,7 @@ pub struct Gateway {
     /// Google, or the simulator.
     pub upstream: Upstream,
     /// The memory of thought signatures.
-    pub signatures: Arc<dyn Signatures>,
+    pub signatures: Arc<Memory>,
     /// Names.
     pub ids: Arc<Ids>,
     /// Time.
