@@ -21,10 +21,15 @@ use crate::openai::models::Model;
 use crate::upstream::{Site, Upstream};
 
 mod chat;
+mod conversations;
 mod embeddings;
+mod items;
 mod models;
 mod patience;
+mod stored;
 mod walk;
+
+pub use stored::State;
 
 /// Everything the walk stands on; made by `app`.
 #[derive(Debug)]
@@ -45,6 +50,8 @@ pub struct Gateway {
     pub ids: Arc<Ids>,
     /// Time.
     pub clock: Clock,
+    /// What is kept between requests.
+    pub state: Arc<State>,
     /// Refuse what would be dropped.
     pub strict: bool,
     /// Upstream's models, and when they were read.
@@ -58,6 +65,7 @@ impl Gateway {
     pub fn inherit(&mut self, old: &Self) {
         self.signatures = Arc::clone(&old.signatures);
         self.ids = Arc::clone(&old.ids);
+        self.state = Arc::clone(&old.state);
     }
 
     /// What the client calls `name`, as Google calls it.
@@ -82,6 +90,12 @@ impl Engine for Gateway {
             Endpoint::Embeddings => Box::pin(self.embeddings(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
+            Endpoint::Conversations => Box::pin(self.create_conversation(cx, incoming)),
+            Endpoint::Conversation(id) => Box::pin(self.conversation(cx, id, incoming)),
+            Endpoint::ConversationItems(id) => Box::pin(self.conversation_items(cx, id, incoming)),
+            Endpoint::ConversationItem(id, item) => {
+                Box::pin(self.conversation_item(cx, (id, item), incoming))
+            }
             Endpoint::StoredChat => refuse(Error::new(
                 Kind::NotFound,
                 Origin::Client,
@@ -94,10 +108,6 @@ impl Engine for Gateway {
             | Endpoint::Response(_)
             | Endpoint::CancelResponse(_)
             | Endpoint::ResponseItems(_)
-            | Endpoint::Conversations
-            | Endpoint::Conversation(_)
-            | Endpoint::ConversationItems(_)
-            | Endpoint::ConversationItem(..)
             | Endpoint::Completions => {
                 let (method, path) = (&incoming.method, incoming.uri.path());
                 refuse(routes::unserved(method, path))
