@@ -21,8 +21,12 @@ use crate::telemetry::Metrics;
 
 pub mod gateway;
 pub mod intake;
+pub mod native_routes;
+pub mod passage;
+pub mod peek;
 pub mod pump;
 pub mod render;
+pub mod render_google;
 pub mod routes;
 
 pub use intake::Intake;

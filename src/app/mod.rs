@@ -167,4 +167,9 @@ impl Local for InProcess {
         let simulator = Arc::clone(&self.0);
         Box::pin(async move { simulator.respond(request).await })
     }
+
+    fn pass(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
+        let simulator = Arc::clone(&self.0);
+        Box::pin(async move { simulator.pass(request).await })
+    }
 }

@@ -21,6 +21,7 @@ mod connect;
 mod credential;
 mod events;
 mod fail;
+mod raw;
 mod settings;
 mod site;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod tests;
 mod token;
 
 pub use events::Events;
+pub use raw::{Credential, Payload, Raw, RawPath};
 pub use settings::{Config, Credentials, Local, SiteConfig, SiteKind, Timeouts};
 pub use site::Site;
 
