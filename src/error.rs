@@ -41,6 +41,8 @@ pub enum Kind {
     RequestTimeout,
     /// The body is over the limit.
     TooLarge,
+    /// The path and query are over the limit.
+    TargetTooLong,
     /// The prompt is longer than the model's window.
     ContextTooLong,
     /// A safety system refused the prompt, where the answer is an error and not a filtered reply.
@@ -85,6 +87,7 @@ impl Kind {
             Self::Conflict => "conflict",
             Self::RequestTimeout => "request_timeout",
             Self::TooLarge => "too_large",
+            Self::TargetTooLong => "target_too_long",
             Self::ContextTooLong => "context_too_long",
             Self::Blocked => "blocked",
             Self::RateLimited => "rate_limited",

@@ -8,15 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response, Uri};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::{self, Body};
-use crate::error::{Error, Kind, Origin, Result};
+use crate::error::{Error, Kind, Result};
 use crate::keys::Tenant;
 use crate::meter::Meter;
-use crate::openai::models::{Model, ModelList};
 use crate::telemetry::Metrics;
 
 pub mod gateway;
@@ -42,15 +41,9 @@ pub trait Engine: Send + Sync + 'static {
     /// `Unauthenticated`, in the same words for every reason.
     fn authenticate(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<Tenant>>;
 
-    /// Chat Completions: parses, translates, asks Google. A stream is returned when its first upstream event is
-    /// in hand, so that early failures are real HTTP errors.
-    fn chat(&self, cx: Ctx, body: Bytes) -> BoxFuture<'_, Result<Reply>>;
-
-    /// All models.
-    fn models(&self, cx: Ctx) -> BoxFuture<'_, Result<Vec<Model>>>;
-
-    /// One model, by the client's name for it.
-    fn model(&self, cx: Ctx, id: String) -> BoxFuture<'_, Result<Model>>;
+    /// Answers one request of a caller who is known. A stream is returned when its first upstream event is in
+    /// hand, so that early failures are real HTTP errors.
+    fn serve(&self, cx: Ctx, endpoint: Endpoint, incoming: Incoming) -> BoxFuture<'_, Result<Reply>>;
 
     /// Whether requests can be served.
     fn ready(&self) -> Readiness;
@@ -73,6 +66,33 @@ pub struct Ctx {
     pub metrics: Arc<Metrics>,
 }
 
+/// What the client sent, its body still on the way.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The method, which several endpoints share a path under.
+    pub method: Method,
+    /// Path and query.
+    pub uri: Uri,
+    /// The body, unread.
+    pub body: Body,
+    /// How much of it may be read.
+    pub intake: Intake,
+}
+
+impl Incoming {
+    /// Reads a JSON body whole.
+    ///
+    /// # Errors
+    /// 415 for what is not plain JSON, 413 over the limit, 408 when it comes too slowly, `ClientGone` when it
+    /// breaks off.
+    pub async fn json(self, cx: &Ctx) -> Result<Bytes> {
+        intake::check(&cx.headers)?;
+        let body = intake::read(&cx.headers, self.body, self.intake).await?;
+        cx.meter.note(|entry| entry.bytes_in = body.len() as u64);
+        Ok(body)
+    }
+}
+
 /// What the engine answers.
 #[derive(Debug)]
 pub enum Reply {
@@ -85,6 +105,19 @@ pub enum Reply {
     },
     /// A stream.
     Stream(Stream),
+    /// A response that is passed on as it is.
+    Raw(Response<Body>),
+}
+
+impl Reply {
+    /// A value as a whole JSON body.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn json<T: Serialize>(value: &T) -> Result<Self> {
+        let body = serde_json::to_vec(value).map_err(Error::internal)?;
+        Ok(Self::Whole { body: body.into(), headers: HeaderMap::new() })
+    }
 }
 
 /// Whether requests can be served, for `/readyz`.
@@ -188,25 +221,9 @@ impl Front {
             meter: meter.clone(),
             metrics: Arc::clone(&self.metrics),
         };
-        match found.endpoint {
-            Endpoint::Root => Ok(greeting()),
-            Endpoint::Chat => self.chat(cx, body).await,
-            Endpoint::StoredChat => Err(Error::new(
-                Kind::NotFound,
-                Origin::Client,
-                "This gateway keeps no completions, so there is none to fetch, change or delete.",
-            )),
-            Endpoint::Models => self.engine.models(cx).await.and_then(|models| json(&ModelList::new(models))),
-            Endpoint::Model(id) => self.engine.model(cx, id).await.and_then(|model| json(&model)),
-        }
-    }
-
-    async fn chat(&self, cx: Ctx, body: Body) -> Result<Response<Body>> {
-        intake::check(&cx.headers)?;
-        let body = intake::read(&cx.headers, body, self.intake).await?;
-        cx.meter.note(|entry| entry.bytes_in = body.len() as u64);
+        let incoming = Incoming { method: head.method, uri: head.uri, body, intake: self.intake };
         let meter = cx.meter.clone();
-        match self.engine.chat(cx, body).await? {
+        match self.engine.serve(cx, found.endpoint, incoming).await? {
             Reply::Whole { body: bytes, headers } => {
                 let mut response = Response::new(body::full(bytes));
                 *response.headers_mut() = headers;
@@ -218,14 +235,9 @@ impl Front {
             Reply::Stream(stream) => {
                 Ok(pump::response(stream, meter, self.cut.clone(), self.metrics.stream()))
             }
+            Reply::Raw(response) => Ok(response),
         }
     }
-}
-
-fn json<T: Serialize>(value: &T) -> Result<Response<Body>> {
-    let mut response = Response::new(body::full(serde_json::to_vec(value).map_err(Error::internal)?));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
 }
 
 fn greeting() -> Response<Body> {

@@ -8,6 +8,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -20,7 +21,7 @@ use crate::api::render;
 use crate::body::{Body, BoxError};
 use crate::error::{Error, Kind, Origin, Result, Retry};
 use crate::meter::{Meter, Outcome};
-use crate::telemetry::metrics::Held;
+use crate::telemetry::metrics::Streaming;
 use crate::translate::Machine;
 
 /// Where a stream's upstream events come from.
@@ -49,7 +50,7 @@ impl std::fmt::Debug for Stream {
 }
 
 /// The response that carries a stream.
-pub fn response(stream: Stream, meter: Meter, cut: CancellationToken, open: Held) -> Response<Body> {
+pub fn response(stream: Stream, meter: Meter, cut: CancellationToken, open: Streaming) -> Response<Body> {
     let Stream { events, machine, headers } = stream;
     meter.note(|entry| entry.stream = true);
     let pump = Pump {
@@ -58,7 +59,8 @@ pub fn response(stream: Stream, meter: Meter, cut: CancellationToken, open: Held
         batch: Vec::new(),
         out: BytesMut::new(),
         meter,
-        _open: open,
+        read: None,
+        open,
     };
     let mut response = Response::new(pump.boxed_unsync());
     *response.headers_mut() = headers;
@@ -82,7 +84,9 @@ struct Pump {
     batch: Vec<Bytes>,
     out: BytesMut,
     meter: Meter,
-    _open: Held,
+    /// When the events whose translation is in `out` were read.
+    read: Option<Instant>,
+    open: Streaming,
 }
 
 /// What one look at the source came to.
@@ -94,8 +98,17 @@ enum Step {
 
 impl Live {
     /// Polls once and translates what came, appending to `out`.
-    fn step(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Bytes>, out: &mut BytesMut) -> Result<Step> {
+    fn step(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Vec<Bytes>,
+        out: &mut BytesMut,
+        read: &mut Option<Instant>,
+    ) -> Result<Step> {
         let polled = self.events.poll_next(cx, batch);
+        if !batch.is_empty() {
+            read.get_or_insert_with(Instant::now);
+        }
         for event in batch.drain(..) {
             self.machine.push(&event, out)?;
         }
@@ -128,6 +141,9 @@ impl Pump {
             self.meter.usage(live.machine.usage());
         }
         self.meter.first_token();
+        if let Some(read) = self.read.take() {
+            self.open.lag(read.elapsed());
+        }
         Poll::Ready(Some(Ok(Frame::data(self.out.split().freeze()))))
     }
 }
@@ -145,9 +161,9 @@ impl HttpBody for Pump {
             let Some(live) = &mut this.live else {
                 return if this.out.is_empty() { Poll::Ready(None) } else { this.frame() };
             };
-            let (batch, out) = (&mut this.batch, &mut this.out);
+            let (batch, out, read) = (&mut this.batch, &mut this.out, &mut this.read);
             // A fault of ours must still end the stream with an error the SDK raises on, not with a cut line.
-            let step = catch_unwind(AssertUnwindSafe(|| live.step(cx, batch, out)))
+            let step = catch_unwind(AssertUnwindSafe(|| live.step(cx, batch, out, read)))
                 .unwrap_or_else(|_| Err(Error::internal("a stream's machine panicked")));
             match step {
                 Ok(Step::More) if this.out.is_empty() => {}

@@ -45,6 +45,7 @@ pub fn describe(kind: Kind) -> Look {
         Kind::Conflict => look(StatusCode::CONFLICT, REQUEST, Some("conflict")),
         Kind::RequestTimeout => look(StatusCode::REQUEST_TIMEOUT, REQUEST, Some("request_timeout")),
         Kind::TooLarge => look(StatusCode::PAYLOAD_TOO_LARGE, REQUEST, Some("request_too_large")),
+        Kind::TargetTooLong => look(StatusCode::URI_TOO_LONG, REQUEST, Some("uri_too_long")),
         Kind::ContextTooLong => look(StatusCode::BAD_REQUEST, REQUEST, Some("context_length_exceeded")),
         Kind::Blocked => look(StatusCode::BAD_REQUEST, REQUEST, Some("content_policy_violation")),
         Kind::RateLimited => look(StatusCode::TOO_MANY_REQUESTS, "requests", Some("rate_limit_exceeded")),

@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::error::{Error, Kind, Origin};
 
-/// What a path stands for.
+/// What a path stands for; what was named in it, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// A greeting.
@@ -21,6 +21,30 @@ pub enum Endpoint {
     Models,
     /// One model.
     Model(String),
+    /// A new response.
+    Responses,
+    /// Counts the tokens of what would be a response's input.
+    InputTokens,
+    /// Shortens a conversation.
+    Compact,
+    /// A stored response.
+    Response(String),
+    /// Ends a response in the background.
+    CancelResponse(String),
+    /// What a stored response was asked.
+    ResponseItems(String),
+    /// A new conversation.
+    Conversations,
+    /// A conversation.
+    Conversation(String),
+    /// A conversation's items.
+    ConversationItems(String),
+    /// One of a conversation's items.
+    ConversationItem(String, String),
+    /// Embeddings.
+    Embeddings,
+    /// Legacy completions.
+    Completions,
 }
 
 /// A path that was found.
@@ -34,35 +58,60 @@ pub struct Found {
     pub deployment: Option<String>,
 }
 
-#[derive(Clone, Copy)]
-enum Goal {
-    Root,
-    Chat,
-    StoredChat,
-    Models,
-    Model,
-}
+/// Makes the endpoint from what stood in place of `{}` and `*`.
+type Make = fn(&mut Vec<String>) -> Endpoint;
 
 struct Route {
-    /// Below the roof; a trailing `*` takes the rest of the path, slashes included.
+    /// Below the roof. `{}` takes one segment; a trailing `*` takes the rest of the path, slashes included.
     path: &'static str,
     methods: &'static [Method],
     name: &'static str,
-    goal: Goal,
+    make: Make,
 }
 
+const fn route(path: &'static str, methods: &'static [Method], name: &'static str, make: Make) -> Route {
+    Route { path, methods, name, make }
+}
+
+/// The last name that stood in the path.
+fn last(found: &mut Vec<String>) -> String {
+    found.pop().unwrap_or_default()
+}
+
+const READ: &[Method] = &[Method::GET, Method::HEAD];
+const POST: &[Method] = &[Method::POST];
+const ONE: &[Method] = &[Method::GET, Method::POST, Method::DELETE];
+
+/// The first that fits counts.
 const ROUTES: &[Route] = &[
-    Route { path: "", methods: &[Method::GET, Method::HEAD], name: "root", goal: Goal::Root },
-    Route { path: "/chat/completions", methods: &[Method::POST], name: "chat", goal: Goal::Chat },
-    Route {
-        path: "/chat/completions/*",
-        methods: &[Method::GET, Method::POST, Method::DELETE],
-        name: "stored_chat",
-        goal: Goal::StoredChat,
-    },
-    Route { path: "/models", methods: &[Method::GET, Method::HEAD], name: "models", goal: Goal::Models },
-    Route { path: "/models/*", methods: &[Method::GET, Method::HEAD], name: "model", goal: Goal::Model },
+    route("", READ, "root", |_| Endpoint::Root),
+    route("/chat/completions", POST, "chat", |_| Endpoint::Chat),
+    route("/chat/completions/*", ONE, "stored_chat", |_| Endpoint::StoredChat),
+    route("/models", READ, "models", |_| Endpoint::Models),
+    route("/models/*", READ, "model", |found| Endpoint::Model(last(found))),
+    route("/responses", POST, "responses", |_| Endpoint::Responses),
+    route("/responses/input_tokens", POST, "input_tokens", |_| Endpoint::InputTokens),
+    route("/responses/compact", POST, "compact", |_| Endpoint::Compact),
+    route("/responses/{}", &[Method::GET, Method::DELETE], "response", |found| {
+        Endpoint::Response(last(found))
+    }),
+    route("/responses/{}/cancel", POST, "cancel_response", |found| Endpoint::CancelResponse(last(found))),
+    route("/responses/{}/input_items", READ, "response_items", |found| Endpoint::ResponseItems(last(found))),
+    route("/conversations", POST, "conversations", |_| Endpoint::Conversations),
+    route("/conversations/{}", ONE, "conversation", |found| Endpoint::Conversation(last(found))),
+    route("/conversations/{}/items", &[Method::GET, Method::POST], "conversation_items", |found| {
+        Endpoint::ConversationItems(last(found))
+    }),
+    route("/conversations/{}/items/{}", &[Method::GET, Method::DELETE], "conversation_item", |found| {
+        let item = last(found);
+        Endpoint::ConversationItem(last(found), item)
+    }),
+    route("/embeddings", POST, "embeddings", |_| Endpoint::Embeddings),
+    route("/completions", POST, "completions", |_| Endpoint::Completions),
 ];
+
+/// What the Azure client may put below a deployment.
+const DEPLOYED: &[&str] = &["chat", "embeddings", "completions", "responses"];
 
 /// Longest first: the first that fits is the roof.
 const ROOFS: &[&str] = &["/v1beta/openai", "/openai/v1", "/openai", "/v1", ""];
@@ -97,29 +146,27 @@ const ELSEWHERE: &[(&str, &str)] = &[
 pub fn find(method: &Method, path: &str) -> Result<Found, Error> {
     let (below, deployment) = strip(path);
     for route in ROUTES {
-        let Some(rest) = fits(route.path, below) else { continue };
-        if deployment.is_some() && !matches!(route.goal, Goal::Chat) {
+        let Some(named) = fits(route.path, below) else { continue };
+        if deployment.is_some() && !DEPLOYED.contains(&route.name) {
             break;
         }
         if !route.methods.contains(method) {
             return Err(wrong_method(method, path));
         }
-        let endpoint = match route.goal {
-            Goal::Root => Endpoint::Root,
-            Goal::Chat => Endpoint::Chat,
-            Goal::StoredChat => Endpoint::StoredChat,
-            Goal::Models => Endpoint::Models,
-            Goal::Model => match decode(rest) {
-                Some(id) => Endpoint::Model(id),
-                None => return Err(unknown(method, path)),
-            },
-        };
-        return Ok(Found { endpoint, name: route.name, deployment });
+        let decoded: Option<Vec<_>> = named.into_iter().map(decode).collect();
+        let Some(mut decoded) = decoded else { return Err(unknown(method, path)) };
+        return Ok(Found { endpoint: (route.make)(&mut decoded), name: route.name, deployment });
     }
+    Err(unserved(method, path))
+}
+
+/// Why a path is not served: a known endpoint of `OpenAI`'s that this gateway has not, or nothing anybody knows.
+pub fn unserved(method: &Method, path: &str) -> Error {
+    let (below, _) = strip(path);
     let named = ELSEWHERE.iter().find(|(prefix, _)| {
         below.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     });
-    Err(match named {
+    match named {
         Some((_, name)) => Error::new(
             Kind::NotFound,
             Origin::Client,
@@ -132,7 +179,7 @@ pub fn find(method: &Method, path: &str) -> Result<Found, Error> {
         )
         .code("unsupported_endpoint"),
         None => unknown(method, path),
-    })
+    }
 }
 
 /// The methods that a path does have, for `Allow`; none where the path is unknown.
@@ -173,12 +220,22 @@ fn strip(path: &str) -> (&str, Option<String>) {
     (below.unwrap_or(path), None)
 }
 
-/// The rest of the path, if the pattern fits.
-fn fits<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
-    match pattern.strip_suffix('*') {
-        Some(stem) => path.strip_prefix(stem).filter(|rest| !rest.is_empty()),
-        None => (path == pattern).then_some(""),
+/// What stands in place of `{}` and `*`, if the pattern fits.
+fn fits<'p>(pattern: &str, path: &'p str) -> Option<Vec<&'p str>> {
+    if let Some(stem) = pattern.strip_suffix('*') {
+        return path.strip_prefix(stem).filter(|rest| !rest.is_empty()).map(|rest| vec![rest]);
     }
+    let mut segments = path.split('/');
+    let mut named = Vec::new();
+    for wanted in pattern.split('/') {
+        match segments.next()? {
+            "" if wanted == "{}" => return None,
+            segment if wanted == "{}" => named.push(segment),
+            segment if segment == wanted => {}
+            _ => return None,
+        }
+    }
+    segments.next().is_none().then_some(named)
 }
 
 fn decode(segment: &str) -> Option<String> {
@@ -256,6 +313,20 @@ mod tests {
     }
 
     #[test]
+    fn names_stand_in_the_middle_of_a_path() {
+        assert_eq!(
+            endpoint("/v1/responses/resp_1/input_items"),
+            Endpoint::ResponseItems("resp_1".to_owned())
+        );
+        assert_eq!(endpoint("/v1/responses/input_tokens"), Endpoint::InputTokens);
+        let item = Endpoint::ConversationItem("conv_1".to_owned(), "msg%2".to_owned());
+        assert_eq!(endpoint("/conversations/conv_1/items/msg%252"), item);
+        for path in ["/v1/responses//cancel", "/v1/responses/a/b", "/v1/conversations/c/items/i/more"] {
+            assert_eq!(find(&Method::GET, path).unwrap_err().kind(), Kind::NotFound, "{path}");
+        }
+    }
+
+    #[test]
     fn wrong_ways_are_told_precisely() {
         let error = find(&Method::GET, "/v1/chat/completions").unwrap_err();
         assert_eq!(error.kind(), Kind::MethodNotAllowed);
@@ -264,8 +335,8 @@ mod tests {
         assert!(error.message().starts_with("Invalid URL (POST /v1/nope)"), "{}", error.message());
         let error = find(&Method::POST, "/v1/chat/completion").unwrap_err();
         assert!(error.message().contains("/v1/chat/completions?"), "{}", error.message());
-        let error = find(&Method::POST, "/v1/embeddings").unwrap_err();
-        assert!(error.message().contains("Embeddings"), "{}", error.message());
+        let error = find(&Method::POST, "/v1/images/generations").unwrap_err();
+        assert!(error.message().contains("Images"), "{}", error.message());
         for path in
             ["//v1/chat/completions", "/v1/../admin", "/v1/%2e%2e/metrics", "/metrics", "/v1/v1/models"]
         {

@@ -83,6 +83,14 @@ pub struct Entry {
     pub attempts: u32,
     /// Google's last status.
     pub upstream_status: Option<u16>,
+    /// OpenTelemetry's name for who was asked: `gcp.gemini`, `gcp.vertex_ai`.
+    pub provider: Option<&'static str>,
+    /// The wait for Google, up to its first event or its whole answer.
+    pub upstream: Duration,
+    /// What it took us, beside that wait, to begin the reply.
+    pub overhead: Option<Duration>,
+    /// What the request asked for in vain, as the client was told.
+    pub dropped: Option<String>,
     /// The reply is streamed.
     pub stream: bool,
     /// The status that was sent; 0 before one was.
@@ -136,9 +144,14 @@ impl Sink for Books {
             method: entry.method,
             status: entry.status,
             outcome: outcome.as_str(),
+            error: entry.error.as_ref().map(|fault| fault.kind.as_str()),
             model: entry.model.as_deref(),
+            provider: entry.provider,
+            stream: entry.stream,
             duration: entry.duration,
             first_token: entry.first_token,
+            overhead: entry.overhead,
+            upstream: entry.upstream,
             usage: entry.usage,
         });
         log(entry, outcome);
@@ -188,6 +201,27 @@ impl Meter {
             entry.site = Some(site.to_owned());
             entry.upstream_status = status;
         });
+    }
+
+    /// Tells how long `provider` was waited for.
+    pub fn waited(&self, provider: &'static str, wait: Duration) {
+        self.note(|entry| {
+            entry.provider = Some(provider);
+            entry.upstream += wait;
+        });
+    }
+
+    /// The reply's head is ready: tells what of the time so far was not spent waiting for Google.
+    pub fn headed(&self, status: u16, dropped: Option<&str>) -> Duration {
+        let elapsed = self.elapsed();
+        let mut ours = elapsed;
+        self.note(|entry| {
+            ours = elapsed.saturating_sub(entry.upstream);
+            entry.status = status;
+            entry.overhead = Some(ours);
+            entry.dropped = dropped.map(str::to_owned);
+        });
+        ours
     }
 
     /// The token counts as known by now; the last word stands.
@@ -306,6 +340,10 @@ fn log(entry: &Entry, outcome: Outcome) {
                 site = entry.site.as_deref(),
                 attempts = entry.attempts,
                 upstream_status = entry.upstream_status,
+                provider = entry.provider,
+                upstream_ms = millis(entry.upstream),
+                overhead_us = entry.overhead.map(|ours| u64::try_from(ours.as_micros()).unwrap_or(u64::MAX)),
+                dropped = entry.dropped.as_deref().map(|dropped| clip(dropped, 200)),
                 stream = entry.stream,
                 ttft_ms = entry.first_token.map(millis),
                 duration_ms = millis(entry.duration),

@@ -37,6 +37,9 @@ pub(super) struct Shared {
     pub(super) draining: CancellationToken,
 }
 
+/// Bytes of path and query; nothing that is served comes near it.
+const LONGEST_TARGET: usize = 8192;
+
 /// How the panic guard renders.
 type Render = fn(Box<dyn Any + Send>) -> Response<Body>;
 
@@ -160,6 +163,13 @@ fn framing(request: &Request<Body>) -> Result<(), Error> {
             "The request has both Content-Length and Transfer-Encoding.",
         );
     }
+    if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > LONGEST_TARGET) {
+        return refuse(
+            Kind::TargetTooLong,
+            "uri_too_long",
+            "The request's target is longer than 8192 bytes.",
+        );
+    }
     if let Some(host) = wrong_host(request) {
         return refuse(Kind::Malformed, "invalid_host", host);
     }
@@ -236,7 +246,8 @@ where
             if response.extensions_mut().remove::<Panicked>().is_some() {
                 meter.fail(&Error::internal("a panic"), Some("server_error"));
             }
-            meter.note(|entry| entry.status = status.as_u16());
+            let dropped = response.headers().get("x-gemway-dropped-params");
+            let ours = meter.headed(status.as_u16(), dropped.and_then(|dropped| dropped.to_str().ok()));
             if !meter.streams() {
                 // An error has said its own word already; this one counts for the rest.
                 meter.end(if status.is_client_error() { Outcome::Refused } else { Outcome::Complete });
@@ -249,6 +260,9 @@ where
                 HeaderName::from_static("openai-processing-ms"),
                 HeaderValue::from(processing_ms(meter.elapsed())),
             );
+            if let Ok(ours) = HeaderValue::try_from(format!("{:.3}", ours.as_secs_f64() * 1000.0)) {
+                headers.insert(HeaderName::from_static("x-gemway-overhead-ms"), ours);
+            }
             if draining.is_cancelled() && version < Version::HTTP_2 {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }

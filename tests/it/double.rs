@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use gemway::api::{Ctx, Engine, EventSource, Readiness, Reply, Stream};
+use gemway::api::routes::Endpoint;
+use gemway::api::{Ctx, Engine, EventSource, Incoming, Readiness, Reply, Stream};
 use gemway::error::{Error, Kind, Origin, Result};
 use gemway::keys::{Credentials, KeyConfig, Keys, Proof, Tenant};
 use gemway::limits::Quota;
-use gemway::openai::models::Model;
+use gemway::openai::models::{Model, ModelList};
 use gemway::server::{self, Config, Shutdown};
 use gemway::telemetry::Metrics;
 use gemway::translate::Machine;
@@ -87,8 +88,18 @@ impl Engine for Double {
         Keys::new(&[key]).authenticate(headers, query)
     }
 
-    fn chat(&self, cx: Ctx, body: Bytes) -> BoxFuture<'_, Result<Reply>> {
+    fn serve(&self, cx: Ctx, endpoint: Endpoint, incoming: Incoming) -> BoxFuture<'_, Result<Reply>> {
         Box::pin(async move {
+            if endpoint == Endpoint::Models {
+                return Reply::json(&ModelList::new(vec![Model::google("gemini-x")]));
+            }
+            if let Endpoint::Model(id) = endpoint {
+                return Reply::json(&Model::google(id));
+            }
+            if endpoint != Endpoint::Chat {
+                return Err(gemway::api::routes::unserved(&incoming.method, incoming.uri.path()));
+            }
+            let body = incoming.json(&cx).await?;
             cx.meter.model("asked", Some("gemini-x"));
             match &body[..] {
                 b"panic" => panic!("as told"),
@@ -120,14 +131,6 @@ impl Engine for Double {
                 }),
             }
         })
-    }
-
-    fn models(&self, _: Ctx) -> BoxFuture<'_, Result<Vec<Model>>> {
-        Box::pin(async { Ok(vec![Model::google("gemini-x")]) })
-    }
-
-    fn model(&self, _: Ctx, id: String) -> BoxFuture<'_, Result<Model>> {
-        Box::pin(async move { Ok(Model::google(id)) })
     }
 
     fn ready(&self) -> Readiness {
@@ -229,7 +232,8 @@ fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
 /// One request on a connection of its own; the whole answer as text.
 pub(crate) async fn raw(address: SocketAddr, request: impl AsRef<[u8]>) -> String {
     let mut wire = Wire::open(address).await;
-    wire.send(request).await;
+    // Who refuses need not read to the end.
+    let _ = wire.socket.write_all(request.as_ref()).await;
     wire.rest().await
 }
 

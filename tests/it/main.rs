@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail that way")]
 
+mod attacks;
 mod double;
 mod drain;
 mod framing;

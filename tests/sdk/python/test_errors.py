@@ -179,7 +179,7 @@ def test_a_missing_model_is_named(gateway):
 
 def in_flight(gateway):
     lines = gateway.metrics().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith("gemway_in_flight_requests "))
+    return next(float(line.split()[1]) for line in lines if line.startswith("gemway_inflight_requests "))
 
 
 def test_a_client_that_leaves_frees_its_request(gateway):

@@ -1,0 +1,74 @@
+//! Chat Completions on the walk.
+
+use bytes::Bytes;
+
+use super::Gateway;
+use super::walk::{Asked, Operation};
+use crate::api::{Ctx, Incoming, Reply};
+use crate::error::{Error, Result};
+use crate::openai::chat::Request;
+use crate::translate::chat::stream::ChatMachine;
+use crate::translate::chat::{Ask, Shape, reply, request};
+use crate::translate::{Signatures, Stamp, Target};
+use crate::usage::Usage;
+use crate::wire;
+
+impl Gateway {
+    /// `POST /v1/chat/completions`.
+    pub(super) async fn chat(&self, cx: Ctx, incoming: Incoming) -> Result<Reply> {
+        let body = incoming.json(&cx).await?;
+        let asked = request::parse(&body)?;
+        let model = match &cx.deployment {
+            Some(deployment) if asked.model.is_empty() => deployment.to_string(),
+            _ => asked.model.to_string(),
+        };
+        let streams = asked.stream;
+        self.walk(&cx, Chat { body: &body, asked: Some(asked), model, streams }).await
+    }
+}
+
+struct Chat<'b> {
+    body: &'b Bytes,
+    /// The request, until it is asked the first time; parsed anew should it be asked again.
+    asked: Option<Request<'b>>,
+    model: String,
+    streams: bool,
+}
+
+impl Operation for Chat<'_> {
+    type Shape = Shape;
+    type Machine = ChatMachine;
+    const PREFIX: &'static str = "chatcmpl-";
+
+    fn model(&self) -> &str {
+        &self.model
+    }
+
+    fn streams(&self) -> bool {
+        self.streams
+    }
+
+    fn estimate(&self) -> u64 {
+        // Four bytes a token is close enough for a reservation.
+        self.body.len() as u64 / 4
+    }
+
+    fn ask(&mut self, target: &Target<'_>, signatures: &dyn Signatures) -> Result<Asked<Shape>> {
+        let asked = match self.asked.take() {
+            Some(asked) => asked,
+            None => request::parse(self.body)?,
+        };
+        let Ask { request, shape, dropped } = request::ask(asked, target, signatures)?;
+        let body = wire::encode(&request, self.body).map_err(Error::internal)?;
+        let several = shape.choices > 1;
+        Ok(Asked { body, shape, dropped, several })
+    }
+
+    fn machine(&self, shape: Shape, stamp: Stamp) -> ChatMachine {
+        ChatMachine::new(shape, stamp)
+    }
+
+    fn reply(&self, shape: &Shape, stamp: &Stamp, answers: &[Bytes]) -> Result<(Bytes, Usage)> {
+        reply::reply(shape, stamp, answers)
+    }
+}

@@ -1,0 +1,125 @@
+//! The engine: what every front stands on, and which file answers which endpoint.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+use http::HeaderMap;
+use parking_lot::Mutex;
+
+use super::routes::{self, Endpoint};
+use super::{Ctx, Engine, Incoming, Readiness, Reply};
+use crate::catalog::{self, Catalog, Pattern};
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Origin, Result};
+use crate::ids::Ids;
+use crate::keys::{Keys, Tenant};
+use crate::limits::Limiter;
+use crate::openai::models::Model;
+use crate::translate::Signatures;
+use crate::upstream::{Site, Upstream};
+
+mod chat;
+mod models;
+mod walk;
+
+/// Which models go where, in order of preference.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Patterns of model ids.
+    pub models: Vec<Pattern>,
+    /// Names of sites.
+    pub sites: Vec<String>,
+}
+
+/// Everything the walk stands on; made by `app`.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Client keys.
+    pub keys: Keys,
+    /// Limits by key.
+    pub limiter: Limiter,
+    /// Other names for models.
+    pub aliases: std::collections::BTreeMap<String, String>,
+    /// Which models go where; a model that no route names goes to the first site.
+    pub routes: Vec<Route>,
+    /// What models can do.
+    pub catalog: Catalog,
+    /// Google, or the simulator.
+    pub upstream: Upstream,
+    /// The memory of thought signatures.
+    pub signatures: Arc<dyn Signatures>,
+    /// Names.
+    pub ids: Arc<Ids>,
+    /// Time.
+    pub clock: Clock,
+    /// Refuse what would be dropped.
+    pub strict: bool,
+    /// Upstream's models, and when they were read.
+    pub listed: Mutex<Option<(Instant, Arc<[Model]>)>>,
+    /// Model ids that may become metric labels: those the catalogue names.
+    pub labels: HashSet<String>,
+}
+
+impl Gateway {
+    /// What the client calls `name`, as Google calls it.
+    fn dispatched(&self, name: &str) -> Result<String> {
+        let name = self.aliases.get(name).map_or(name, String::as_str);
+        let id = catalog::model_id(name)?;
+        match self.aliases.get(&id) {
+            Some(aliased) => catalog::model_id(aliased),
+            None => Ok(id),
+        }
+    }
+}
+
+impl Engine for Gateway {
+    fn authenticate(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<Tenant>> {
+        self.keys.authenticate(headers, query)
+    }
+
+    fn serve(&self, cx: Ctx, endpoint: Endpoint, incoming: Incoming) -> BoxFuture<'_, Result<Reply>> {
+        match endpoint {
+            Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
+            Endpoint::Models => Box::pin(self.models(cx)),
+            Endpoint::Model(id) => Box::pin(self.model(cx, id)),
+            Endpoint::StoredChat => refuse(Error::new(
+                Kind::NotFound,
+                Origin::Client,
+                "This gateway keeps no completions, so there is none to fetch, change or delete.",
+            )),
+            Endpoint::Root
+            | Endpoint::Responses
+            | Endpoint::InputTokens
+            | Endpoint::Compact
+            | Endpoint::Response(_)
+            | Endpoint::CancelResponse(_)
+            | Endpoint::ResponseItems(_)
+            | Endpoint::Conversations
+            | Endpoint::Conversation(_)
+            | Endpoint::ConversationItems(_)
+            | Endpoint::ConversationItem(..)
+            | Endpoint::Embeddings
+            | Endpoint::Completions => {
+                let (method, path) = (&incoming.method, incoming.uri.path());
+                refuse(routes::unserved(method, path))
+            }
+        }
+    }
+
+    fn ready(&self) -> Readiness {
+        let simulator = self.upstream.sites().any(Site::is_simulator);
+        let sites: Vec<_> = self.upstream.sites().map(Site::name).collect();
+        let mut detail = vec![("sites".to_owned(), sites.join(","))];
+        if simulator {
+            let words = "answers are made up: no Google credential is configured";
+            detail.push(("upstream".to_owned(), words.to_owned()));
+        }
+        Readiness { ready: true, simulator, detail }
+    }
+}
+
+fn refuse<'f>(error: Error) -> BoxFuture<'f, Result<Reply>> {
+    Box::pin(std::future::ready(Err(error)))
+}
