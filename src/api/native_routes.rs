@@ -7,6 +7,7 @@
 use http::{HeaderMap, Method};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use super::render_google::Shape;
 use crate::error::{Error, Kind, Origin, Result};
 
 /// What may stand in a segment of a path as it is.
@@ -143,6 +144,13 @@ pub fn find(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMa
     Some(found.unwrap_or_else(|| Err(lost(method, path))))
 }
 
+/// How errors look at this path.
+pub fn shape(path: &str) -> Shape {
+    let words = ["interactions", "webhooks"];
+    let word = |segment: &str| words.contains(&segment.split(':').next().unwrap_or_default());
+    if path.split('/').any(word) { Shape::Word } else { Shape::Rpc }
+}
+
 /// Whether the request looks like a Google client's.
 fn googlish(query: Option<&str>, headers: &HeaderMap) -> bool {
     headers.contains_key("x-goog-api-key")
@@ -160,7 +168,8 @@ fn upload(method: &Method, rest: &str) -> Result<Native> {
         return Ok(Native { version: "v1beta", surface: Surface::Gemini, thing, name: "native_upload" });
     }
     let (version, path) = rest.split_once('/').ok_or_else(|| lost(method, &whole()))?;
-    let version = VERSIONS.into_iter().find(|known| *known == version).ok_or_else(|| lost(method, &whole()))?;
+    let version =
+        VERSIONS.into_iter().find(|known| *known == version).ok_or_else(|| lost(method, &whole()))?;
     let path = clean(path).ok_or_else(|| lost(method, &whole()))?;
     // A store takes uploads at an address of its own.
     let store = path.starts_with("fileSearchStores/") && path.ends_with(":uploadToFileSearchStore");
@@ -192,7 +201,9 @@ fn inside(method: &Method, version: &'static str, rest: &str) -> Option<Result<N
         ["publishers", publisher, "models"] => {
             (Thing::Models(format!("publishers/{}/models", clean(publisher)?)), "native_models")
         }
-        [family @ ("models" | "tunedModels" | "endpoints"), model] => model_or_call(family.to_owned(), model)?,
+        [family @ ("models" | "tunedModels" | "endpoints"), model] => {
+            model_or_call(family.to_owned(), model)?
+        }
         ["publishers", publisher, "models", model] => {
             model_or_call(format!("publishers/{}/models", clean(publisher)?), model)?
         }
@@ -204,7 +215,8 @@ fn inside(method: &Method, version: &'static str, rest: &str) -> Option<Result<N
         ["tunedModels"] => (Thing::Models("tunedModels".to_owned()), "native_models"),
         [first, ..] => {
             let word = first.split(':').next().unwrap_or_default();
-            let (collection, name, _) = COLLECTIONS.iter().find(|(known, ..)| *known == first || *known == word)?;
+            let (collection, name, _) =
+                COLLECTIONS.iter().find(|(known, ..)| *known == first || *known == word)?;
             (Thing::Kept { collection, path: clean(rest)? }, *name)
         }
         [] => return None,
@@ -231,7 +243,8 @@ fn model_or_call(family: String, segment: &str) -> Option<(Thing, &'static str)>
 fn decode(segment: &str) -> Option<String> {
     let text = percent_decode_str(segment).decode_utf8().ok()?;
     let bad = |letter: char| letter.is_control() || matches!(letter, '/' | '\\' | '?' | '#' | '%' | '&');
-    let fine = !text.is_empty() && text.len() <= 512 && text != "." && !text.contains("..") && !text.contains(bad);
+    let fine =
+        !text.is_empty() && text.len() <= 512 && text != "." && !text.contains("..") && !text.contains(bad);
     fine.then(|| text.into_owned())
 }
 
@@ -279,16 +292,26 @@ mod tests {
     fn both_surfaces_are_known() {
         let native = found(&Method::POST, "/v1beta/models/gemini-3.8-flash:streamGenerateContent");
         assert_eq!(native.thing, call("models", "gemini-3.8-flash", "streamGenerateContent"));
-        assert_eq!((native.version, native.surface, native.name), ("v1beta", Surface::Gemini, "native_stream"));
-        let path = "/v1/projects/p-1/locations/us-central1/publishers/google/models/gemini-pro:generateContent";
+        assert_eq!(
+            (native.version, native.surface, native.name),
+            ("v1beta", Surface::Gemini, "native_stream")
+        );
+        let path =
+            "/v1/projects/p-1/locations/us-central1/publishers/google/models/gemini-pro:generateContent";
         let native = found(&Method::POST, path);
         assert_eq!(native.thing, call("publishers/google/models", "gemini-pro", "generateContent"));
         let place = Place { project: "p-1".into(), location: "us-central1".into() };
         assert_eq!(native.surface, Surface::Vertex(Some(place)));
         let native = found(&Method::POST, "/v1/publishers/google/models/g:predict");
-        assert_eq!((native.surface, native.thing), (Surface::Vertex(None), call("publishers/google/models", "g", "predict")));
+        assert_eq!(
+            (native.surface, native.thing),
+            (Surface::Vertex(None), call("publishers/google/models", "g", "predict"))
+        );
         let native = found(&Method::GET, "/v1/projects/p/locations/l/cachedContents/1");
-        assert_eq!(native.thing, Thing::Kept { collection: "cachedContents", path: "cachedContents/1".into() });
+        assert_eq!(
+            native.thing,
+            Thing::Kept { collection: "cachedContents", path: "cachedContents/1".into() }
+        );
         let native = found(&Method::POST, "/v1beta/batches/b:cancel");
         assert_eq!(native.thing, Thing::Kept { collection: "batches", path: "batches/b:cancel".into() });
         let native = found(&Method::POST, "/upload/v1beta/files");

@@ -21,7 +21,7 @@ use crate::body::{Body, BoxError};
 use crate::error::{Error, Kind, Origin, Result, Retry};
 use crate::limits::Permit;
 use crate::meter::{Meter, Outcome};
-use crate::telemetry::metrics::Held;
+use crate::telemetry::metrics::Streaming;
 use crate::usage::Usage;
 
 /// How the pieces of an answer are framed, for the error that may have to follow them.
@@ -49,7 +49,7 @@ pub struct Settlement {
 }
 
 /// An answer on its way down.
-pub struct Down {
+pub(super) struct Down {
     /// None once it has ended.
     inner: Option<Body>,
     framing: Framing,
@@ -58,17 +58,17 @@ pub struct Down {
     settlement: Option<Settlement>,
     meter: Meter,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    _open: Held,
+    _open: Option<Streaming>,
 }
 
 impl Down {
     /// Wraps an answer's body.
-    pub fn wrap(
+    pub(super) fn wrap(
         inner: Body,
         (framing, shape): (Framing, Shape),
         settlement: Settlement,
         cut: CancellationToken,
-        open: Held,
+        open: Option<Streaming>,
     ) -> Body {
         let meter = settlement.meter.clone();
         let down = Self {
@@ -140,7 +140,9 @@ impl HttpBody for Down {
         match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    if let Some(peek) = this.settlement.as_mut().and_then(|settlement| settlement.peek.as_mut()) {
+                    if let Some(peek) =
+                        this.settlement.as_mut().and_then(|settlement| settlement.peek.as_mut())
+                    {
                         peek.feed(data);
                     }
                     if this.framing == Framing::Array {
@@ -243,7 +245,6 @@ impl Position {
     }
 }
 
-const FINE: u8 = 0;
 const SLOW: u8 = 1;
 const BROKEN: u8 = 2;
 
@@ -266,7 +267,7 @@ impl Rise {
 }
 
 /// A body on its way up: it must keep coming, and its bytes are counted.
-pub struct Up {
+pub(super) struct Up {
     inner: Timed,
     rise: Rise,
     meter: Meter,
@@ -275,7 +276,7 @@ pub struct Up {
 
 impl Up {
     /// Wraps a request's body. It may take as long as it likes as long as it moves.
-    pub fn wrap(inner: Body, intake: Intake, meter: Meter) -> (Body, Rise) {
+    pub(super) fn wrap(inner: Body, intake: Intake, meter: Meter) -> (Body, Rise) {
         let rise = Rise::default();
         let up = Self {
             inner: Timed::new(inner, intake.idle, std::time::Duration::from_hours(24)),

@@ -201,9 +201,7 @@ impl Peek {
         match self.told {
             Told::UsageMetadata => self.counts.known().then(|| self.counts.usage()),
             Told::Usage => self.interaction,
-            Told::TokenCount => {
-                (self.summed > 0).then(|| Usage { input: self.summed, ..Usage::default() })
-            }
+            Told::TokenCount => (self.summed > 0).then(|| Usage { input: self.summed, ..Usage::default() }),
         }
     }
 

@@ -1,8 +1,8 @@
 //! How an error looks to Google's clients: on native routes, whole and inside a stream.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::Response;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use serde_json::{Value, json};
 
 use super::render::{ceil_seconds, code, describe};
@@ -28,6 +28,7 @@ fn names(kind: Kind) -> (&'static str, &'static str) {
         | Kind::ContextTooLong
         | Kind::Blocked
         | Kind::TooLarge
+        | Kind::TargetTooLong
         | Kind::ExpectationFailed
         | Kind::UnsupportedMedia => ("INVALID_ARGUMENT", "invalid_request"),
         Kind::Unauthenticated => ("UNAUTHENTICATED", "authentication"),
@@ -126,9 +127,15 @@ mod tests {
         let error = Error::new(Kind::RateLimited, Origin::Gateway, "slow down")
             .retry(Retry::After(Duration::from_millis(1500)));
         let response = response(&error, Shape::Rpc, "req_1");
-        assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (429, "2"));
+        assert_eq!(
+            (response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()),
+            (429, "2")
+        );
         let value = body(&error, Shape::Rpc);
-        assert_eq!((&value["error"]["code"], &value["error"]["status"]), (&json!(429), &json!("RESOURCE_EXHAUSTED")));
+        assert_eq!(
+            (&value["error"]["code"], &value["error"]["status"]),
+            (&json!(429), &json!("RESOURCE_EXHAUSTED"))
+        );
         assert_eq!(value["error"]["details"][1]["retryDelay"], "2s");
         assert_eq!(body(&error, Shape::Word)["error"]["code"], "rate_limit_exceeded");
     }

@@ -104,7 +104,7 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
     let labels = catalog.models().map(|model| model.id.clone()).collect();
     let gateway = Gateway {
         limiter: Limiter::new(config.quotas()),
-        keys: Keys::new(&keys),
+        keys: Keys::new(&keys).everybody(config.credentials.into()),
         aliases: config.aliases.clone(),
         routes: config.routes.iter().map(route).collect(),
         catalog,
@@ -113,6 +113,12 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         ids: Arc::new(Ids::Random),
         clock: Clock::System,
         strict: config.strict,
+        open_places: config
+            .sites
+            .iter()
+            .filter(|site| site.caller_place)
+            .map(|site| site.name.clone())
+            .collect(),
         listed: Mutex::new(None),
         labels,
     };

@@ -59,7 +59,7 @@ impl Resolver<'_> {
             || file.insecure_no_auth.unwrap_or_default();
         let sites = self.sites(&file.sites)?;
         let routes = self.routes(&file.routes, &sites)?;
-        let keys = self.keys(&file.keys)?;
+        let keys = self.keys(&file.keys, file.credentials.unwrap_or_default())?;
         if keys.is_empty() && !listen.is_local() {
             if !insecure_no_auth {
                 return Err(ConfigError::new(format!(
@@ -83,6 +83,7 @@ impl Resolver<'_> {
             listen,
             admin_listen,
             strict,
+            credentials: file.credentials.unwrap_or_default(),
             insecure_no_auth,
             sites,
             routes,
@@ -146,6 +147,7 @@ impl Resolver<'_> {
                     name: name.clone(),
                     kind: self.site_kind(site)?,
                     quota_group: site.quota_group.clone().unwrap_or_else(|| name.clone()),
+                    caller_place: site.native_place == Some(file::NativePlace::Caller),
                 })
             })
             .collect()
@@ -198,6 +200,7 @@ impl Resolver<'_> {
             ("location", site.location.is_some()),
             ("credentials", site.credentials.is_some()),
             ("quota_project", site.quota_project.is_some()),
+            ("native_place", site.native_place.is_some()),
         ];
         let foreign: Vec<&str> = match site.kind {
             SiteKindName::Vertex => Vec::new(),

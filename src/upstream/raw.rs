@@ -39,8 +39,8 @@ pub enum RawPath<'a> {
     Placed {
         /// `v1`, `v1beta` …; none is the site's own.
         version: Option<&'a str>,
-        /// The project and location to name instead of the site's own.
-        place: Option<(&'a str, &'a str)>,
+        /// The project and the location to name instead of the site's own.
+        place: (Option<&'a str>, Option<&'a str>),
         /// The rest.
         rest: &'a str,
     },
@@ -154,15 +154,19 @@ impl Upstream {
 
     async fn address(&self, site: &Site, path: RawPath<'_>, query: Option<&str>) -> Result<Uri> {
         let named = match path {
-            RawPath::Placed { place: None, .. } => site.named(&self.client).await?,
-            RawPath::Placed { .. } | RawPath::Bare { .. } | RawPath::Root(_) | RawPath::Host(_) => None,
+            RawPath::Placed { place: (Some(project), _), .. } => {
+                site.location().map(|location| (project, location))
+            }
+            RawPath::Placed { .. } => site.named(&self.client).await?,
+            RawPath::Bare { .. } | RawPath::Root(_) | RawPath::Host(_) => None,
         };
         let (base, own) = site.base();
         let mut address = match path {
-            RawPath::Placed { version, place: theirs, rest } => {
+            RawPath::Placed { version, place: (_, theirs), rest } => {
                 let version = version.unwrap_or(own);
-                match theirs.or(named) {
+                match named {
                     Some((project, location)) => {
+                        let location = theirs.unwrap_or(location);
                         let base = site.base_at(location);
                         format!("{base}/{version}/projects/{project}/locations/{location}/{rest}")
                     }
@@ -181,7 +185,8 @@ impl Upstream {
             address.push(if address.contains('?') { '&' } else { '?' });
             address.push_str(query);
         }
-        Uri::try_from(address).map_err(|error| Error::invalid("path", "This path cannot be asked for.").because(error))
+        Uri::try_from(address)
+            .map_err(|error| Error::invalid("path", "This path cannot be asked for.").because(error))
     }
 }
 

@@ -166,8 +166,23 @@ impl Site {
             Place::Vertex { location, project: Project::Named(cell), .. } => {
                 Ok(Some((self.project(cell, client).await?, location)))
             }
-            Place::Vertex { project: Project::Express, .. } | Place::Gemini { .. } | Place::Local(_) => Ok(None),
+            Place::Vertex { project: Project::Express, .. } | Place::Gemini { .. } | Place::Local(_) => {
+                Ok(None)
+            }
         }
+    }
+
+    /// The location of a Vertex site.
+    pub(super) fn location(&self) -> Option<&str> {
+        match &self.place {
+            Place::Vertex { location, .. } => Some(location),
+            Place::Gemini { .. } | Place::Local(_) => None,
+        }
+    }
+
+    /// Whether its credential is a token that can be renewed when Google refuses it.
+    pub fn renews(&self) -> bool {
+        self.tokens.is_some()
     }
 
     /// Whether a Vertex path with this location is meant for it.

@@ -14,14 +14,16 @@ use crate::catalog::{self, Catalog, Pattern};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
-use crate::keys::{Keys, Tenant};
+use crate::keys::{Credentials, Keys, Tenant};
 use crate::limits::Limiter;
 use crate::openai::models::Model;
 use crate::translate::Signatures;
 use crate::upstream::{Site, Upstream};
 
 mod chat;
+mod interactions;
 mod models;
+mod native;
 mod walk;
 
 /// Which models go where, in order of preference.
@@ -56,6 +58,8 @@ pub struct Gateway {
     pub clock: Clock,
     /// Refuse what would be dropped.
     pub strict: bool,
+    /// Vertex sites where a native request chooses project and location.
+    pub open_places: HashSet<String>,
     /// Upstream's models, and when they were read.
     pub listed: Mutex<Option<(Instant, Arc<[Model]>)>>,
     /// Model ids that may become metric labels: those the catalogue names.
@@ -80,10 +84,20 @@ impl Engine for Gateway {
     }
 
     fn serve(&self, cx: Ctx, endpoint: Endpoint, incoming: Incoming) -> BoxFuture<'_, Result<Reply>> {
+        let native = matches!(endpoint, Endpoint::Native(_) | Endpoint::Models | Endpoint::Model(_));
+        if cx.tenant.credentials() == Credentials::Caller && !native {
+            // Never ours in place of theirs.
+            return refuse(Error::new(
+                Kind::Forbidden,
+                Origin::Client,
+                "This key forwards its own Google credential, which Google's native endpoints do                  (/v1beta/models/…); OpenAI's endpoints are served with the gateway's.",
+            ));
+        }
         match endpoint {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
+            Endpoint::Native(native) => Box::pin(self.native(cx, native, incoming)),
             Endpoint::StoredChat => refuse(Error::new(
                 Kind::NotFound,
                 Origin::Client,
@@ -106,6 +120,10 @@ impl Engine for Gateway {
                 refuse(routes::unserved(method, path))
             }
         }
+    }
+
+    fn uploader(&self, token: &str) -> Result<Arc<Tenant>> {
+        self.begun_by(token)
     }
 
     fn ready(&self) -> Readiness {

@@ -21,7 +21,12 @@ const LARGEST_LIST: usize = 16 << 20;
 
 impl Gateway {
     /// A thing that Google keeps, or a collection of them.
-    pub(super) async fn kept(&self, walk: Walk<'_>, collection: &str, path: &str) -> Result<Response<Body>> {
+    pub(in crate::api::gateway) async fn kept(
+        &self,
+        walk: Walk<'_>,
+        collection: &str,
+        path: &str,
+    ) -> Result<Response<Body>> {
         let Walk { cx, native, mut incoming, credential, query } = walk;
         let method = incoming.method.clone();
         // A cache is made for a model, which is named in the body and has to be allowed.
@@ -56,7 +61,7 @@ impl Gateway {
     }
 
     /// The description of one model.
-    pub(super) async fn describe_model(
+    pub(in crate::api::gateway) async fn describe_model(
         &self,
         walk: Walk<'_>,
         family: &str,
@@ -73,7 +78,11 @@ impl Gateway {
     }
 
     /// The list of models. A key that may not use all of them does not see all of them.
-    pub(super) async fn list_models(&self, walk: Walk<'_>, path: &str) -> Result<Response<Body>> {
+    pub(in crate::api::gateway) async fn list_models(
+        &self,
+        walk: Walk<'_>,
+        path: &str,
+    ) -> Result<Response<Body>> {
         let tenant = walk.cx.tenant.clone();
         let response = self.look_up(walk, None, path).await?;
         if tenant.sees_all() || !response.status().is_success() {
@@ -114,10 +123,19 @@ impl Gateway {
     ///
     /// # Errors
     /// When the body is not a JSON object, or the caller may not use the model.
-    pub(super) fn allowed_model(&self, cx: &Ctx, body: Bytes, member: &'static str) -> Result<Rope> {
+    pub(in crate::api::gateway) fn allowed_model(
+        &self,
+        cx: &Ctx,
+        body: Bytes,
+        member: &'static str,
+    ) -> Result<Rope> {
         let top: std::collections::HashMap<&str, &RawValue> =
             serde_json::from_slice(&body).map_err(|error| {
-                Error::new(Kind::Malformed, Origin::Client, format!("The body is not a JSON object: {error}."))
+                Error::new(
+                    Kind::Malformed,
+                    Origin::Client,
+                    format!("The body is not a JSON object: {error}."),
+                )
             })?;
         let Some(token) = top.get(member) else { return Ok(body.into()) };
         let Ok(named) = serde_json::from_str::<String>(token.get()) else {
@@ -147,7 +165,8 @@ impl Gateway {
 /// A page of models without those that a key does not see; the order stays.
 fn visible(page: &[u8], sees: impl Fn(&str) -> bool) -> Result<Vec<u8>> {
     let unread = |error: serde_json::Error| {
-        Error::new(Kind::UpstreamBroken, Origin::Upstream, "Google's list of models cannot be read.").because(error)
+        Error::new(Kind::UpstreamBroken, Origin::Upstream, "Google's list of models cannot be read.")
+            .because(error)
     };
     let page: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(page).map_err(unread)?;
     let mut kept = serde_json::Map::new();
@@ -155,9 +174,7 @@ fn visible(page: &[u8], sees: impl Fn(&str) -> bool) -> Result<Vec<u8>> {
         let value = match value {
             serde_json::Value::Array(models) => models
                 .into_iter()
-                .filter(|model| {
-                    model.get("name").and_then(serde_json::Value::as_str).is_some_and(&sees)
-                })
+                .filter(|model| model.get("name").and_then(serde_json::Value::as_str).is_some_and(&sees))
                 .collect(),
             other => other,
         };
@@ -174,6 +191,9 @@ mod tests {
     fn a_page_loses_what_is_not_seen_and_nothing_else() {
         let page = br#"{"models":[{"name":"models/a","x":1},{"name":"models/b"}],"nextPageToken":"t"}"#;
         let left = visible(page, |name| name == "models/a").unwrap();
-        assert_eq!(String::from_utf8(left).unwrap(), r#"{"models":[{"name":"models/a","x":1}],"nextPageToken":"t"}"#);
+        assert_eq!(
+            String::from_utf8(left).unwrap(),
+            r#"{"models":[{"name":"models/a","x":1}],"nextPageToken":"t"}"#
+        );
     }
 }

@@ -2,7 +2,6 @@
 //! the client's, limits and metering by peeking.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use http::Method;
 
@@ -19,42 +18,30 @@ use crate::translate::Backend;
 use crate::upstream::{Credential, Payload, RawPath, Site};
 
 mod kept;
-mod send;
+pub(super) mod send;
 mod session;
-mod sift;
+pub(super) mod sift;
 
 use send::{Billing, Sending};
-
-/// What an operator fixed of a Vertex site's place; what is not fixed is the caller's to name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pinned {
-    /// The project.
-    pub project: bool,
-    /// The location.
-    pub location: bool,
-}
-
-/// Vertex sites by name, and what is fixed of their places.
-pub type Pins = HashMap<String, Pinned>;
 
 /// A body up to this size is read before it is sent, so that it can be sent again with a new token.
 const REPLAYABLE: u64 = 256 << 10;
 
 /// Where a request goes at a site.
 #[derive(Debug)]
-struct Address {
+pub(super) struct Address {
     /// The caller's version; none is the site's own.
     version: Option<&'static str>,
     /// Whether a project and a location stand in front of the rest.
     placed: bool,
-    /// Those of the caller's that the site does not fix.
+    /// The caller's own, where the site does not decide.
     project: Option<String>,
     location: Option<String>,
     rest: String,
 }
 
 impl Address {
-    fn raw(&self) -> RawPath<'_> {
+    pub(super) fn raw(&self) -> RawPath<'_> {
         let Self { version, placed, project, location, rest } = self;
         if *placed {
             let place = (project.as_deref(), location.as_deref());
@@ -67,7 +54,7 @@ impl Address {
 
 /// What an address points at.
 #[derive(Clone, Copy, Debug)]
-enum Goal<'t> {
+pub(super) enum Goal<'t> {
     /// A model: its family, its dispatched name, its method.
     Call(&'t str, &'t str, &'t str),
     /// The description of a model, or the list of them.
@@ -77,13 +64,13 @@ enum Goal<'t> {
 }
 
 /// One native request on its way: what all of the handlers need.
-struct Walk<'w> {
-    cx: &'w Ctx,
-    native: &'w Native,
-    incoming: Incoming,
-    credential: Credential,
+pub(super) struct Walk<'w> {
+    pub(super) cx: &'w Ctx,
+    pub(super) native: &'w Native,
+    pub(super) incoming: Incoming,
+    pub(super) credential: Credential,
     /// The query without credentials.
-    query: Option<String>,
+    pub(super) query: Option<String>,
 }
 
 impl Gateway {
@@ -167,7 +154,7 @@ impl Gateway {
 
     /// The site for a native request: of those that the model's route names, the first that speaks this surface,
     /// preferably at the location that the path names; else the first of them at all.
-    fn speaker(&self, native: &Native, model: Option<&str>) -> Result<&Site> {
+    pub(super) fn speaker(&self, native: &Native, model: Option<&str>) -> Result<&Site> {
         let route = model.and_then(|model| {
             self.routes.iter().find(|route| route.models.iter().any(|pattern| pattern.matches(model)))
         });
@@ -190,7 +177,13 @@ impl Gateway {
 
     /// What the address of a request is at a site. A call to a model is understood on both surfaces; everything
     /// else lives on one.
-    fn address(&self, native: &Native, site: &Site, credential: &Credential, goal: Goal<'_>) -> Result<Address> {
+    pub(super) fn address(
+        &self,
+        native: &Native,
+        site: &Site,
+        credential: &Credential,
+        goal: Goal<'_>,
+    ) -> Result<Address> {
         let vertex = native.surface != Surface::Gemini;
         let simulated = site.is_simulator();
         let at_vertex = if simulated { vertex } else { site.backend() == Backend::Vertex };
@@ -225,17 +218,15 @@ impl Gateway {
                 Address { version, placed: true, project: None, location: None, rest }
             }
             (Surface::Vertex(Some(place)), _) => {
-                let fixed = match credential {
-                    Credential::Caller(_) => Pinned::default(),
-                    Credential::Site | Credential::None => {
-                        self.pins.get(site.name()).copied().unwrap_or_default()
-                    }
-                };
+                // Our credential works where the operator says, unless they leave it to the caller.
+                let theirs =
+                    matches!(credential, Credential::Caller(_)) || self.open_places.contains(site.name());
+                let place = theirs.then_some(place);
                 Address {
                     version,
                     placed: true,
-                    project: (!fixed.project).then(|| place.project.clone()),
-                    location: (!fixed.location).then(|| place.location.clone()),
+                    project: place.map(|place| place.project.clone()),
+                    location: place.map(|place| place.location.clone()),
                     rest,
                 }
             }

@@ -1,6 +1,6 @@
 //! The one place where a native request leaves and its answer comes back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::sift;
 use crate::api::Ctx;
 use crate::api::gateway::Gateway;
-use crate::api::gateway::walk::{ATTEMPTS, SERVED_BY};
+use crate::api::gateway::walk::{ATTEMPTS, SERVED_BY, provider};
 use crate::api::passage::{Down, Framing, Rise, Settlement};
 use crate::api::peek::{Peek, Told};
 use crate::api::render_google::Shape;
@@ -26,37 +26,37 @@ const ERROR_WITHIN: Duration = Duration::from_secs(10);
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("gemway/", env!("CARGO_PKG_VERSION")));
 
 /// One native request, admitted and ready to be sent.
-pub(super) struct Sending<'s> {
-    pub(super) site: &'s Site,
-    pub(super) method: Method,
-    pub(super) path: RawPath<'s>,
-    pub(super) query: Option<&'s str>,
-    pub(super) payload: Payload,
-    pub(super) credential: Credential,
-    pub(super) permit: Permit,
-    pub(super) billing: Billing,
+pub(in crate::api::gateway) struct Sending<'s> {
+    pub(in crate::api::gateway) site: &'s Site,
+    pub(in crate::api::gateway) method: Method,
+    pub(in crate::api::gateway) path: RawPath<'s>,
+    pub(in crate::api::gateway) query: Option<&'s str>,
+    pub(in crate::api::gateway) payload: Payload,
+    pub(in crate::api::gateway) credential: Credential,
+    pub(in crate::api::gateway) permit: Permit,
+    pub(in crate::api::gateway) billing: Billing,
     /// How the body on its way up fares.
-    pub(super) rise: Option<Rise>,
+    pub(in crate::api::gateway) rise: Option<Rise>,
     /// The model, as a metric label.
-    pub(super) label: &'s str,
+    pub(in crate::api::gateway) label: &'s str,
 }
 
 /// How the answer is read and settled.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Billing {
+pub(in crate::api::gateway) struct Billing {
     /// Where it says what it cost; nothing where it costs nothing.
-    pub(super) told: Option<Told>,
+    pub(in crate::api::gateway) told: Option<Told>,
     /// Tokens of the prompt, if it should not say.
-    pub(super) estimate: u64,
+    pub(in crate::api::gateway) estimate: u64,
     /// How its errors look.
-    pub(super) shape: Shape,
+    pub(in crate::api::gateway) shape: Shape,
     /// How its pieces are framed, unless its head says that they are events.
-    pub(super) framing: Framing,
+    pub(in crate::api::gateway) framing: Framing,
 }
 
 impl Billing {
     /// An answer that costs no tokens.
-    pub(super) const FREE: Self =
+    pub(in crate::api::gateway) const FREE: Self =
         Self { told: None, estimate: 0, shape: Shape::Rpc, framing: Framing::Plain };
 }
 
@@ -65,22 +65,23 @@ impl Gateway {
     ///
     /// # Errors
     /// When there was no answer.
-    pub(super) async fn send(
+    pub(in crate::api::gateway) async fn send(
         &self,
         cx: &Ctx,
         sending: Sending<'_>,
         cut: CancellationToken,
     ) -> Result<Response<Body>> {
-        let Sending { site, method, path, query, payload, credential, permit, billing, rise, label } = sending;
+        let Sending { site, method, path, query, payload, credential, permit, billing, rise, label } =
+            sending;
         let mut headers = sift::headers(&cx.headers);
         if matches!(payload, Payload::Whole(_)) {
             headers.remove(CONTENT_LENGTH);
         }
         headers.insert(USER_AGENT, AGENT);
-        // Whatever comes back is passed on as it comes.
-        cx.meter.note(|entry| entry.stream = true);
         let raw = Raw { method, path, query, headers, payload, credential };
+        let begun = Instant::now();
         let answered = self.upstream.raw(site, raw).await;
+        cx.meter.waited(provider(site), begun.elapsed());
         let status = answered.as_ref().ok().map(Response::status);
         let code = if status.is_some_and(|status| status.is_success()) { "ok" } else { "error" };
         cx.metrics.attempt(site.name(), label, code);
@@ -111,13 +112,18 @@ impl Gateway {
             head.headers.remove(CONTENT_LENGTH);
             head.headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
         }
+        cx.meter.note(|entry| {
+            entry.stream = framing != Framing::Plain;
+            entry.passed = true;
+        });
+        let open = (framing != Framing::Plain).then(|| cx.metrics.stream());
         let settlement = Settlement {
             peek: billing.told.map(Peek::new),
             permit,
             meter: cx.meter.clone(),
             estimate: billing.estimate,
         };
-        let body = Down::wrap(body, (framing, billing.shape), settlement, cut, cx.metrics.stream());
+        let body = Down::wrap(body, (framing, billing.shape), settlement, cut, open);
         Ok(Response::from_parts(head, body))
     }
 }

@@ -31,32 +31,29 @@ const ADDRESSES: [HeaderName; 3] = [
 ];
 
 /// Seals what a site without a key of its own hands out; another process cannot open it.
-static OWN: LazyLock<[u8; 32]> = LazyLock::new(|| {
+static OWN: LazyLock<Option<[u8; 32]>> = LazyLock::new(|| {
     let mut own = [0; 32];
-    // Without randomness nothing can be sealed; an all-zero seal would be open to all, so the time of day and the
-    // address space take its place.
-    if getrandom::fill(&mut own).is_err() {
-        own = Sha256::digest(format!("{:p} {:?}", &raw const own, std::time::Instant::now())).into();
-    }
-    own
+    getrandom::fill(&mut own).ok().map(|()| own)
 });
 
 /// What a sealed address holds.
 struct Session {
     tenant: String,
-    site: String,
     /// Google's path and query.
     address: String,
 }
 
 impl Gateway {
     /// The start of an upload.
-    pub(super) async fn upload(&self, walk: Walk<'_>, path: &str) -> Result<Response<Body>> {
+    pub(in crate::api::gateway) async fn upload(&self, walk: Walk<'_>, path: &str) -> Result<Response<Body>> {
         let Walk { cx, native, incoming, credential, query } = walk;
         let site = self.speaker(native, None)?;
         let permit = self.limiter.admit(cx.tenant.name(), 0)?;
         let (cut, origin) = (incoming.cut.clone(), origin(&cx.headers, &incoming.uri));
-        let (method, replay) = (incoming.method.clone(), sift::length(&cx.headers) <= Some(super::REPLAYABLE));
+        let (method, replay) = (
+            incoming.method.clone(),
+            sift::length(&cx.headers).is_some_and(|length| length <= super::REPLAYABLE),
+        );
         let (payload, rise) = payload(cx, incoming, replay && site.renews()).await?;
         let sending = Sending {
             site,
@@ -72,16 +69,23 @@ impl Gateway {
         };
         let mut response = self.send(cx, sending, cut).await?;
         for name in ADDRESSES {
-            let Some(given) = response.headers().get(&name).and_then(|value| value.to_str().ok()) else { continue };
+            let Some(given) = response.headers().get(&name).and_then(|value| value.to_str().ok()) else {
+                continue;
+            };
             let sealed = seal(site, cx.tenant.name(), given)?;
-            let ours = HeaderValue::try_from(format!("{origin}/upload/session/{sealed}")).map_err(Error::internal)?;
+            let ours = HeaderValue::try_from(format!("{origin}/upload/session/{sealed}"))
+                .map_err(Error::internal)?;
             response.headers_mut().insert(name, ours);
         }
         Ok(response)
     }
 
     /// A piece of an upload.
-    pub(super) async fn continue_upload(&self, walk: Walk<'_>, token: &str) -> Result<Response<Body>> {
+    pub(in crate::api::gateway) async fn continue_upload(
+        &self,
+        walk: Walk<'_>,
+        token: &str,
+    ) -> Result<Response<Body>> {
         let Walk { cx, incoming, credential, .. } = walk;
         let (session, site) = self.open(token).ok_or_else(stale)?;
         if session.tenant != **cx.tenant.name() {
@@ -113,7 +117,7 @@ impl Gateway {
     ///
     /// # Errors
     /// 404 where the token is not one of ours, or its key is gone.
-    pub(in crate::api::gateway) fn uploader(&self, token: &str) -> Result<Arc<Tenant>> {
+    pub(in crate::api::gateway) fn begun_by(&self, token: &str) -> Result<Arc<Tenant>> {
         let (session, _) = self.open(token).ok_or_else(stale)?;
         self.keys.named(&session.tenant).ok_or_else(stale)
     }
@@ -125,11 +129,11 @@ impl Gateway {
         let (tenant, site, address) = (lines.next()?, lines.next()?, lines.next()?);
         let found = self.upstream.sites().find(|known| known.name() == site)?;
         let given = URL_SAFE_NO_PAD.decode(seal).ok()?;
-        if !bool::from(mac(&found.seal().unwrap_or(*OWN), &text).ct_eq(&given)) {
+        let key = found.seal().or(*OWN)?;
+        if !bool::from(mac(&key, &text).ct_eq(&given)) {
             return None;
         }
-        let session = Session { tenant: tenant.into(), site: site.into(), address: address.into() };
-        debug_assert!(!session.site.is_empty());
+        let session = Session { tenant: tenant.into(), address: address.into() };
         Some((session, found))
     }
 }
@@ -139,7 +143,8 @@ fn seal(site: &Site, tenant: &str, given: &str) -> Result<String> {
     let uri = Uri::try_from(given).map_err(Error::internal)?;
     let query = sift::query(uri.query()).map_or_else(String::new, |query| format!("?{query}"));
     let text = format!("{tenant}\n{}\n{}{query}", site.name(), uri.path());
-    let seal = mac(&site.seal().unwrap_or(*OWN), &text);
+    let key = site.seal().or(*OWN).ok_or_else(|| Error::internal("no randomness"))?;
+    let seal = mac(&key, &text);
     Ok(format!("{}.{}", URL_SAFE_NO_PAD.encode(&text), URL_SAFE_NO_PAD.encode(seal)))
 }
 

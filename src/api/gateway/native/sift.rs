@@ -46,7 +46,7 @@ const KEPT_BACK: &[&str] = &[
 ];
 
 /// The headers of a request that Google is to see.
-pub(super) fn headers(all: &HeaderMap) -> HeaderMap {
+pub(in crate::api::gateway) fn headers(all: &HeaderMap) -> HeaderMap {
     let mut passed = HeaderMap::new();
     for (name, value) in all {
         let text = name.as_str();
@@ -58,7 +58,7 @@ pub(super) fn headers(all: &HeaderMap) -> HeaderMap {
 }
 
 /// Takes out of an answer's headers what is not the client's business.
-pub(super) fn answer(headers: &mut HeaderMap) {
+pub(in crate::api::gateway) fn answer(headers: &mut HeaderMap) {
     // What `Connection` names is hop-by-hop as well.
     let named: Vec<HeaderName> = headers
         .get_all(http::header::CONNECTION)
@@ -77,7 +77,7 @@ pub(super) fn answer(headers: &mut HeaderMap) {
 
 /// The query without credentials, and without the parameters by which Google reads headers and the method from
 /// the query.
-pub(super) fn query(query: Option<&str>) -> Option<String> {
+pub(in crate::api::gateway) fn query(query: Option<&str>) -> Option<String> {
     let secret = |pair: &&str| {
         let name = pair.split('=').next().unwrap_or_default();
         let name: Cow<'_, str> = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
@@ -91,7 +91,7 @@ pub(super) fn query(query: Option<&str>) -> Option<String> {
 }
 
 /// The length that a request's body is said to have, in bytes.
-pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
+pub(in crate::api::gateway) fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
@@ -103,7 +103,10 @@ mod tests {
     fn no_credential_stays_in_a_query() {
         assert_eq!(query(Some("alt=sse&key=AIza&%6bey=x&$key=y")), Some("alt=sse".to_owned()));
         assert_eq!(query(Some("key=AIza")), None);
-        assert_eq!(query(Some("pageSize=2&access_token=t&pageToken=a%3D")), Some("pageSize=2&pageToken=a%3D".into()));
+        assert_eq!(
+            query(Some("pageSize=2&access_token=t&pageToken=a%3D")),
+            Some("pageSize=2&pageToken=a%3D".into())
+        );
         assert_eq!(query(Some("$httpHeaders=a&%24httpMethod=DELETE&alt=json")), Some("alt=json".into()));
     }
 
