@@ -26,7 +26,7 @@ fn stamp() -> Stamp {
 }
 
 fn shape() -> Shape {
-    Shape { thoughts: true, choices: 1, ..Shape::default() }
+    Shape { thoughts: true, choices: 1, may_be_empty: true, ..Shape::default() }
 }
 
 fn part() -> impl Strategy<Value = Value> {

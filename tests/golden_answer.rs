@@ -54,6 +54,8 @@ fn shape(case: &Path) -> Shape {
         choices: u32::try_from(value["choices"].as_u64().unwrap_or(1)).unwrap(),
         thoughts: flag("thoughts"),
         answer_function: value["answer_function"].as_str().map(str::to_owned),
+        may_be_empty: flag("may_be_empty"),
+        wav: flag("wav"),
     }
 }
 
@@ -180,16 +182,70 @@ fn run(case: &Path, wrong: &mut Vec<String>) {
     expect(&case.join("response.openai.json"), &pretty(&whole), wrong);
 }
 
+const REASONS: [&str; 5] = ["stop", "length", "tool_calls", "content_filter", "function_call"];
+const DELTA: &[&str] = &[
+    "role",
+    "content",
+    "refusal",
+    "reasoning_content",
+    "tool_calls",
+    "function_call",
+    "images",
+    "audio",
+    "annotations",
+    "extra_content",
+];
+
+fn keys(case: &Path, value: &Value, known: &[&str]) {
+    for key in value.as_object().unwrap().keys() {
+        assert!(known.contains(&key.as_str()), "{}: {key}", case.display());
+    }
+}
+
 /// What every stream must obey, whatever it says.
 fn check_frames(case: &Path, frames: &str) {
     let (mut opened, mut finished, mut calls) = (Vec::new(), Vec::new(), HashMap::<u64, u64>::new());
     let failed = frames.contains("\nerror: ") || frames.starts_with("error: ");
     for frame in frames.split("\n\n").filter(|frame| frame.starts_with("data: {")) {
         let chunk: Value = serde_json::from_str(frame.strip_prefix("data: ").unwrap()).unwrap();
+        let said = |from: &Value, name: &str| from.get(name).cloned();
         assert_eq!(chunk["object"], "chat.completion.chunk");
+        assert_eq!(
+            (&chunk["id"], &chunk["created"], &chunk["model"]),
+            (&json!("chatcmpl-1"), &json!(1_795_256_380), &json!("gemini-test"))
+        );
+        keys(
+            case,
+            &chunk,
+            &["id", "object", "created", "model", "system_fingerprint", "choices", "usage", "service_tier"],
+        );
+        assert!(matches!(
+            chunk["service_tier"].as_str(),
+            None | Some("default" | "flex" | "priority" | "scale" | "auto")
+        ));
+        let wanted = shape(case).include_usage;
+        assert_eq!(said(&chunk, "usage").is_some(), wanted, "{}: usage if asked for", case.display());
+        if chunk["choices"].as_array().unwrap().is_empty() {
+            let usage = &chunk["usage"];
+            let sum = usage["prompt_tokens"].as_u64().unwrap() + usage["completion_tokens"].as_u64().unwrap();
+            assert_eq!(usage["total_tokens"], sum);
+            assert_eq!(finished.len(), opened.len(), "{}: usage comes last", case.display());
+        } else {
+            assert!(chunk["usage"].is_null());
+        }
         for choice in chunk["choices"].as_array().unwrap() {
             let index = choice["index"].as_u64().unwrap();
             let delta = &choice["delta"];
+            keys(case, choice, &["index", "delta", "logprobs", "finish_reason", "extra_content"]);
+            keys(case, delta, DELTA);
+            let reason = said(choice, "finish_reason").expect("always there");
+            assert!(
+                reason.is_null() || REASONS.contains(&reason.as_str().unwrap()),
+                "{}: {reason}",
+                case.display()
+            );
+            assert!(reason.is_null() || delta.as_object().unwrap().is_empty());
+            assert!(delta["tool_calls"].as_array().is_none_or(|calls| calls.len() == 1));
             if delta.get("role").is_some() {
                 assert_eq!(index, opened.len() as u64, "{}: choices open in order", case.display());
                 opened.push(index);
@@ -201,8 +257,11 @@ fn check_frames(case: &Path, frames: &str) {
                 if call.get("id").is_some() {
                     assert_eq!(call["index"], *next, "{}: contiguous calls", case.display());
                     *next += 1;
+                    assert!(["function", "custom"].contains(&call["type"].as_str().unwrap()));
                 } else {
                     assert_eq!(call["index"].as_u64().unwrap() + 1, *next);
+                    keys(case, call, &["index", "function", "custom", "extra_content"]);
+                    assert!(call["function"].get("name").is_none() && call["custom"].get("name").is_none());
                 }
             }
             if !choice["finish_reason"].is_null() {
@@ -223,7 +282,7 @@ fn answers() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/answer");
     let mut cases: Vec<PathBuf> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
     cases.sort();
-    assert!(cases.len() >= 40, "cases are missing");
+    assert!(cases.len() >= 120, "cases are missing");
     let mut wrong = Vec::new();
     for case in &cases {
         run(case, &mut wrong);

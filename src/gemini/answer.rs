@@ -60,6 +60,9 @@ pub struct Candidate<'a> {
     /// Sources.
     #[serde(borrow)]
     pub grounding_metadata: Option<GroundingMetadata<'a>>,
+    /// What was said nearly as somebody else had said it.
+    #[serde(borrow)]
+    pub citation_metadata: Option<CitationMetadata<'a>>,
 }
 
 /// A turn.
@@ -225,6 +228,12 @@ pub struct UsageMetadata<'a> {
     /// Tool results by modality.
     #[serde(borrow)]
     pub tool_use_prompt_tokens_details: List<ModalityCount<'a>>,
+    /// Gemini API: the tier that served it.
+    #[serde(borrow)]
+    pub service_tier: Option<Text<'a>>,
+    /// Vertex AI: the same in other words.
+    #[serde(borrow)]
+    pub traffic_type: Option<Text<'a>>,
 }
 
 /// A count of one modality.
@@ -268,6 +277,31 @@ pub struct LogprobsCandidate<'a> {
     /// Absent means 0, which is certainty.
     #[serde(borrow)]
     pub log_probability: Option<&'a RawValue>,
+}
+
+/// Recitations: the Gemini API lists them under one name, Vertex AI under the other.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CitationMetadata<'a> {
+    /// Them.
+    #[serde(borrow, alias = "citationSources")]
+    pub citations: List<Citation<'a>>,
+}
+
+/// A stretch of the answer, in UTF-8 bytes, and where it stands elsewhere.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Citation<'a> {
+    /// First byte; absent means 0.
+    pub start_index: Option<Count>,
+    /// Byte behind the last.
+    pub end_index: Option<Count>,
+    /// Address; code and books may have none.
+    #[serde(borrow)]
+    pub uri: Option<Text<'a>>,
+    /// Title.
+    #[serde(borrow)]
+    pub title: Option<Text<'a>>,
 }
 
 /// Sources of an answer.

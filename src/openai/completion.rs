@@ -29,6 +29,34 @@ pub struct PromptDetails {
     pub cached_tokens: u64,
     /// Sound.
     pub audio_tokens: u64,
+    /// The other kinds, where Google breaks the prompt down.
+    #[serde(flatten)]
+    pub kinds: Kinds,
+    /// What server-side tools fed back to the model; a part of the prompt that the client did not send.
+    #[serde(skip_serializing_if = "none")]
+    pub tool_use_tokens: u64,
+}
+
+/// Tokens of kinds that not every answer has; zeros are left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Kinds {
+    /// Text.
+    #[serde(skip_serializing_if = "none")]
+    pub text_tokens: u64,
+    /// Pictures.
+    #[serde(skip_serializing_if = "none")]
+    pub image_tokens: u64,
+    /// Moving pictures.
+    #[serde(skip_serializing_if = "none")]
+    pub video_tokens: u64,
+    /// Documents.
+    #[serde(skip_serializing_if = "none")]
+    pub document_tokens: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Parts of the completion.
@@ -42,6 +70,9 @@ pub struct CompletionDetails {
     pub accepted_prediction_tokens: u64,
     /// Always 0.
     pub rejected_prediction_tokens: u64,
+    /// The other kinds, where Google breaks the output down.
+    #[serde(flatten)]
+    pub kinds: Kinds,
 }
 
 /// `annotations[]`.
@@ -275,6 +306,9 @@ pub struct AudioDelta<'a> {
     /// Base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Text<'a>>,
+    /// Unix seconds; last delta only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
 }
 
 /// A whole reply.
@@ -292,6 +326,9 @@ pub struct Completion<'a> {
     pub choices: Vec<Choice<'a>>,
     /// The counts.
     pub usage: UsageObject,
+    /// The tier that served it, where Google says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<&'static str>,
     /// Deprecated.
     pub system_fingerprint: (),
 }

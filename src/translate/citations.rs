@@ -1,7 +1,8 @@
 //! Google's grounding as the `url_citation` annotations of the other dialect.
 
-use crate::gemini::answer::{Count, GroundingChunk, GroundingMetadata, SourcePage, each};
+use crate::gemini::answer::{CitationMetadata, Count, GroundingChunk, GroundingMetadata, SourcePage, each};
 use crate::openai::completion::{Annotation, UrlCitation};
+use crate::wire::Text;
 
 /// Where characters begin in the text so far: one bit per byte, and none at all while the text is ASCII.
 ///
@@ -56,11 +57,25 @@ impl Characters {
     }
 }
 
-/// What Google has said about sources so far; each list replaces the one before.
+/// More recitations than this in one answer are noise, and would cost memory.
+const MOST_RECITED: usize = 1024;
+
+/// What Google has said about sources so far. Each list of grounding replaces the one before; recitations add up,
+/// since every event of a stream tells only of its own.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     pages: Vec<Option<(String, String)>>,
     supports: Vec<Support>,
+    recited: Vec<Recited>,
+}
+
+/// A stretch of the whole text, in bytes, that stands elsewhere too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Recited {
+    start: usize,
+    end: usize,
+    url: String,
+    title: String,
 }
 
 #[derive(Clone, Debug)]
@@ -81,18 +96,31 @@ impl Sources {
             self.supports = each(&said.grounding_supports)
                 .map(|support| {
                     let segment = support.segment.as_ref();
-                    let number =
-                        |count: Option<Count>| usize::try_from(count.unwrap_or_default().0).unwrap_or(0);
                     Support {
-                        part: number(segment.and_then(|segment| segment.part_index)),
-                        start: number(segment.and_then(|segment| segment.start_index)),
-                        end: number(segment.and_then(|segment| segment.end_index)),
+                        part: place(segment.and_then(|segment| segment.part_index)),
+                        start: place(segment.and_then(|segment| segment.start_index)),
+                        end: place(segment.and_then(|segment| segment.end_index)),
                         pages: each(&support.grounding_chunk_indices)
                             .map(|count| usize::try_from(count.0).unwrap_or(usize::MAX))
                             .collect(),
                     }
                 })
                 .collect();
+        }
+    }
+
+    /// Takes the recitations that one event tells of. Those without an address have no place in a `url_citation`.
+    pub fn recite(&mut self, said: &CitationMetadata<'_>) {
+        for citation in each(&said.citations) {
+            let Some(uri) = citation.uri.as_ref().filter(|uri| !uri.is_empty()) else { continue };
+            let url = uri.decode().into_owned();
+            let title = citation.title.as_ref().filter(|title| !title.is_empty()).map(Text::decode);
+            let title = title.map_or_else(|| url.clone(), std::borrow::Cow::into_owned);
+            let recited =
+                Recited { start: place(citation.start_index), end: place(citation.end_index), url, title };
+            if self.recited.len() < MOST_RECITED && !self.recited.contains(&recited) {
+                self.recited.push(recited);
+            }
         }
     }
 
@@ -117,6 +145,9 @@ impl Sources {
                 ));
             }
         }
+        for Recited { start, end, url, title } in &self.recited {
+            found.push(annotation(*start, *end, &(url.clone(), title.clone())));
+        }
         found
             .into_iter()
             .map(|(start_index, end_index, url, title)| Annotation {
@@ -125,6 +156,10 @@ impl Sources {
             })
             .collect()
     }
+}
+
+fn place(count: Option<Count>) -> usize {
+    usize::try_from(count.unwrap_or_default().0).unwrap_or(0)
 }
 
 fn page_of(chunk: &GroundingChunk<'_>) -> Option<(String, String)> {

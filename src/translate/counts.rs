@@ -1,8 +1,9 @@
 //! Token counts in both dialects.
 
 use crate::gemini::answer::{Count, List, ModalityCount, UsageMetadata, each};
-use crate::openai::completion::{CompletionDetails, PromptDetails, UsageObject};
+use crate::openai::completion::{CompletionDetails, Kinds, PromptDetails, UsageObject};
 use crate::usage::{ByModality, Modality, Usage};
+use crate::wire::Text;
 
 /// The counts of one stream. Every event may repeat the running totals, whole or in part: the last word on each
 /// number counts, and nothing is ever summed but the hops of a long answer, which are requests of their own.
@@ -15,12 +16,15 @@ pub struct Counts {
     tool_use: Option<u64>,
     total: Option<u64>,
     by: Usage,
+    tier: Option<&'static str>,
     hops: Option<Usage>,
 }
 
 impl Counts {
     /// Takes what one event says.
     pub fn take(&mut self, said: &UsageMetadata<'_>) {
+        let tier = said.service_tier.as_ref().or(said.traffic_type.as_ref()).map(Text::decode);
+        self.tier = tier.and_then(|tier| service_tier(&tier)).or(self.tier);
         latest(&mut self.prompt, said.prompt_token_count);
         latest(&mut self.cached, said.cached_content_token_count);
         latest(&mut self.candidates, said.candidates_token_count);
@@ -33,9 +37,14 @@ impl Counts {
         breakdown(&mut self.by.tool_use_by, &said.tool_use_prompt_tokens_details);
     }
 
+    /// The tier that served it, in the client's words.
+    pub fn tier(&self) -> Option<&'static str> {
+        self.tier
+    }
+
     /// What follows belongs to another request that continues the answer.
     pub fn next_hop(&mut self) {
-        *self = Self { hops: Some(self.usage()), ..Self::default() };
+        *self = Self { hops: Some(self.usage()), tier: self.tier, ..Self::default() };
     }
 
     /// Whether Google has said anything.
@@ -99,14 +108,39 @@ pub fn object(usage: &Usage) -> UsageObject {
         prompt_tokens_details: PromptDetails {
             cached_tokens: usage.cached,
             audio_tokens: usage.input_by[Modality::Audio],
+            kinds: kinds(&usage.input_by),
+            tool_use_tokens: usage.tool_use,
         },
         completion_tokens_details: CompletionDetails {
             reasoning_tokens: usage.thoughts,
             audio_tokens: usage.output_by[Modality::Audio],
             accepted_prediction_tokens: 0,
             rejected_prediction_tokens: 0,
+            kinds: kinds(&usage.output_by),
         },
     }
+}
+
+fn kinds(by: &ByModality) -> Kinds {
+    Kinds {
+        text_tokens: by[Modality::Text],
+        image_tokens: by[Modality::Image],
+        video_tokens: by[Modality::Video],
+        document_tokens: by[Modality::Document],
+    }
+}
+
+/// The client's `service_tier`, from what Google says in the counts or in `x-gemini-service-tier`.
+/// A word that is new says nothing: the client's set is closed.
+pub fn service_tier(said: &str) -> Option<&'static str> {
+    let said = said.to_ascii_lowercase();
+    Some(match said.strip_prefix("service_tier_").unwrap_or(&said) {
+        "standard" | "default" | "on_demand" => "default",
+        "flex" | "on_demand_flex" => "flex",
+        "priority" | "on_demand_priority" => "priority",
+        "provisioned_throughput" => "scale",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

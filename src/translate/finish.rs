@@ -74,6 +74,31 @@ pub fn worth_telling(native: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// Every member that Google's two definitions list today, and what becomes of it with a call and without.
+    #[test]
+    fn every_reason_google_has() {
+        let filtered = "SAFETY RECITATION LANGUAGE OTHER BLOCKLIST PROHIBITED_CONTENT SPII IMAGE_SAFETY
+            IMAGE_PROHIBITED_CONTENT IMAGE_RECITATION IMAGE_OTHER NO_IMAGE MODEL_ARMOR ESCALATION
+            PUP_LIMITED_DISABLED";
+        let faulty = "MALFORMED_FUNCTION_CALL MALFORMED_RESPONSE UNEXPECTED_TOOL_CALL TOO_MANY_TOOL_CALLS
+            MISSING_THOUGHT_SIGNATURE";
+        let places = [
+            ("STOP", Finish::Stop, "stop", "tool_calls"),
+            ("MAX_TOKENS CONTINUATION", Finish::Length, "length", "length"),
+            (filtered, Finish::Filtered, "content_filter", "content_filter"),
+            (faulty, Finish::Faulty, "stop", "tool_calls"),
+        ];
+        for (names, finish, alone, called) in places {
+            for name in names.split_whitespace() {
+                assert_eq!(Finish::read(name), Some(finish), "{name}");
+                assert_eq!(Finish::read(&format!("FINISH_REASON_{name}")), Some(finish), "{name}");
+                assert_eq!(finish.openai(None), alone, "{name}");
+                assert_eq!(finish.openai(Some(Called::Tool)), called, "{name}");
+                assert_eq!(worth_telling(name), !["STOP", "MAX_TOKENS"].contains(&name), "{name}");
+            }
+        }
+    }
+
     #[test]
     fn reasons_have_their_place() {
         assert_eq!(Finish::read("FINISH_REASON_UNSPECIFIED"), None);

@@ -13,6 +13,7 @@ pub mod reply;
 pub mod request;
 mod sampling;
 mod schema;
+mod sound;
 mod state;
 pub mod stream;
 mod tools;
@@ -37,6 +38,10 @@ pub struct Shape {
     pub choices: u32,
     /// Thoughts are wanted as `reasoning_content`.
     pub thoughts: bool,
+    /// The request names stop sequences: an answer may rightly end before it began.
+    pub may_be_empty: bool,
+    /// Sound is wanted as a WAV file; Google gives bare samples.
+    pub wav: bool,
     /// A hidden function carries the structured answer: its arguments become the content.
     pub answer_function: Option<String>,
 }

@@ -4,14 +4,15 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Origin, Result, Retry};
 use crate::gemini::answer::{Blob, FunctionCall, LogprobsCandidate, LogprobsResult, Part, each};
 use crate::openai::completion::{Number, TokenLogprob};
 use crate::translate::Stamp;
 use crate::wire::Text;
 
 use super::Shape;
-use super::partial::{Tree, compact};
+use super::partial::{OutOfOrder, Writer, compact};
+use super::sound::wav_head;
 use super::state::{Choice, Open, Piece, Role, Sink};
 
 /// One candidate being read.
@@ -124,19 +125,37 @@ impl<S: Sink> Reader<'_, S> {
                 return self.choice.arguments(self.index, &role, &json, None, self.sink);
             }
             let google_id = google_id.map(Cow::into_owned);
-            self.choice.open = Some(Open { tree: Tree::default(), google_id, role, signed });
+            let (writer, held) = (Writer::default(), String::new());
+            self.choice.open = Some(Open { writer, held, google_id, role, signed });
         } else if let Some(signature) = signature {
             self.sign_open(signature)?;
         }
-        if let Some(open) = &mut self.choice.open {
-            if let Some(args) = call.args.filter(|args| args.get().len() > 2) {
-                open.tree.replace(args.get());
-            }
-            for fragment in each(&call.partial_args) {
-                open.tree.apply(fragment);
-            }
-        }
+        self.fragments(call)?;
         if more { Ok(()) } else { self.choice.close_call(self.index, self.sink) }
+    }
+
+    /// Gives on what one event adds to the arguments of the open call.
+    fn fragments(&mut self, call: &FunctionCall<'_>) -> Result<()> {
+        let Some(mut open) = self.choice.open.take() else { return Ok(()) };
+        let mut added = String::new();
+        let mut taken = Ok(());
+        if let Some(args) = call.args.filter(|args| args.get().len() > 2) {
+            taken = open.writer.replace(args.get(), &mut added);
+        }
+        for fragment in each(&call.partial_args) {
+            taken = taken.and_then(|()| open.writer.apply(fragment, &mut added));
+        }
+        if taken == Err(OutOfOrder) {
+            return Err(scrambled());
+        }
+        if matches!(open.role, Role::Tool { custom: true, .. }) {
+            // Its input is a string inside the JSON, so nothing can be given before the end.
+            open.held.push_str(&added);
+        } else if !added.is_empty() {
+            self.choice.arguments(self.index, &open.role, &added, None, self.sink)?;
+        }
+        self.choice.open = Some(open);
+        Ok(())
     }
 
     /// Tells the client that a call begins.
@@ -187,9 +206,14 @@ impl<S: Sink> Reader<'_, S> {
             } else {
                 None
             };
-            return self
-                .sink
-                .piece(self.index, Piece::Audio { id: id.map(String::as_str), data: data.clone() });
+            let mut id = id.map(String::as_str);
+            if self.shape.wav
+                && id.is_some()
+                && let Some(head) = wav_head(&mime)
+            {
+                self.sink.piece(self.index, Piece::Audio { id: id.take(), data: Text::plain(head) })?;
+            }
+            return self.sink.piece(self.index, Piece::Audio { id, data: data.clone() });
         }
         let url = format!("data:{mime};base64,{}", data.decode());
         if !mime.starts_with("image/") {
@@ -199,6 +223,13 @@ impl<S: Sink> Reader<'_, S> {
         self.choice.images += 1;
         self.sink.piece(self.index, Piece::Image { index, url, signature: signature.cloned() })
     }
+}
+
+fn scrambled() -> Error {
+    let message = "Google sent fragments of a call's arguments that do not fit together.";
+    Error::new(Kind::UpstreamBroken, Origin::Upstream, message)
+        .code("upstream_malformed_output")
+        .retry(Retry::Soon)
 }
 
 /// A custom tool's input: the one string of its wrapping function.

@@ -1,7 +1,5 @@
 //! Gemini's whole answer → one `chat.completion`.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use serde_json::value::RawValue;
 
@@ -15,11 +13,8 @@ use crate::translate::{Stamp, counts};
 use crate::usage::Usage;
 use crate::wire::{self, Text};
 
-use super::Shape;
 use super::state::{self, End, Piece, Session, Sink};
-
-/// How long a client may refer to sound in a later turn: it cannot, so the time is short.
-const AUDIO_KEPT: u64 = 3600;
+use super::{Shape, sound};
 
 /// Builds the reply from one whole answer, or from all events of a stream.
 ///
@@ -60,6 +55,7 @@ pub fn reply(shape: &Shape, stamp: &Stamp, answers: &[Bytes]) -> Result<(Bytes, 
         model: &stamp.model,
         choices,
         usage: counts::object(&usage),
+        service_tier: session.counts.tier(),
         system_fingerprint: (),
     };
     let mut out = BytesMut::with_capacity(answers.iter().map(Bytes::len).sum::<usize>() + 512);
@@ -128,6 +124,8 @@ impl Sink for Drafts {
         Ok(())
     }
 
+    fn tier(&mut self, _: &'static str) {}
+
     fn logprobs(&mut self, choice: usize, logprobs: Vec<TokenLogprob<'_>>) -> Result<()> {
         let Some(draft) = self.at(choice) else { return Ok(()) };
         for entry in &logprobs {
@@ -146,7 +144,8 @@ impl Draft {
         legacy: bool,
         stamp: &Stamp,
     ) -> Message<'d> {
-        let silent = self.content.is_empty() && (!self.calls.is_empty() || end.refusal.is_some());
+        let silent = self.content.is_empty()
+            && (!self.calls.is_empty() || self.audio.is_some() || end.refusal.is_some());
         let signed = |signature: &'d Option<String>| {
             signature.as_deref().map(|signature| Extra::signature(Text::plain(signature)))
         };
@@ -179,8 +178,8 @@ impl Draft {
                 .collect(),
             audio: self.audio.as_ref().map(|(id, pieces)| Audio {
                 id,
-                data: joined(pieces),
-                expires_at: stamp.created.saturating_add(AUDIO_KEPT),
+                data: sound::joined(pieces),
+                expires_at: sound::expires_at(stamp),
                 transcript: "",
             }),
             extra_content: signed(&choice.signature),
@@ -196,19 +195,4 @@ fn finished(mut entries: BytesMut) -> Result<Option<Logprobs<Box<RawValue>>>> {
     let text = String::from_utf8(entries.into()).map_err(Error::internal)?;
     let content = RawValue::from_string(text).map_err(Error::internal)?;
     Ok(Some(Logprobs { content, refusal: () }))
-}
-
-/// Base64 pieces as one; each may end with its own padding.
-fn joined(pieces: &[String]) -> String {
-    if let [one] = pieces {
-        return one.clone();
-    }
-    let mut sound = Vec::new();
-    for piece in pieces {
-        match STANDARD.decode(piece) {
-            Ok(bytes) => sound.extend_from_slice(&bytes),
-            Err(_) => return pieces.concat(),
-        }
-    }
-    STANDARD.encode(sound)
 }

@@ -56,6 +56,7 @@ pub(super) fn build<'a>(
     sampled(request, target, &mut config, drops)?;
     counted(request, target, &mut config, shape, drops)?;
     config.stop_sequences = stops(request.stop, drops)?;
+    shape.may_be_empty = !config.stop_sequences.is_empty();
     config.thinking_config = thinking(request, google, target, shape, drops)?;
     modalities(request, target, &mut config, drops)?;
     unheard(request, drops)?;

@@ -13,7 +13,7 @@ use crate::translate::{Stamp, fault};
 use crate::wire::Text;
 
 use super::Shape;
-use super::partial::Tree;
+use super::partial::Writer;
 use super::pieces::{Reader, entries, input_of};
 
 /// More candidates than any model gives; a larger index is nonsense and would cost memory.
@@ -28,7 +28,7 @@ pub(super) enum Piece<'p> {
     Thought(Text<'p>),
     /// A call begins.
     Call { index: usize, id: &'p str, name: Text<'p>, custom: bool, signature: Option<Text<'p>> },
-    /// All arguments of the call that began last.
+    /// Arguments of the call that began last, or more of them.
     Arguments { index: usize, custom: bool, text: Text<'p>, signature: Option<Text<'p>> },
     /// A picture as a `data:` URL.
     Image { index: usize, url: String, signature: Option<Text<'p>> },
@@ -40,6 +40,8 @@ pub(super) enum Piece<'p> {
 pub(super) trait Sink {
     fn piece(&mut self, choice: usize, piece: Piece<'_>) -> Result<()>;
     fn logprobs(&mut self, choice: usize, logprobs: Vec<TokenLogprob<'_>>) -> Result<()>;
+    /// Google has said which tier serves the request.
+    fn tier(&mut self, tier: &'static str);
 }
 
 /// One candidate.
@@ -67,7 +69,9 @@ pub(super) struct Choice {
 /// A call that comes in fragments.
 #[derive(Debug)]
 pub(super) struct Open {
-    pub(super) tree: Tree,
+    pub(super) writer: Writer,
+    /// Arguments that cannot be given before the call is complete.
+    pub(super) held: String,
     pub(super) google_id: Option<String>,
     pub(super) role: Role,
     pub(super) signed: bool,
@@ -128,6 +132,9 @@ impl Session {
         }
         if let Some(usage) = &answer.usage_metadata {
             self.counts.take(usage);
+            if let Some(tier) = self.counts.tier() {
+                sink.tier(tier);
+            }
         }
         if let Some(feedback) = &answer.prompt_feedback {
             self.block(feedback);
@@ -183,6 +190,15 @@ impl Session {
             )
             .code("upstream_disconnected")
             .retry(Retry::Soon));
+        }
+        if !self.shape.may_be_empty
+            && self.blocked.is_none()
+            && seen().all(|choice| choice.finish == Some(Finish::Stop) && !choice.visible)
+        {
+            let message = "The model ended its answer without saying anything.";
+            return Err(Error::new(Kind::UpstreamBroken, Origin::Upstream, message)
+                .code("upstream_empty_answer")
+                .retry(Retry::Soon));
         }
         if seen().all(|choice| choice.finish == Some(Finish::Faulty) && !choice.visible) {
             let first = seen().next();
@@ -268,6 +284,9 @@ impl Choice {
         if let Some(grounding) = &candidate.grounding_metadata {
             self.sources.take(grounding);
         }
+        if let Some(recited) = &candidate.citation_metadata {
+            self.sources.recite(recited);
+        }
         if let Some(native) = &candidate.finish_reason
             && let Some(finish) = Finish::read(&native.decode())
             && (self.finish.is_none_or(|before| before == Finish::Stop) || self.continues())
@@ -285,8 +304,10 @@ impl Choice {
 
     /// Gives the arguments of the call that comes in fragments, if one is open.
     pub(super) fn close_call(&mut self, index: usize, sink: &mut impl Sink) -> Result<()> {
-        let Some(open) = self.open.take() else { return Ok(()) };
-        self.arguments(index, &open.role, &open.tree.to_json(), None, sink)
+        let Some(mut open) = self.open.take() else { return Ok(()) };
+        let mut json = open.held;
+        open.writer.close(&mut json);
+        if json.is_empty() { Ok(()) } else { self.arguments(index, &open.role, &json, None, sink) }
     }
 
     pub(super) fn arguments(

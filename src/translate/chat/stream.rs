@@ -13,8 +13,8 @@ use crate::translate::{Machine, Stamp, counts};
 use crate::usage::Usage;
 use crate::wire::{self, Text};
 
-use super::Shape;
 use super::state::{Piece, Session, Sink};
+use super::{Shape, sound};
 
 /// One stream's translator.
 #[derive(Debug)]
@@ -57,6 +57,11 @@ impl Machine for ChatMachine {
                 writer
                     .delta(index, &Delta { refusal: Some(Some(Text::plain(refusal))), ..Delta::default() })?;
             }
+            if choice.audio.is_some() {
+                let expires_at = Some(sound::expires_at(&self.session.stamp));
+                let audio = Some(AudioDelta { expires_at, ..AudioDelta::default() });
+                writer.delta(index, &Delta { audio, ..Delta::default() })?;
+            }
             let annotations = choice.annotations();
             let signature = choice.signature.as_deref();
             if !annotations.is_empty() || signature.is_some() {
@@ -90,7 +95,9 @@ impl Machine for ChatMachine {
 #[derive(Debug)]
 struct Frame {
     head: String,
-    tail: &'static str,
+    /// What every chunk ends with, and the usage chunk after its usage.
+    tail: String,
+    tier: Option<&'static str>,
     usage_tail: bool,
     legacy: bool,
     /// Choices whose role has been given: always the first so many.
@@ -116,14 +123,26 @@ impl Frame {
         };
         let head = serde_json::to_string(&head).unwrap_or_default();
         let head = format!("data: {},\"choices\":[", head.trim_end_matches('}'));
-        let tail = if shape.include_usage { "],\"usage\":null}\n\n" } else { "]}\n\n" };
-        Self { head, tail, usage_tail: shape.include_usage, legacy: shape.legacy_functions, opened: 0 }
+        let tail = if shape.include_usage { "],\"usage\":null}\n\n" } else { "]}\n\n" }.to_owned();
+        let legacy = shape.legacy_functions;
+        Self { head, tail, tier: None, usage_tail: shape.include_usage, legacy, opened: 0 }
+    }
+
+    fn tier(&mut self, tier: &'static str) {
+        if self.tier != Some(tier) {
+            let usage = if self.usage_tail { ",\"usage\":null" } else { "" };
+            self.tail = format!("]{usage},\"service_tier\":\"{tier}\"}}\n\n");
+            self.tier = Some(tier);
+        }
     }
 
     fn usage(&self, usage: &Usage, out: &mut BytesMut) -> Result<()> {
         out.extend_from_slice(self.head.as_bytes());
         out.extend_from_slice(b"],\"usage\":");
         wire::append(&counts::object(usage), out).map_err(Error::internal)?;
+        if let Some(tier) = self.tier {
+            out.extend_from_slice(format!(",\"service_tier\":\"{tier}\"").as_bytes());
+        }
         out.extend_from_slice(b"}\n\n");
         Ok(())
     }
@@ -187,7 +206,7 @@ impl Writer<'_> {
 
 impl Sink for Writer<'_> {
     fn piece(&mut self, choice: usize, piece: Piece<'_>) -> Result<()> {
-        self.open(choice, matches!(piece, Piece::Call { .. }))?;
+        self.open(choice, matches!(piece, Piece::Call { .. } | Piece::Audio { .. }))?;
         let mut delta = Delta::default();
         match piece {
             Piece::Text(text) => delta.content = Some(Some(text)),
@@ -228,9 +247,15 @@ impl Sink for Writer<'_> {
                     extra_content: signature.map(Extra::signature),
                 }]);
             }
-            Piece::Audio { id, data } => delta.audio = Some(AudioDelta { id, data: Some(data) }),
+            Piece::Audio { id, data } => {
+                delta.audio = Some(AudioDelta { id, data: Some(data), expires_at: None });
+            }
         }
         self.delta(choice, &delta)
+    }
+
+    fn tier(&mut self, tier: &'static str) {
+        self.frame.tier(tier);
     }
 
     fn logprobs(&mut self, choice: usize, logprobs: Vec<TokenLogprob<'_>>) -> Result<()> {
