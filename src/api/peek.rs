@@ -215,28 +215,33 @@ impl Peek {
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
 struct Interaction {
-    total_input_tokens: Option<u64>,
-    total_cached_tokens: u64,
-    total_output_tokens: u64,
-    total_thought_tokens: u64,
-    #[serde(alias = "total_reasoning_tokens")]
-    total_reasoning: u64,
-    total_tool_use_tokens: u64,
-    total_tokens: Option<u64>,
+    #[serde(rename = "total_input_tokens")]
+    input: Option<u64>,
+    #[serde(rename = "total_cached_tokens")]
+    cached: u64,
+    #[serde(rename = "total_output_tokens")]
+    output: u64,
+    /// The older name was `total_reasoning_tokens`.
+    #[serde(rename = "total_thought_tokens", alias = "total_reasoning_tokens")]
+    thoughts: u64,
+    #[serde(rename = "total_tool_use_tokens")]
+    tool_use: u64,
+    #[serde(rename = "total_tokens")]
+    all: Option<u64>,
 }
 
 impl Interaction {
     fn usage(&self) -> Option<Usage> {
-        if self.total_input_tokens.is_none() && self.total_tokens.is_none() {
+        if self.input.is_none() && self.all.is_none() {
             return None;
         }
-        let input = self.total_input_tokens.unwrap_or(0);
+        let input = self.input.unwrap_or(0);
         Some(Usage {
             input,
-            cached: self.total_cached_tokens.min(input),
-            output: self.total_output_tokens,
-            thoughts: self.total_thought_tokens.max(self.total_reasoning),
-            tool_use: self.total_tool_use_tokens,
+            cached: self.cached.min(input),
+            output: self.output,
+            thoughts: self.thoughts,
+            tool_use: self.tool_use,
             ..Usage::default()
         })
     }

@@ -53,10 +53,8 @@ pub enum Endpoint {
 impl Endpoint {
     /// The token of the upload that a request continues, if it continues one.
     pub fn upload(&self) -> Option<&str> {
-        match self {
-            Self::Native(Native { thing: Thing::Session(token), .. }) => Some(token),
-            _ => None,
-        }
+        let Self::Native(Native { thing: Thing::Session(token), .. }) = self else { return None };
+        Some(token)
     }
 }
 

@@ -190,7 +190,6 @@ impl Upstream {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn late(_: tokio::time::error::Elapsed) -> Error {
     fail::timeout("upstream_timeout", "Google took too long to begin its answer.")
 }

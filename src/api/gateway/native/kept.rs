@@ -83,7 +83,7 @@ impl Gateway {
         walk: Walk<'_>,
         path: &str,
     ) -> Result<Response<Body>> {
-        let tenant = walk.cx.tenant.clone();
+        let tenant = std::sync::Arc::clone(&walk.cx.tenant);
         let response = self.look_up(walk, None, path).await?;
         if tenant.sees_all() || !response.status().is_success() {
             return Ok(response);
@@ -170,14 +170,10 @@ fn visible(page: &[u8], sees: impl Fn(&str) -> bool) -> Result<Vec<u8>> {
     };
     let page: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(page).map_err(unread)?;
     let mut kept = serde_json::Map::new();
-    for (member, value) in page {
-        let value = match value {
-            serde_json::Value::Array(models) => models
-                .into_iter()
-                .filter(|model| model.get("name").and_then(serde_json::Value::as_str).is_some_and(&sees))
-                .collect(),
-            other => other,
-        };
+    for (member, mut value) in page {
+        if let Some(models) = value.as_array_mut() {
+            models.retain(|model| model.get("name").and_then(serde_json::Value::as_str).is_some_and(&sees));
+        }
         kept.insert(member, value);
     }
     serde_json::to_vec(&kept).map_err(Error::internal)
