@@ -200,7 +200,7 @@ impl Pattern {
     }
 
     /// How specific it is: a full name beats every pattern, then the longer text wins.
-    fn weight(&self) -> (bool, usize) {
+    pub fn weight(&self) -> (bool, usize) {
         let stars = self.0.matches('*').count();
         (stars == 0, self.0.len() - stars)
     }

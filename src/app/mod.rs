@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use parking_lot::Mutex;
 
-use crate::api::gateway::{Gateway, Route};
+use crate::api::gateway::Gateway;
 use crate::api::{Engine, Intake};
 use crate::body::Body;
 use crate::catalog::Pattern;
@@ -19,6 +19,8 @@ use crate::ids::Ids;
 use crate::keys::Keys;
 use crate::limits::Limiter;
 use crate::memory::Memory;
+use crate::meter::Books;
+use crate::meter::ledger::{Durability, Ledger};
 use crate::server::{self, Shutdown};
 use crate::simulator::{self, Simulator};
 use crate::telemetry::Metrics;
@@ -49,6 +51,12 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     let tls = config.tls.as_ref().map(|tls| server::Tls::new(&tls.pem)).transpose()?.map(Arc::new);
     // Before anybody can see that we run: until then SIGHUP ends the process.
     let hangups = server::Hangups::listen()?;
+    let metrics = Arc::new(Metrics::new());
+    let prices = config.prices_from_process();
+    let prices = prices.map_err(|error| Error::new(Kind::Invalid, Origin::Gateway, error.to_string()))?;
+    let ledger = ledger(&config, &metrics)?;
+    let books = Books::with(Arc::clone(&metrics), Arc::new(prices), ledger.clone());
+    let books = books.showing_cost(config.cost_header);
     let server = server::bind(server::Config {
         listen: config.listen.to_string(),
         admin_listen: config.admin_listen.to_string(),
@@ -63,7 +71,8 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         drain_timeout: config.server.drain_timeout,
         ..server::Config::default()
     })
-    .await?;
+    .await?
+    .booked(Arc::new(books));
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -75,7 +84,6 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     }
     tracing::info!(listen = %config.listen, admin = %config.admin_listen, "serving");
     let shutdown = Shutdown::default();
-    let metrics = Arc::new(Metrics::new());
     let current = Arc::new(Current::new(gateway));
     let engine: Arc<dyn Engine> = Arc::<Current>::clone(&current);
     let watch = Watch {
@@ -88,11 +96,24 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         tls,
         metrics: Arc::clone(&metrics),
     };
-    tokio::select! {
+    let ended = tokio::select! {
         ended = server.run(engine, metrics, shutdown.clone()) => ended,
         failed = server::watch(&shutdown) => failed,
         () = watch.run() => Ok(()),
+    };
+    if let Some(ledger) = ledger {
+        ledger.close().await;
     }
+    ended
+}
+
+fn ledger(config: &Config, metrics: &Metrics) -> Result<Option<Ledger>> {
+    let Some(ledger) = &config.ledger else { return Ok(None) };
+    let durability = match ledger.durability {
+        config::Durability::Process => Durability::Process,
+        config::Durability::BeforeEnd => Durability::BeforeEnd,
+    };
+    Ledger::open(&ledger.place, durability, metrics.accounts().clone()).map(Some)
 }
 
 /// The gateway that a configuration describes, and the future that keeps its credentials fresh.
@@ -105,6 +126,7 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         .map_err(|error| Error::new(Kind::Invalid, Origin::Gateway, error.to_string()))?;
     let sites = config.sites.iter().map(|site| upstream::SiteConfig {
         name: site.name.clone(),
+        quota_group: Some(site.quota_group.clone()),
         kind: kind(&site.kind, config.simulator),
     });
     let times = config.upstream;
@@ -117,6 +139,11 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
             idle: times.idle_timeout,
             total: times.total_timeout,
         },
+        routes: config.routes.iter().map(route).collect(),
+        retries: times.retries,
+        longest_wait: times.longest_retry_wait,
+        slow_start: times.slow_start,
+        max_in_flight: times.max_in_flight,
     })?;
     let care = upstream.background();
     let keys = config.key_configs();
@@ -125,7 +152,6 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         limiter: Limiter::new(config.quotas()),
         keys: Keys::new(&keys).everybody(config.credentials.into()),
         aliases: config.aliases.clone(),
-        routes: config.routes.iter().map(route).collect(),
         catalog,
         upstream,
         signatures: Arc::new(Memory::default()),
@@ -144,10 +170,21 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
     Ok((gateway, care))
 }
 
-fn route(route: &config::Route) -> Route {
-    Route {
+fn route(route: &config::Route) -> upstream::RouteConfig {
+    upstream::RouteConfig {
         models: route.models.iter().map(|model| Pattern::new(model.as_str())).collect(),
         sites: route.sites.clone(),
+        balance: match route.balance {
+            config::Balance::Order => upstream::Balance::Order,
+            config::Balance::Spread => upstream::Balance::Spread(route.weights.clone()),
+        },
+        fallback: route.fallback.clone(),
+        times: upstream::Times {
+            first_event: route.first_event_timeout,
+            idle: route.idle_timeout,
+            total: route.total_timeout,
+        },
+        retries: route.retries,
     }
 }
 

@@ -24,9 +24,11 @@ use secrecy::SecretString;
 use crate::catalog::Catalog;
 use crate::keys::KeyConfig;
 use crate::limits::Quota;
+use crate::meter::ledger::Place;
+use crate::meter::price::Prices;
 
 pub(crate) use self::file::duration;
-pub use self::file::{Durability, KeyCredentials, LogFormat, OnStoreFailure, Period};
+pub use self::file::{Balance, Durability, KeyCredentials, LogFormat, OnStoreFailure, Period};
 pub use self::seen::Seen;
 pub use self::tls::Tls;
 
@@ -69,6 +71,10 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// A file laid over the built-in model catalogue; see [`Config::catalogue`].
     pub catalog: Option<PathBuf>,
+    /// A file laid over the built-in prices; see [`Config::priced`].
+    pub prices: Option<PathBuf>,
+    /// Every reply tells what it cost, also where nobody asked.
+    pub cost_header: bool,
     warnings: Vec<String>,
 }
 
@@ -164,6 +170,20 @@ pub struct Route {
     pub models: Vec<String>,
     /// Names of sites.
     pub sites: Vec<String>,
+    /// How they share the work.
+    pub balance: Balance,
+    /// For each site, its share of the work when it is spread.
+    pub weights: Vec<u32>,
+    /// Models to ask instead when no site serves.
+    pub fallback: Vec<String>,
+    /// Instead of [`Upstream::first_event_timeout`].
+    pub first_event_timeout: Option<Duration>,
+    /// Instead of [`Upstream::idle_timeout`].
+    pub idle_timeout: Option<Duration>,
+    /// Instead of [`Upstream::total_timeout`].
+    pub total_timeout: Option<Duration>,
+    /// Instead of [`Upstream::retries`].
+    pub retries: Option<u32>,
 }
 
 /// A client.
@@ -228,8 +248,8 @@ pub struct Limits {
 /// Where usage is written down.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    /// `sqlite:…` or `postgres://…`; may hold a password.
-    pub url: SecretString,
+    /// Which database, and where.
+    pub place: Place,
     /// When a row must be safe.
     pub durability: Durability,
 }
@@ -276,8 +296,14 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// The whole call.
     pub total_timeout: Duration,
-    /// Further attempts after a failed one.
+    /// How often one request may return to a site that failed.
     pub retries: u32,
+    /// The longest wait before such a return; longer ones are left to the client.
+    pub longest_retry_wait: Duration,
+    /// A call that begins later than this counts against its site.
+    pub slow_start: Option<Duration>,
+    /// Calls in flight at one site.
+    pub max_in_flight: u32,
 }
 
 /// Log lines.
@@ -357,6 +383,23 @@ impl Config {
         builtin
             .with_override(&text)
             .map_err(|error| ConfigError::new(format!("{place}: {}", error.message())))
+    }
+
+    /// The prices in effect: the built-in ones, under the operator's file if there is one.
+    pub fn priced(&self, read: ReadFile<'_>) -> Result<Prices, ConfigError> {
+        let builtin = Prices::builtin().map_err(|error| ConfigError::new(error.message()))?;
+        let Some(path) = &self.prices else { return Ok(builtin) };
+        let place = path.display();
+        let text = read(path)
+            .map_err(|error| ConfigError::new(format!("cannot read the prices {place}: {error}")))?;
+        builtin
+            .with_override(&text)
+            .map_err(|error| ConfigError::new(format!("{place}: {}", error.message())))
+    }
+
+    /// [`Config::priced`] from this process's files.
+    pub fn prices_from_process(&self) -> Result<Prices, ConfigError> {
+        self.priced(&|path| std::fs::read_to_string(path))
     }
 
     /// [`Config::catalogue`] from this process's files.

@@ -78,6 +78,14 @@ pub enum Credential {
 }
 
 impl Upstream {
+    /// The sites of the route that names this model, in the order written; all of them where no route does.
+    pub fn on_route(&self, model: &str) -> Vec<&Site> {
+        match self.routes.written(model) {
+            Some(route) => route.sites.iter().filter_map(|site| self.sites.get(*site)).collect(),
+            None => self.sites.iter().collect(),
+        }
+    }
+
     /// Sends a request on and returns with the status line in hand. Every status is an answer.
     ///
     /// # Errors

@@ -12,7 +12,6 @@ use gemway::config::{Config, Overrides};
 use gemway::server::{self, Shutdown};
 use gemway::telemetry::Metrics;
 use http::{HeaderMap, Method, Request, Response, Uri};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -53,8 +52,7 @@ impl Google {
                         let (script, kept) = (Arc::clone(&script), Arc::clone(&kept));
                         async move {
                             let (head, incoming) = request.into_parts();
-                            let body = incoming.collect().await.map(http_body_util::Collected::to_bytes);
-                            let body = body.unwrap_or_default();
+                            let body = body::read(incoming, usize::MAX).await.unwrap_or_default();
                             let seen =
                                 Seen { method: head.method, uri: head.uri, headers: head.headers, body };
                             let answer = script(&seen);

@@ -148,6 +148,7 @@ impl Gateway {
         };
         let model = self.dispatched(name)?;
         cx.meter.model(name, self.labels.get(&model).map(String::as_str));
+        cx.meter.dispatched(&model);
         cx.tenant.may_use(&model)?;
         if model == name {
             return Ok(body.into());

@@ -106,6 +106,7 @@ impl Gateway {
         };
         let model = self.dispatched(&asked)?;
         cx.meter.model(&asked, self.labels.get(&model).map(String::as_str));
+        cx.meter.dispatched(&model);
         cx.tenant.may_use(&model)?;
         let site = self.speaker(native, Some(&model))?;
         let address = self.address(native, site, &credential, Goal::Call(family, &model, method))?;
@@ -155,15 +156,10 @@ impl Gateway {
     /// The site for a native request: of those that the model's route names, the first that speaks this surface,
     /// preferably at the location that the path names; else the first of them at all.
     pub(super) fn speaker(&self, native: &Native, model: Option<&str>) -> Result<&Site> {
-        let route = model.and_then(|model| {
-            self.routes.iter().find(|route| route.models.iter().any(|pattern| pattern.matches(model)))
-        });
-        let mut sites: Vec<&Site> = self.upstream.sites().collect();
-        if let Some(route) = route {
-            let rank = |site: &&Site| route.sites.iter().position(|name| name == site.name());
-            sites.retain(|site| rank(site).is_some());
-            sites.sort_by_key(rank);
-        }
+        let sites = match model {
+            Some(model) => self.upstream.on_route(model),
+            None => self.upstream.sites().collect(),
+        };
         let wanted = if native.surface == Surface::Gemini { Backend::GeminiApi } else { Backend::Vertex };
         let speaks = |site: &&&Site| site.is_simulator() || site.backend() == wanted;
         let near = |site: &&&Site| match &native.surface {
