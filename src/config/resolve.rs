@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_spanned::Spanned;
 
 use crate::meter::ledger::Place;
@@ -337,8 +337,12 @@ impl Resolver<'_> {
         let store = match store {
             None => None,
             Some(store) => {
-                self.ignored("[store]");
-                Some(Store { url: self.secret(&store.url)? })
+                let url = self.secret(&store.url)?;
+                let in_memory = url.expose_secret().starts_with("memory");
+                // OpenAI promises thirty days.
+                let max_age = store.max_age.map_or(Duration::from_hours(30 * 24), |span| span.0);
+                let max_bytes = store.max_bytes.unwrap_or(if in_memory { 256 * MIB } else { 8192 * MIB });
+                Some(Store { url, max_age, max_bytes })
             }
         };
         Ok((ledger, store))

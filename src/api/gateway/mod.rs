@@ -16,16 +16,21 @@ use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
 use crate::keys::{Credentials, Keys, Tenant};
 use crate::limits::Limiter;
+use crate::memory::Memory;
 use crate::openai::models::Model;
-use crate::translate::Signatures;
 use crate::upstream::{Site, Upstream};
 
 mod chat;
+mod conversations;
 mod interactions;
+mod items;
 mod models;
 mod native;
 mod patience;
+mod stored;
 mod walk;
+
+pub use stored::State;
 
 /// Everything the walk stands on; made by `app`.
 #[derive(Debug)]
@@ -41,11 +46,13 @@ pub struct Gateway {
     /// Google, or the simulator.
     pub upstream: Upstream,
     /// The memory of thought signatures.
-    pub signatures: Arc<dyn Signatures>,
+    pub signatures: Arc<Memory>,
     /// Names.
     pub ids: Arc<Ids>,
     /// Time.
     pub clock: Clock,
+    /// What is kept between requests.
+    pub state: Arc<State>,
     /// Refuse what would be dropped.
     pub strict: bool,
     /// Vertex sites where a native request chooses project and location.
@@ -61,6 +68,7 @@ impl Gateway {
     pub fn inherit(&mut self, old: &Self) {
         self.signatures = Arc::clone(&old.signatures);
         self.ids = Arc::clone(&old.ids);
+        self.state = Arc::clone(&old.state);
     }
 
     /// What the client calls `name`, as Google calls it.
@@ -94,6 +102,12 @@ impl Engine for Gateway {
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
             Endpoint::Native(native) => Box::pin(self.native(cx, native, incoming)),
+            Endpoint::Conversations => Box::pin(self.create_conversation(cx, incoming)),
+            Endpoint::Conversation(id) => Box::pin(self.conversation(cx, id, incoming)),
+            Endpoint::ConversationItems(id) => Box::pin(self.conversation_items(cx, id, incoming)),
+            Endpoint::ConversationItem(id, item) => {
+                Box::pin(self.conversation_item(cx, (id, item), incoming))
+            }
             Endpoint::StoredChat => refuse(Error::new(
                 Kind::NotFound,
                 Origin::Client,
@@ -106,10 +120,6 @@ impl Engine for Gateway {
             | Endpoint::Response(_)
             | Endpoint::CancelResponse(_)
             | Endpoint::ResponseItems(_)
-            | Endpoint::Conversations
-            | Endpoint::Conversation(_)
-            | Endpoint::ConversationItems(_)
-            | Endpoint::ConversationItem(..)
             | Endpoint::Embeddings
             | Endpoint::Completions => {
                 let (method, path) = (&incoming.method, incoming.uri.path());
