@@ -13,7 +13,7 @@ use crate::translate::{Signatures, Target};
 use crate::wire::{self, Text, Unfit, Unknown};
 
 const DEEPEST: usize = 64;
-const MOST_VALUES: usize = 100_000;
+pub(in crate::translate) const MOST_VALUES: usize = 100_000;
 const MOST_DROPPED: usize = 32;
 
 /// What the user is taken to have said where Gemini demands a user's turn and the client sent none.
@@ -27,13 +27,13 @@ pub(in crate::translate) struct Drops {
 }
 
 impl Drops {
-    /// Nothing yet.
+    /// None yet.
     pub(in crate::translate) fn new(strict: bool) -> Self {
         Self { strict, names: Vec::new() }
     }
 
-    /// What was noted, in order.
-    pub(in crate::translate) fn names(self) -> Vec<String> {
+    /// Their names, for `x-gemway-dropped-params`.
+    pub(in crate::translate) fn into_names(self) -> Vec<String> {
         self.names
     }
 
@@ -69,6 +69,7 @@ impl Drops {
         Ok(())
     }
 
+    /// Notes fields that nobody here knows.
     pub(in crate::translate) fn unknown(&mut self, prefix: &str, unknown: &Unknown) -> Result<()> {
         for name in &unknown.0 {
             // The names leave in a header: only what is harmless there.
@@ -87,22 +88,25 @@ impl Drops {
 /// [`Kind::Malformed`] when it is no JSON object, [`Kind::Invalid`] with the field's path when a value has
 /// the wrong type or is missing.
 pub fn parse(body: &[u8]) -> Result<Request<'_>> {
-    let request: Request<'_> = body_of(body)?;
-    named(&request.model)?;
+    let request: Request<'_> = document(body, MOST_VALUES)?;
+    check_model(&request.model)?;
     Ok(request)
 }
 
-/// Reads a client's body as any front's request.
-pub(in crate::translate) fn body_of<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
+/// Reads a body as a request of any kind, of at most `most` values.
+///
+/// # Errors
+/// As [`parse`].
+pub(in crate::translate) fn document<'a, T: Deserialize<'a>>(body: &'a [u8], most: usize) -> Result<T> {
     let text = std::str::from_utf8(body).map_err(|error| {
         malformed(&format!("byte {} is not valid UTF-8", error.valid_up_to())).because(error)
     })?;
-    fits(body)?;
+    survey(body, most)?;
     serde_json::from_str(text).map_err(|error| explain::<T>(text, error))
 }
 
-/// Whether this can be the name of a model.
-pub(in crate::translate) fn named(model: &str) -> Result<()> {
+/// What cannot be a model's name is refused before anybody is asked for it.
+pub(in crate::translate) fn check_model(model: &str) -> Result<()> {
     let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#' | '%' | '\\' | '&');
     if model.is_empty() || model.len() > 256 || model.contains("..") || model.contains(odd) {
         return Err(Error::invalid("model", "'model' must be the name of a model."));
@@ -120,16 +124,18 @@ fn malformed(what: &str) -> Error {
 
 /// Bounds nesting and number of values.
 pub(in crate::translate) fn fits(json: &[u8]) -> Result<()> {
+    survey(json, MOST_VALUES)
+}
+
+fn survey(json: &[u8], most: usize) -> Result<()> {
     let refuse =
         |what: String, code: &'static str| Err(Error::new(Kind::Invalid, Origin::Client, what).code(code));
-    match wire::survey(json, DEEPEST, MOST_VALUES) {
+    match wire::survey(json, DEEPEST, most) {
         Ok(()) => Ok(()),
         Err(Unfit::TooDeep) => {
             refuse(format!("The JSON is nested deeper than {DEEPEST} levels."), "json_too_deep")
         }
-        Err(Unfit::TooMany) => {
-            refuse(format!("The JSON holds more than {MOST_VALUES} values."), "json_too_large")
-        }
+        Err(Unfit::TooMany) => refuse(format!("The JSON holds more than {most} values."), "json_too_large"),
     }
 }
 
@@ -237,7 +243,7 @@ pub fn ask<'a>(
     };
     google::apply(&mut upstream, &mut google, request.safety_settings, "system", target, &mut drops)?;
     drops.unknown("", &request.unknown)?;
-    Ok(Ask { request: upstream, shape, dropped: drops.names() })
+    Ok(Ask { request: upstream, shape, dropped: drops.into_names() })
 }
 
 /// Gemini wants at least one turn, and a call only behind a user's turn.

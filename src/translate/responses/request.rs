@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::gemini::ask::{GenerateRequest, GenerationConfig, ImageConfig, SystemInstruction, ThinkingConfig};
 use crate::openai::responses::{Item, Request};
 use crate::translate::chat::google::{self, Extension};
-use crate::translate::chat::request::{Drops, body_of, named, open, read};
+use crate::translate::chat::request::{Drops, MOST_VALUES, check_model, document, open, read};
 use crate::translate::chat::sampling::{by_effort, decimal, integer, native, service_tier};
 use crate::translate::chat::tools::{Toolbox, form};
 use crate::translate::{Signatures, Target};
@@ -25,13 +25,13 @@ const MOST_PAIRS: usize = 16;
 /// [`crate::error::Kind::Malformed`] when it is no JSON object, `Invalid` with the field's path when a value has
 /// the wrong type or is missing, `Unsupported` for stored prompt templates.
 pub fn parse(body: &[u8]) -> Result<Request<'_>> {
-    let request: Request<'_> = body_of(body)?;
+    let request: Request<'_> = document(body, MOST_VALUES)?;
     if request.prompt.is_some() {
         let message = "Stored prompt templates are not available here: send the instructions and the input.";
         return Err(Error::unsupported("prompt", message));
     }
     if !request.model.is_empty() {
-        named(&request.model)?;
+        check_model(&request.model)?;
     }
     Ok(request)
 }
@@ -143,7 +143,7 @@ pub fn ask<'a>(
     };
     google::apply(&mut upstream, &mut extension, None, "instructions", target, &mut drops)?;
     drops.unknown("", &request.unknown)?;
-    Ok(Ask { request: upstream, shape, dropped: drops.names() })
+    Ok(Ask { request: upstream, shape, dropped: drops.into_names() })
 }
 
 fn sampled<'a>(
