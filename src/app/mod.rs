@@ -26,6 +26,7 @@ use crate::simulator::{self, Simulator};
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
 use crate::telemetry::log::{self, Format};
+use crate::telemetry::otlp::Carrier;
 use crate::upstream::{self, Local, Upstream};
 
 mod reload;
@@ -59,11 +60,20 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     let prices = prices.map_err(|error| Error::new(Kind::Invalid, Origin::Gateway, error.to_string()))?;
     let ledger = ledger(&config, &metrics)?;
     let books = Books::with(Arc::clone(&metrics), Arc::new(prices), ledger.clone());
-    let books = books.showing_cost(config.cost_header);
+    let (spans, mut carrier) = match &config.traces {
+        None => (None, None),
+        Some(traces) => {
+            let post = upstream::letters(traces.endpoint.clone(), traces.headers.clone())?;
+            let (spans, carrier) = metrics.spans(&traces.service, post);
+            (Some(spans), Some(carrier))
+        }
+    };
+    let books = books.showing_cost(config.cost_header).tracing(spans);
     let server = server::bind(server::Config {
         listen: config.listen.to_string(),
         admin_listen: config.admin_listen.to_string(),
         tls: tls.clone(),
+        trace_share: config.traces.as_ref().map(|traces| traces.share),
         intake: Intake {
             limit: config.server.max_body_bytes,
             idle: config.server.body_timeout,
@@ -104,11 +114,23 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         failed = server::watch(&shutdown) => failed,
         () = watch.run() => Ok(()),
         () = state.keep() => Ok(()),
+        () = carry(&mut carrier) => Ok(()),
     };
+    if let Some(carrier) = &mut carrier {
+        carrier.finish().await;
+    }
     if let Some(ledger) = ledger {
         ledger.close().await;
     }
     ended
+}
+
+/// Carries spans to their collector for as long as we serve.
+async fn carry(carrier: &mut Option<Carrier>) {
+    if let Some(carrier) = carrier {
+        carrier.run().await;
+    }
+    std::future::pending::<()>().await;
 }
 
 fn ledger(config: &Config, metrics: &Metrics) -> Result<Option<Ledger>> {

@@ -82,6 +82,7 @@ impl Resolver<'_> {
         }
         let log = self.log(&file.log, flags)?;
         let tls = self.tls(file.tls.as_ref())?;
+        let traces = self.traces(file.traces.as_ref())?;
         Ok(Config {
             listen,
             admin_listen,
@@ -100,6 +101,7 @@ impl Resolver<'_> {
             upstream: upstream(&file.upstream),
             log,
             tls,
+            traces,
             catalog: file.catalog.map(PathBuf::from),
             prices: file.prices.map(PathBuf::from),
             cost_header: file.cost_header.unwrap_or_default(),

@@ -25,6 +25,7 @@ mod credential;
 mod events;
 mod fail;
 mod health;
+mod letter;
 mod raw;
 mod retry;
 mod route;
@@ -37,6 +38,7 @@ mod token;
 mod trip;
 
 pub use events::Events;
+pub use letter::letters;
 pub use raw::{Credential, Payload, Raw, RawPath};
 pub use route::{Balance, RouteConfig, Times, hash};
 pub use settings::{Config, Credentials, Local, SiteConfig, SiteKind, Timeouts};
@@ -65,6 +67,8 @@ pub struct Call {
     pub body: Rope,
     /// Uses a field that Vertex AI knows in v1beta1 only.
     pub preview: bool,
+    /// `traceparent`, where the request is traced.
+    pub trace: Option<HeaderValue>,
 }
 
 /// What can be asked of a model.
@@ -227,7 +231,12 @@ impl Upstream {
         let times = patience.times;
         let head = patience.until(if streams { times.head } else { times.first_event }, fail::silent);
         let uri = site.uri(call, &self.client).await?;
-        let ask = Ask { uri, accept: if streams { EVENT_STREAM } else { JSON }, body: Some(&call.body) };
+        let ask = Ask {
+            uri,
+            accept: if streams { EVENT_STREAM } else { JSON },
+            body: Some(&call.body),
+            trace: call.trace.as_ref(),
+        };
         let (response, attempts) = self.send(site, &ask, head).await?;
         let (parts, body) = accepted(response, site).await?.into_parts();
         let service_tier = parts.headers.get("x-gemini-service-tier");
@@ -246,7 +255,7 @@ impl Upstream {
     /// # Errors
     /// As [`Upstream::call`].
     pub async fn get(&self, site: &Site, path: &str) -> Result<Bytes> {
-        let ask = Ask { uri: site.resource(path)?, accept: JSON, body: None };
+        let ask = Ask { uri: site.resource(path)?, accept: JSON, body: None, trace: None };
         let patience = self.patience();
         let (response, _) = self.send(site, &ask, patience.until(self.timeouts.head, fail::silent)).await?;
         let body = accepted(response, site).await?.into_body();
@@ -315,6 +324,7 @@ struct Ask<'a> {
     accept: HeaderValue,
     /// What to post; nothing is a `GET`.
     body: Option<&'a Rope>,
+    trace: Option<&'a HeaderValue>,
 }
 
 impl Ask<'_> {
@@ -327,6 +337,9 @@ impl Ask<'_> {
         headers.insert(header::ACCEPT, self.accept.clone());
         headers.insert(header::ACCEPT_ENCODING, IDENTITY);
         headers.insert(header::USER_AGENT, AGENT);
+        if let Some(trace) = self.trace {
+            headers.insert("traceparent", trace.clone());
+        }
         if self.body.is_some() {
             headers.insert(header::CONTENT_TYPE, JSON);
             *request.method_mut() = http::Method::POST;

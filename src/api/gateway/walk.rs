@@ -123,7 +123,13 @@ impl Gateway {
             // Families with an output cap per request are always streamed upstream.
             let live = (streams && !several) || self.catalog.traits(leg.model()).long_decode;
             let method = if live { Method::Stream } else { Method::Generate };
-            let call = Call { model: leg.model().to_owned(), method, body, preview: false };
+            let call = Call {
+                model: leg.model().to_owned(),
+                method,
+                body,
+                preview: false,
+                trace: cx.meter.traceparent(),
+            };
             let heard = if streams {
                 self.events(cx, &leg, &call, &operation, (&shape, &stamp)).await.map(Heard::Events)
             } else {
