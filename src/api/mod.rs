@@ -176,7 +176,7 @@ impl Front {
                 futures_util::future::Either::Right(((), _)) => Err(pump::draining()),
             }
         };
-        match answered {
+        let mut response = match answered {
             Ok(response) => response,
             Err(error) => {
                 meter.fail(&error, render::code(&error));
@@ -189,7 +189,11 @@ impl Front {
                 }
                 response
             }
+        };
+        for (name, value) in meter.told() {
+            response.headers_mut().insert(name, value);
         }
+        response
     }
 
     async fn walk(
@@ -213,6 +217,7 @@ impl Front {
         let tenant = self.engine.authenticate(&head.headers, head.uri.query())?;
         meter.note(|entry| {
             entry.key = Some(tenant.name().to_string());
+            entry.labels = Some(Arc::clone(tenant.labels()));
             entry.cost_asked |= head.headers.contains_key(&COST);
         });
         let cx = Ctx {

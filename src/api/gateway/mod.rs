@@ -16,10 +16,12 @@ use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
 use crate::keys::{Keys, Tenant};
 use crate::limits::Limiter;
+use crate::meter::price::Prices;
 use crate::openai::models::Model;
 use crate::translate::Signatures;
 use crate::upstream::{Site, Upstream};
 
+mod admit;
 mod chat;
 mod models;
 mod patience;
@@ -32,6 +34,8 @@ pub struct Gateway {
     pub keys: Keys,
     /// Limits by key.
     pub limiter: Limiter,
+    /// What tokens cost.
+    pub prices: Arc<Prices>,
     /// Other names for models.
     pub aliases: std::collections::BTreeMap<String, String>,
     /// What models can do.
@@ -57,6 +61,9 @@ impl Gateway {
     pub fn inherit(&mut self, old: &Self) {
         self.signatures = Arc::clone(&old.signatures);
         self.ids = Arc::clone(&old.ids);
+        old.limiter.adopt(self.limiter.rules().to_vec());
+        self.limiter = old.limiter.clone();
+        self.keys.inherit(&old.keys);
     }
 
     /// What the client calls `name`, as Google calls it.
