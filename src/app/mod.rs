@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use parking_lot::Mutex;
 
-use crate::api::gateway::Gateway;
+use crate::api::gateway::{Gateway, State};
 use crate::api::{Engine, Intake};
 use crate::body::Body;
 use crate::catalog::Pattern;
@@ -23,6 +23,7 @@ use crate::meter::Books;
 use crate::meter::ledger::{Dimension, Durability, Ledger, Query};
 use crate::server::{self, Shutdown};
 use crate::simulator::{self, Simulator};
+use crate::store::{self, Store};
 use crate::telemetry::log::{self, Format};
 use crate::telemetry::{Accounts, Metrics};
 use crate::upstream::{self, Local, Upstream};
@@ -48,6 +49,8 @@ pub fn log(config: &Config) {
 /// When the configuration asks for what cannot be had: an address in use, a catalogue that cannot be read.
 pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     let (mut gateway, care) = gateway(&config)?;
+    gateway.state = Arc::new(State::new(config.store.as_ref().map(store).transpose()?));
+    let state = Arc::clone(&gateway.state);
     let tls = config.tls.as_ref().map(|tls| server::Tls::new(&tls.pem)).transpose()?.map(Arc::new);
     // Before anybody can see that we run: until then SIGHUP ends the process.
     let hangups = server::Hangups::listen()?;
@@ -101,6 +104,7 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         failed = server::watch(&shutdown) => failed,
         () = watch.run() => Ok(()),
         () = limiter.care() => Ok(()),
+        () = state.keep() => Ok(()),
     };
     if let Some(ledger) = ledger {
         ledger.close().await;
@@ -188,11 +192,20 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         signatures: Arc::new(Memory::default()),
         ids: Arc::new(Ids::Random),
         clock: Clock::System,
+        state: Arc::default(),
         strict: config.strict,
         listed: Mutex::new(None),
         labels,
     };
     Ok((gateway, care))
+}
+
+fn store(config: &config::Store) -> Result<Store> {
+    Store::open(&store::Config {
+        url: config.url.clone(),
+        max_age: config.max_age,
+        max_bytes: config.max_bytes,
+    })
 }
 
 fn route(route: &config::Route) -> upstream::RouteConfig {

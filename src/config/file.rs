@@ -215,6 +215,8 @@ pub enum Durability {
 #[serde(deny_unknown_fields)]
 pub(super) struct Store {
     pub(super) url: Spanned<String>,
+    pub(super) max_age: Option<Span>,
+    pub(super) max_bytes: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -267,8 +267,12 @@ pub struct Ledger {
 /// Where state is kept.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// `sqlite:…` or `postgres://…`; may hold a password.
+    /// `sqlite:…`, `memory:` or `postgres://…`; may hold a password.
     pub url: SecretString,
+    /// What is older goes.
+    pub max_age: Duration,
+    /// When there is more, the oldest goes.
+    pub max_bytes: u64,
 }
 
 /// The pace of the built-in simulator.

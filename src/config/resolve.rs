@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_spanned::Spanned;
 
 use crate::catalog::Pattern;
@@ -313,7 +313,7 @@ impl Resolver<'_> {
         let redis = written.and_then(|limits| limits.redis.as_ref());
         let redis = redis.map(|url| self.secret(url)).transpose()?;
         if let (Some(url), Some(written)) = (&redis, written.and_then(|limits| limits.redis.as_ref()))
-            && !secrecy::ExposeSecret::expose_secret(url).starts_with("redis://")
+            && !url.expose_secret().starts_with("redis://")
         {
             return Err(self.complaint(written, "the url must begin with redis://"));
         }
@@ -372,8 +372,12 @@ impl Resolver<'_> {
         let store = match store {
             None => None,
             Some(store) => {
-                self.ignored("[store]");
-                Some(Store { url: self.secret(&store.url)? })
+                let url = self.secret(&store.url)?;
+                let in_memory = url.expose_secret().starts_with("memory");
+                // OpenAI promises thirty days.
+                let max_age = store.max_age.map_or(Duration::from_hours(30 * 24), |span| span.0);
+                let max_bytes = store.max_bytes.unwrap_or(if in_memory { 256 * MIB } else { 8192 * MIB });
+                Some(Store { url, max_age, max_bytes })
             }
         };
         Ok((ledger, store))
@@ -391,10 +395,6 @@ impl Resolver<'_> {
         };
         let level = (self.env)("GEMWAY_LOG").or_else(|| written.level.clone());
         Ok(Log { format, level: level.unwrap_or_else(|| "info".to_owned()) })
-    }
-
-    pub(super) fn ignored(&mut self, what: &str) {
-        self.warnings.push(format!("{what} is accepted but not enforced by this version"));
     }
 }
 

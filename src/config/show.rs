@@ -76,9 +76,12 @@ pub(super) fn show(config: &Config) -> String {
             table.put("url", MASK).put("durability", durability);
         });
     }
-    if config.store.is_some() {
+    if let Some(store) = &config.store {
         top.table("store", |table| {
-            table.put("url", MASK);
+            table
+                .put("url", MASK)
+                .put("max_age", span(store.max_age))
+                .put("max_bytes", i64::try_from(store.max_bytes).unwrap_or(i64::MAX));
         });
     }
     organs(config, &mut top);

@@ -16,16 +16,21 @@ use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
 use crate::keys::{Keys, Tenant};
 use crate::limits::Limiter;
+use crate::memory::Memory;
 use crate::meter::price::Prices;
 use crate::openai::models::Model;
-use crate::translate::Signatures;
 use crate::upstream::{Site, Upstream};
 
 mod admit;
 mod chat;
+mod conversations;
+mod items;
 mod models;
 mod patience;
+mod stored;
 mod walk;
+
+pub use stored::State;
 
 /// Everything the walk stands on; made by `app`.
 #[derive(Debug)]
@@ -43,11 +48,13 @@ pub struct Gateway {
     /// Google, or the simulator.
     pub upstream: Upstream,
     /// The memory of thought signatures.
-    pub signatures: Arc<dyn Signatures>,
+    pub signatures: Arc<Memory>,
     /// Names.
     pub ids: Arc<Ids>,
     /// Time.
     pub clock: Clock,
+    /// What is kept between requests.
+    pub state: Arc<State>,
     /// Refuse what would be dropped.
     pub strict: bool,
     /// Upstream's models, and when they were read.
@@ -64,6 +71,7 @@ impl Gateway {
         old.limiter.adopt(self.limiter.rules().to_vec());
         self.limiter = old.limiter.clone();
         self.keys.inherit(&old.keys);
+        self.state = Arc::clone(&old.state);
     }
 
     /// What the client calls `name`, as Google calls it.
@@ -87,6 +95,12 @@ impl Engine for Gateway {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
+            Endpoint::Conversations => Box::pin(self.create_conversation(cx, incoming)),
+            Endpoint::Conversation(id) => Box::pin(self.conversation(cx, id, incoming)),
+            Endpoint::ConversationItems(id) => Box::pin(self.conversation_items(cx, id, incoming)),
+            Endpoint::ConversationItem(id, item) => {
+                Box::pin(self.conversation_item(cx, (id, item), incoming))
+            }
             Endpoint::StoredChat => refuse(Error::new(
                 Kind::NotFound,
                 Origin::Client,
@@ -99,10 +113,6 @@ impl Engine for Gateway {
             | Endpoint::Response(_)
             | Endpoint::CancelResponse(_)
             | Endpoint::ResponseItems(_)
-            | Endpoint::Conversations
-            | Endpoint::Conversation(_)
-            | Endpoint::ConversationItems(_)
-            | Endpoint::ConversationItem(..)
             | Endpoint::Embeddings
             | Endpoint::Completions => {
                 let (method, path) = (&incoming.method, incoming.uri.path());

@@ -88,12 +88,13 @@ impl Gateway {
         let streams = operation.streams();
         let wish = patience::read(&cx.headers, &model, streams)?;
         let mut trip = self.upstream.trip(&wish);
+        let signatures = self.signatures.view(cx.tenant.name());
         let stamp = Stamp {
             id: self.ids.mint(O::PREFIX),
             created: self.clock.unix_seconds(),
             model: name,
             ids: Arc::clone(&self.ids),
-            signatures: Arc::clone(&self.signatures),
+            signatures,
         };
         let mut admitted = false;
         let mut hollow = false;
@@ -174,7 +175,7 @@ impl Gateway {
         cx.tenant.may_use(model)?;
         let traits = self.catalog.traits(model);
         let target = Target { model, traits, backend: leg.site().backend(), strict: self.strict };
-        operation.ask(&target, &*self.signatures)
+        operation.ask(&target, &*self.signatures.view(cx.tenant.name()))
     }
 
     /// The upstream's events, the first of them looked at: an answer that is over before it said anything is
