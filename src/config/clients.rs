@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde_spanned::Spanned;
 
-use crate::keys::{Credentials, KeyConfig, Proof};
+use crate::keys::{KeyConfig, Proof};
 use crate::limits::{self, Quota};
 use crate::meter::price::NANOS;
 
@@ -12,7 +12,12 @@ use super::resolve::Resolver;
 use super::{Amount, Budget, ConfigError, Key, KeyProof, Period, file, secret};
 
 impl Resolver<'_> {
-    pub(super) fn keys(&mut self, written: &[file::Key]) -> Result<Vec<Key>, ConfigError> {
+    /// The keys; `unless_said` is whose credential goes upstream with one that does not say.
+    pub(super) fn keys(
+        &mut self,
+        written: &[file::Key],
+        unless_said: file::KeyCredentials,
+    ) -> Result<Vec<Key>, ConfigError> {
         let mut keys = Vec::new();
         let mut names = HashSet::new();
         for key in written {
@@ -24,12 +29,7 @@ impl Resolver<'_> {
                 None => None,
                 Some(budget) => Some(self.budget(budget)?),
             };
-            let credentials = key.credentials.unwrap_or_default();
-            if credentials == file::KeyCredentials::Caller {
-                // Taken lightly, such a key would spend the gateway's own credential.
-                let words = "credentials = \"caller\" cannot be served by this version; use \"gateway\"";
-                return Err(self.complaint(&key.name, words));
-            }
+            let credentials = key.credentials.unwrap_or(unless_said);
             keys.push(Key {
                 name: name.clone(),
                 proof: self.proof(key)?,
@@ -64,7 +64,7 @@ impl Resolver<'_> {
                 budget: None,
                 labels: BTreeMap::new(),
                 expires: None,
-                credentials: file::KeyCredentials::default(),
+                credentials: unless_said,
             });
             names.extend(keys.last().map(|key| key.name.clone()));
         }
@@ -143,10 +143,7 @@ impl Key {
             expires: self.expires,
             budget: self.budget.map(Budget::to_organ),
             quota: self.quota(),
-            credentials: match self.credentials {
-                file::KeyCredentials::Gateway => Credentials::Gateway,
-                file::KeyCredentials::Caller => Credentials::Caller,
-            },
+            credentials: self.credentials.into(),
         }
     }
 }

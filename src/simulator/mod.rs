@@ -135,6 +135,8 @@ fn head(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
     response
 }
 
+/// Google's own bound on a request, roughly.
+const LARGEST_REQUEST: usize = 100 << 20;
 const JSON: &str = "application/json; charset=UTF-8";
 const HTML: &str = "text/html; charset=UTF-8";
 const BAD_GATEWAY: &str =
@@ -165,6 +167,15 @@ impl Simulator {
     /// Requests that were dropped before their answer came to its end.
     pub fn cancelled(&self) -> usize {
         self.counters.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Answers one request whose body is still coming, as Google would.
+    pub async fn pass(&self, request: Request<Body>) -> Response<Body> {
+        let (parts, incoming) = request.into_parts();
+        match body::read(incoming, LARGEST_REQUEST).await {
+            Ok(bytes) => self.respond(Request::from_parts(parts, bytes)).await,
+            Err(error) => refused(&Refusal::new(413, "INVALID_ARGUMENT", error.to_string()), false),
+        }
     }
 
     /// Answers one request, as Google would.

@@ -20,9 +20,19 @@ pub(super) struct Size {
     pub(super) input: u64,
     /// The most tokens of the answer, where the client named it.
     pub(super) most: Option<u64>,
+    /// It uses no tokens at all.
+    free: bool,
 }
 
 impl Size {
+    /// A request that uses no tokens: it counts as a request, and costs nothing.
+    pub(super) const FREE: Self = Self { input: 0, most: None, free: true };
+
+    /// A prompt of about so many tokens.
+    pub(super) fn about(input: u64) -> Self {
+        Self { input, ..Self::default() }
+    }
+
     /// The size of what will be sent to Google: text by its length, inline media by the piece.
     pub(super) fn of(body: &Rope) -> Self {
         let tokens = body.pieces().map(|piece| {
@@ -34,7 +44,7 @@ impl Size {
                 piece.len() as u64 / 4
             }
         });
-        Self { input: tokens.sum(), most: None }
+        Self::about(tokens.sum())
     }
 
     /// With the client's own bound on the answer.
@@ -54,12 +64,16 @@ impl Gateway {
         let cap = self.catalog.traits(model).max_output_tokens.unwrap_or(65_536);
         let most = size.most.unwrap_or(cap);
         let worst = cx.tenant.budget().and_then(|budget| match budget.amount {
+            _ if size.free => Some(0),
             Amount::Tokens(_) => Some(size.input.saturating_add(most)),
             Amount::Nanos(_) => {
                 self.prices.of(model, self.clock.unix_seconds())?.worst(size.input, most, Tier::Standard)
             }
         });
-        let estimate = Tokens { input: size.input, output: size.most.map_or(ANSWER, |most| most.min(cap)) };
+        let estimate = Tokens {
+            input: size.input,
+            output: if size.free { 0 } else { size.most.map_or(ANSWER, |most| most.min(cap)) },
+        };
         let claim = Claim {
             key: cx.tenant.name(),
             model,
@@ -67,7 +81,7 @@ impl Gateway {
             budget: cx.tenant.budget(),
             estimate,
             worst,
-            bounded: size.most.is_some(),
+            bounded: size.most.is_some() || size.free,
         };
         match self.limiter.admit(&claim).await {
             Ok(permit) => {

@@ -14,7 +14,7 @@ use crate::catalog::{self, Catalog};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
-use crate::keys::{Keys, Tenant};
+use crate::keys::{Credentials, Keys, Tenant};
 use crate::limits::Limiter;
 use crate::memory::Memory;
 use crate::meter::price::Prices;
@@ -24,8 +24,10 @@ use crate::upstream::{Site, Upstream};
 mod admit;
 mod chat;
 mod conversations;
+mod interactions;
 mod items;
 mod models;
+mod native;
 mod patience;
 mod stored;
 mod walk;
@@ -57,6 +59,8 @@ pub struct Gateway {
     pub state: Arc<State>,
     /// Refuse what would be dropped.
     pub strict: bool,
+    /// Vertex sites where a native request chooses project and location.
+    pub open_places: HashSet<String>,
     /// Upstream's models, and when they were read.
     pub listed: Mutex<Option<(Instant, Arc<[Model]>)>>,
     /// Model ids that may become metric labels: those the catalogue names.
@@ -91,10 +95,20 @@ impl Engine for Gateway {
     }
 
     fn serve(&self, cx: Ctx, endpoint: Endpoint, incoming: Incoming) -> BoxFuture<'_, Result<Reply>> {
+        let native = matches!(endpoint, Endpoint::Native(_) | Endpoint::Models | Endpoint::Model(_));
+        if cx.tenant.credentials() == Credentials::Caller && !native {
+            // Never ours in place of theirs.
+            return refuse(Error::new(
+                Kind::Forbidden,
+                Origin::Client,
+                "This key forwards its own Google credential, which Google's native endpoints do                  (/v1beta/models/…); OpenAI's endpoints are served with the gateway's.",
+            ));
+        }
         match endpoint {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
+            Endpoint::Native(native) => Box::pin(self.native(cx, native, incoming)),
             Endpoint::Conversations => Box::pin(self.create_conversation(cx, incoming)),
             Endpoint::Conversation(id) => Box::pin(self.conversation(cx, id, incoming)),
             Endpoint::ConversationItems(id) => Box::pin(self.conversation_items(cx, id, incoming)),
@@ -119,6 +133,10 @@ impl Engine for Gateway {
                 refuse(routes::unserved(method, path))
             }
         }
+    }
+
+    fn uploader(&self, token: &str) -> Result<Arc<Tenant>> {
+        self.begun_by(token)
     }
 
     fn ready(&self) -> Readiness {

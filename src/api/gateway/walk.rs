@@ -312,7 +312,7 @@ enum Unheard {
 }
 
 /// OpenTelemetry's name for a site's kind.
-fn provider(site: &Site) -> &'static str {
+pub(super) fn provider(site: &Site) -> &'static str {
     match site.backend() {
         Backend::GeminiApi => "gcp.gemini",
         Backend::Vertex => "gcp.vertex_ai",
