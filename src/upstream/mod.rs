@@ -80,6 +80,8 @@ pub enum Method {
     Embed,
     /// `batchEmbedContents`
     BatchEmbed,
+    /// `predict`, the older way to embed at Vertex AI
+    Predict,
 }
 
 /// What came back from a call that worked.

@@ -230,6 +230,7 @@ impl Site {
             Method::CountTokens => ("countTokens", ""),
             Method::Embed => ("embedContent", ""),
             Method::BatchEmbed => ("batchEmbedContents", ""),
+            Method::Predict => ("predict", ""),
         };
         let address = match &self.place {
             Place::Gemini { base, version } => {

@@ -24,6 +24,7 @@ use crate::upstream::{Site, Upstream};
 mod admit;
 mod chat;
 mod conversations;
+mod embeddings;
 mod interactions;
 mod items;
 mod models;
@@ -106,6 +107,7 @@ impl Engine for Gateway {
         }
         match endpoint {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
+            Endpoint::Embeddings => Box::pin(self.embeddings(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
             Endpoint::Native(native) => Box::pin(self.native(cx, native, incoming)),
@@ -127,7 +129,6 @@ impl Engine for Gateway {
             | Endpoint::Response(_)
             | Endpoint::CancelResponse(_)
             | Endpoint::ResponseItems(_)
-            | Endpoint::Embeddings
             | Endpoint::Completions => {
                 let (method, path) = (&incoming.method, incoming.uri.path());
                 refuse(routes::unserved(method, path))

@@ -275,7 +275,6 @@ impl Gateway {
     ///
     /// # Errors
     /// `Internal` where there is none, which the configuration makes impossible.
-    #[expect(dead_code, reason = "the fronts that need it land next")]
     pub(super) fn site(&self, model: &str) -> Result<&Site> {
         self.upstream.first(model).ok_or_else(|| Error::internal("there is no site"))
     }
