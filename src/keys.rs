@@ -186,7 +186,10 @@ pub struct Keys {
 /// Keys by the beginning of their digest. Finding a place by a digest tells nobody anything about a key; the
 /// comparison that counts is made in constant time.
 #[derive(Debug, Default)]
-struct Table(HashMap<[u8; 8], Vec<([u8; 32], Arc<Tenant>)>>);
+struct Table(HashMap<[u8; 8], Vec<Known>>);
+
+/// A key's digest, and who holds it.
+type Known = ([u8; 32], Arc<Tenant>);
 
 /// The store's keys, as they were read last.
 #[derive(Debug, Default)]

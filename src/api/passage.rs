@@ -46,6 +46,12 @@ pub struct Settlement {
     pub estimate: u64,
 }
 
+/// The ledger's word that is waited for, and the last piece that waits with it.
+struct Hold {
+    written: BoxFuture<'static, Result<()>>,
+    last: Option<Frame<Bytes>>,
+}
+
 /// An answer on its way down.
 pub(super) struct Down {
     /// None once it has ended.
@@ -56,7 +62,7 @@ pub(super) struct Down {
     settlement: Option<Settlement>,
     meter: Meter,
     /// The end, or the last piece, waits for this: the ledger's word that it is written down.
-    hold: Option<(BoxFuture<'static, Result<()>>, Option<Frame<Bytes>>)>,
+    hold: Option<Hold>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _open: Option<Streaming>,
 }
@@ -103,7 +109,7 @@ impl Down {
             settlement.settle();
         }
         let meter = self.meter.clone();
-        self.hold = Some((Box::pin(async move { meter.complete(200).await }), last));
+        self.hold = Some(Hold { written: Box::pin(async move { meter.complete(200).await }), last });
     }
 
     /// Ends a broken body: with an error that the client's parser finds, where there is a place for it.
@@ -147,9 +153,9 @@ impl HttpBody for Down {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        if let Some((hold, last)) = &mut this.hold {
-            let Poll::Ready(written) = hold.as_mut().poll(cx) else { return Poll::Pending };
-            let last = last.take();
+        if let Some(hold) = &mut this.hold {
+            let Poll::Ready(written) = hold.written.as_mut().poll(cx) else { return Poll::Pending };
+            let last = hold.last.take();
             this.hold = None;
             return match written {
                 Ok(()) => Poll::Ready(last.map(Ok)),

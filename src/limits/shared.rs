@@ -7,7 +7,7 @@
 //! told to it when it is back.
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -23,7 +23,7 @@ use crate::ids::Ids;
 use crate::telemetry::Accounts;
 
 /// A place is believed for so long after its gateway spoke of it last, and renewed well before.
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 const RENEW: Duration = Duration::from_secs(20);
 
 /// After so many failures in a row Redis is left alone, for so long at a time.
@@ -138,7 +138,7 @@ impl Shared {
         let lease = Ids::Random.mint("");
         let words = charges.iter().zip(seeds).map(|(charge, seed)| match &charge.what {
             What::Budget { bounded, .. } => format!("{seed}:{}", u8::from(*bounded)),
-            _ => "-".to_owned(),
+            What::Minute | What::Day | What::Input | What::Output | What::Total | What::Flights => "-".to_owned(),
         });
         let call = self.call(&self.admit, &lease, charges, words.collect());
         let answered = tokio::time::timeout(self.sharing.timeout, call).await;
@@ -211,6 +211,10 @@ impl Shared {
                 self.renew().await;
             }
         }
+    }
+
+    fn next(&self) -> Option<Settlement> {
+        self.backlog.lock().pop_front()
     }
 
     async fn renew(&self) {
@@ -311,10 +315,10 @@ fn keys(charge: &Charge) -> [String; 2] {
     let digest = Sha256::digest(charge.subject.as_bytes());
     let mut name = format!("gemway:{VERSION}:{{limits}}:");
     for byte in digest.iter().take(16) {
-        name.push_str(&format!("{byte:02x}"));
+        let _ = write!(name, "{byte:02x}");
     }
     if let What::Budget { period, .. } = &charge.what {
-        name.push_str(&format!(":{period}"));
+        let _ = write!(name, ":{period}");
     }
     let second = format!("{name}:b");
     [name, second]
