@@ -138,7 +138,9 @@ impl Shared {
         let lease = Ids::Random.mint("");
         let words = charges.iter().zip(seeds).map(|(charge, seed)| match &charge.what {
             What::Budget { bounded, .. } => format!("{seed}:{}", u8::from(*bounded)),
-            What::Minute | What::Day | What::Input | What::Output | What::Total | What::Flights => "-".to_owned(),
+            What::Minute | What::Day | What::Input | What::Output | What::Total | What::Flights => {
+                "-".to_owned()
+            }
         });
         let call = self.call(&self.admit, &lease, charges, words.collect());
         let answered = tokio::time::timeout(self.sharing.timeout, call).await;
@@ -193,10 +195,7 @@ impl Shared {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(REST) => {}
             }
-            while let Some(next) = {
-                let next = self.backlog.lock().pop_front();
-                next
-            } {
+            while let Some(next) = self.next() {
                 let words = next.actual.iter().map(u64::to_string).collect();
                 let call = self.call(&self.settle, &next.lease, &next.charges, words);
                 let told: Result<Vec<String>, _> = call.await;

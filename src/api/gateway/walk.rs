@@ -54,6 +54,10 @@ pub(super) trait Operation: Send + Sync {
     fn ask(&mut self, target: &Target<'_>, signatures: &dyn Signatures) -> Result<Asked<Self::Shape>>;
     /// A translator for the events of a streamed reply.
     fn machine(&self, shape: Self::Shape, stamp: Stamp) -> Self::Machine;
+    /// A translator that only tries the first events: nobody hears of its end.
+    fn trial(&self, shape: Self::Shape, stamp: Stamp) -> Self::Machine {
+        self.machine(shape, stamp)
+    }
     /// The whole reply to a whole answer (one body, or the events of a stream).
     ///
     /// # Errors
@@ -333,7 +337,7 @@ fn verdict<O: Operation>(
     if !ended {
         return Ok(());
     }
-    let (mut machine, mut out) = (operation.machine(shape.clone(), stamp.clone()), BytesMut::new());
+    let (mut machine, mut out) = (operation.trial(shape.clone(), stamp.clone()), BytesMut::new());
     for event in first {
         machine.push(event, &mut out)?;
     }
