@@ -21,6 +21,7 @@ use crate::translate::Signatures;
 use crate::upstream::{Site, Upstream};
 
 mod chat;
+mod homes;
 mod models;
 mod patience;
 mod walk;
