@@ -67,6 +67,8 @@ pub struct Traits {
     pub system_instruction: bool,
     /// Media inside functionResponse.parts is understood.
     pub multimodal_results: bool,
+    /// Media at any public https address are read by Google itself.
+    pub remote_uris: bool,
     /// Answers are capped per request and continued by token (streams upstream always).
     pub long_decode: bool,
     /// What it can produce: "text", "image", "audio".
@@ -75,6 +77,24 @@ pub struct Traits {
     pub context_window: Option<u64>,
     /// Tokens out.
     pub max_output_tokens: Option<u64>,
+    /// How it is asked for vectors.
+    pub embedding: Embedding,
+}
+
+/// How a family is asked for vectors. The default is what is believed of a family nobody has described.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Embedding {
+    /// Inputs in one `:predict` at Vertex AI; 0: that family is asked there by `:embedContent`.
+    pub predict: u32,
+    /// `taskType` and `title` are fields; else they are words before the text.
+    pub task_type: bool,
+    /// Takes text only.
+    pub text_only: bool,
+    /// Vectors are of length one at every size; else at the full size only.
+    pub unit: bool,
+    /// Numbers in a vector of full size; 0 where nobody knows.
+    pub dimensions: u32,
 }
 
 impl Default for Traits {
@@ -95,10 +115,12 @@ impl Default for Traits {
             json_schema: true,
             system_instruction: true,
             multimodal_results: true,
+            remote_uris: true,
             long_decode: false,
             output: vec!["text".to_owned()],
             context_window: None,
             max_output_tokens: None,
+            embedding: Embedding::default(),
         }
     }
 }
@@ -200,7 +222,7 @@ impl Pattern {
     }
 
     /// How specific it is: a full name beats every pattern, then the longer text wins.
-    fn weight(&self) -> (bool, usize) {
+    pub fn weight(&self) -> (bool, usize) {
         let stars = self.0.matches('*').count();
         (stars == 0, self.0.len() - stars)
     }
@@ -282,10 +304,12 @@ struct Family {
     json_schema: Option<bool>,
     system_instruction: Option<bool>,
     multimodal_results: Option<bool>,
+    remote_uris: Option<bool>,
     long_decode: Option<bool>,
     output: Option<Vec<String>>,
     context_window: Option<u64>,
     max_output_tokens: Option<u64>,
+    embedding: Option<Embedding>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -320,10 +344,12 @@ impl Family {
             json_schema: self.json_schema.unwrap_or(base.json_schema),
             system_instruction: self.system_instruction.unwrap_or(base.system_instruction),
             multimodal_results: self.multimodal_results.unwrap_or(base.multimodal_results),
+            remote_uris: self.remote_uris.unwrap_or(base.remote_uris),
             long_decode: self.long_decode.unwrap_or(base.long_decode),
             output: self.output.clone().unwrap_or(base.output),
             context_window: self.context_window.or(base.context_window),
             max_output_tokens: self.max_output_tokens.or(base.max_output_tokens),
+            embedding: self.embedding.unwrap_or(base.embedding),
         })
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use parking_lot::Mutex;
 
-use crate::api::gateway::Gateway;
+use crate::api::gateway::{Gateway, State};
 use crate::api::{Engine, Intake};
 use crate::body::Body;
 use crate::catalog::Pattern;
@@ -19,8 +19,11 @@ use crate::ids::Ids;
 use crate::keys::Keys;
 use crate::limits::Limiter;
 use crate::memory::Memory;
+use crate::meter::Books;
+use crate::meter::ledger::{Durability, Ledger};
 use crate::server::{self, Shutdown};
 use crate::simulator::{self, Simulator};
+use crate::store::{self, Store};
 use crate::telemetry::Metrics;
 use crate::telemetry::log::{self, Format};
 use crate::upstream::{self, Local, Upstream};
@@ -45,10 +48,18 @@ pub fn log(config: &Config) {
 /// # Errors
 /// When the configuration asks for what cannot be had: an address in use, a catalogue that cannot be read.
 pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
-    let (gateway, care) = gateway(&config)?;
+    let (mut gateway, care) = gateway(&config)?;
+    gateway.state = Arc::new(State::new(config.store.as_ref().map(store).transpose()?));
+    let state = Arc::clone(&gateway.state);
     let tls = config.tls.as_ref().map(|tls| server::Tls::new(&tls.pem)).transpose()?.map(Arc::new);
     // Before anybody can see that we run: until then SIGHUP ends the process.
     let hangups = server::Hangups::listen()?;
+    let metrics = Arc::new(Metrics::new());
+    let prices = config.prices_from_process();
+    let prices = prices.map_err(|error| Error::new(Kind::Invalid, Origin::Gateway, error.to_string()))?;
+    let ledger = ledger(&config, &metrics)?;
+    let books = Books::with(Arc::clone(&metrics), Arc::new(prices), ledger.clone());
+    let books = books.showing_cost(config.cost_header);
     let server = server::bind(server::Config {
         listen: config.listen.to_string(),
         admin_listen: config.admin_listen.to_string(),
@@ -63,7 +74,8 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         drain_timeout: config.server.drain_timeout,
         ..server::Config::default()
     })
-    .await?;
+    .await?
+    .booked(Arc::new(books));
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -75,7 +87,6 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     }
     tracing::info!(listen = %config.listen, admin = %config.admin_listen, "serving");
     let shutdown = Shutdown::default();
-    let metrics = Arc::new(Metrics::new());
     let current = Arc::new(Current::new(gateway));
     let engine: Arc<dyn Engine> = Arc::<Current>::clone(&current);
     let watch = Watch {
@@ -88,11 +99,25 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         tls,
         metrics: Arc::clone(&metrics),
     };
-    tokio::select! {
+    let ended = tokio::select! {
         ended = server.run(engine, metrics, shutdown.clone()) => ended,
         failed = server::watch(&shutdown) => failed,
         () = watch.run() => Ok(()),
+        () = state.keep() => Ok(()),
+    };
+    if let Some(ledger) = ledger {
+        ledger.close().await;
     }
+    ended
+}
+
+fn ledger(config: &Config, metrics: &Metrics) -> Result<Option<Ledger>> {
+    let Some(ledger) = &config.ledger else { return Ok(None) };
+    let durability = match ledger.durability {
+        config::Durability::Process => Durability::Process,
+        config::Durability::BeforeEnd => Durability::BeforeEnd,
+    };
+    Ledger::open(&ledger.place, durability, metrics.accounts().clone()).map(Some)
 }
 
 /// The gateway that a configuration describes, and the future that keeps its credentials fresh.
@@ -136,18 +161,33 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
     let labels = catalog.models().map(|model| model.id.clone()).collect();
     let gateway = Gateway {
         limiter: Limiter::new(config.quotas()),
-        keys: Keys::new(&keys),
+        keys: Keys::new(&keys).everybody(config.credentials.into()),
         aliases: config.aliases.clone(),
         catalog,
         upstream,
         signatures: Arc::new(Memory::default()),
         ids: Arc::new(Ids::Random),
         clock: Clock::System,
+        state: Arc::default(),
         strict: config.strict,
+        open_places: config
+            .sites
+            .iter()
+            .filter(|site| site.caller_place)
+            .map(|site| site.name.clone())
+            .collect(),
         listed: Mutex::new(None),
         labels,
     };
     Ok((gateway, care))
+}
+
+fn store(config: &config::Store) -> Result<Store> {
+    Store::open(&store::Config {
+        url: config.url.clone(),
+        max_age: config.max_age,
+        max_bytes: config.max_bytes,
+    })
 }
 
 fn route(route: &config::Route) -> upstream::RouteConfig {
@@ -208,5 +248,10 @@ impl Local for InProcess {
     fn respond(&self, request: Request<Bytes>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
         let simulator = Arc::clone(&self.0);
         Box::pin(async move { simulator.respond(request).await })
+    }
+
+    fn pass(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
+        let simulator = Arc::clone(&self.0);
+        Box::pin(async move { simulator.pass(request).await })
     }
 }

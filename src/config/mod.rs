@@ -24,6 +24,8 @@ use secrecy::SecretString;
 use crate::catalog::Catalog;
 use crate::keys::KeyConfig;
 use crate::limits::Quota;
+use crate::meter::ledger::Place;
+use crate::meter::price::Prices;
 
 pub(crate) use self::file::duration;
 pub use self::file::{Balance, Durability, KeyCredentials, LogFormat, OnStoreFailure, Period};
@@ -39,6 +41,8 @@ pub struct Config {
     pub admin_listen: Listen,
     /// Refuse what would be dropped.
     pub strict: bool,
+    /// Whose Google credential goes upstream, where a key does not say.
+    pub credentials: KeyCredentials,
     /// Serve beyond loopback without keys.
     pub insecure_no_auth: bool,
     /// Places to call; never empty.
@@ -69,6 +73,10 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// A file laid over the built-in model catalogue; see [`Config::catalogue`].
     pub catalog: Option<PathBuf>,
+    /// A file laid over the built-in prices; see [`Config::priced`].
+    pub prices: Option<PathBuf>,
+    /// Every reply tells what it cost, also where nobody asked.
+    pub cost_header: bool,
     warnings: Vec<String>,
 }
 
@@ -109,6 +117,8 @@ pub struct Site {
     pub kind: SiteKind,
     /// Sites of one Google project share this; the site's own name unless given.
     pub quota_group: String,
+    /// Native requests choose project and location (Vertex AI only).
+    pub caller_place: bool,
 }
 
 /// What a site is.
@@ -240,8 +250,8 @@ pub struct Limits {
 /// Where usage is written down.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    /// `sqlite:…` or `postgres://…`; may hold a password.
-    pub url: SecretString,
+    /// Which database, and where.
+    pub place: Place,
     /// When a row must be safe.
     pub durability: Durability,
 }
@@ -249,8 +259,12 @@ pub struct Ledger {
 /// Where state is kept.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// `sqlite:…` or `postgres://…`; may hold a password.
+    /// `sqlite:…`, `memory:` or `postgres://…`; may hold a password.
     pub url: SecretString,
+    /// What is older goes.
+    pub max_age: Duration,
+    /// When there is more, the oldest goes.
+    pub max_bytes: u64,
 }
 
 /// The pace of the built-in simulator.
@@ -390,6 +404,23 @@ impl Config {
         builtin
             .with_override(&text)
             .map_err(|error| ConfigError::new(format!("{place}: {}", error.message())))
+    }
+
+    /// The prices in effect: the built-in ones, under the operator's file if there is one.
+    pub fn priced(&self, read: ReadFile<'_>) -> Result<Prices, ConfigError> {
+        let builtin = Prices::builtin().map_err(|error| ConfigError::new(error.message()))?;
+        let Some(path) = &self.prices else { return Ok(builtin) };
+        let place = path.display();
+        let text = read(path)
+            .map_err(|error| ConfigError::new(format!("cannot read the prices {place}: {error}")))?;
+        builtin
+            .with_override(&text)
+            .map_err(|error| ConfigError::new(format!("{place}: {}", error.message())))
+    }
+
+    /// [`Config::priced`] from this process's files.
+    pub fn prices_from_process(&self) -> Result<Prices, ConfigError> {
+        self.priced(&|path| std::fs::read_to_string(path))
     }
 
     /// [`Config::catalogue`] from this process's files.

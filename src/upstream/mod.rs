@@ -26,6 +26,7 @@ mod events;
 mod fail;
 mod federation;
 mod health;
+mod raw;
 mod retry;
 mod route;
 mod settings;
@@ -37,6 +38,7 @@ mod token;
 mod trip;
 
 pub use events::Events;
+pub use raw::{Credential, Payload, Raw, RawPath};
 pub use route::{Balance, RouteConfig, Times, hash};
 pub use settings::{Config, Credentials, Local, Network, SiteConfig, SiteKind, Timeouts};
 pub use site::Site;
@@ -79,6 +81,8 @@ pub enum Method {
     Embed,
     /// `batchEmbedContents`
     BatchEmbed,
+    /// `predict`, the older way to embed at Vertex AI
+    Predict,
 }
 
 /// What came back from a call that worked.

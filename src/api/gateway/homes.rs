@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_signature_is_good_at_home_only() {
-        let memory: Arc<dyn Signatures> = Arc::new(Memory::new(Bounds::default()));
+        let memory = Arc::new(Memory::new(Bounds::default())).view("tenant");
         let (here, there) = (Homed::new(&memory, "here"), Homed::new(&memory, "there"));
         here.remember("call", "sig");
         assert_eq!(here.recall("call").as_deref(), Some("sig"));

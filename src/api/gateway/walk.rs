@@ -86,6 +86,7 @@ impl Gateway {
         let name = operation.model().to_owned();
         let model = self.dispatched(&name)?;
         cx.meter.model(&name, self.labels.get(&model).map(String::as_str));
+        cx.meter.dispatched(&model);
         cx.tenant.may_use(&model)?;
         let streams = operation.streams();
         let mut wish = patience::read(&cx.headers, &model, streams)?;
@@ -93,12 +94,13 @@ impl Gateway {
             wish.session = operation.session();
         }
         let mut trip = self.upstream.trip(&wish);
+        let signatures = self.signatures.view(cx.tenant.name());
         let stamp = Stamp {
             id: self.ids.mint(O::PREFIX),
             created: self.clock.unix_seconds(),
             model: name,
             ids: Arc::clone(&self.ids),
-            signatures: Arc::clone(&self.signatures),
+            signatures,
         };
         let mut permit = None;
         let (mut hollow, mut settled) = (false, !trip.has_choice());
@@ -109,7 +111,7 @@ impl Gateway {
                 // The pause before another try is Google's doing, not ours.
                 cx.meter.waited(provider(leg.site()), paused.elapsed());
             }
-            let homed = Arc::new(Homed::new(&self.signatures, leg.site().group()));
+            let homed = Arc::new(Homed::new(&stamp.signatures, leg.site().group()));
             let asked = match self.ask(cx, &leg, &mut operation, &homed) {
                 Ok(asked) => asked,
                 // What was asked for suits the model it was asked of, so its failure is what the client is told.
@@ -296,7 +298,6 @@ impl Gateway {
     ///
     /// # Errors
     /// `Internal` where there is none, which the configuration makes impossible.
-    #[expect(dead_code, reason = "the fronts that need it land next")]
     pub(super) fn site(&self, model: &str) -> Result<&Site> {
         self.upstream.first(model).ok_or_else(|| Error::internal("there is no site"))
     }
@@ -364,7 +365,7 @@ impl<M: Machine> Drop for Settling<M> {
 }
 
 /// OpenTelemetry's name for a site's kind.
-fn provider(site: &Site) -> &'static str {
+pub(super) fn provider(site: &Site) -> &'static str {
     match site.backend() {
         Backend::GeminiApi => "gcp.gemini",
         Backend::Vertex => "gcp.vertex_ai",

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 
 use crate::gemini::ask::GenerateRequest;
 
+mod google;
+mod media;
 mod messages;
 mod names;
 mod partial;
-mod parts;
+pub(in crate::translate) mod parts;
 mod pieces;
 pub mod reply;
 pub mod request;
@@ -16,6 +18,7 @@ mod schema;
 mod sound;
 mod state;
 pub mod stream;
+mod subset;
 mod tools;
 
 #[cfg(test)]

@@ -38,10 +38,12 @@ fn traits(model: &str) -> Traits {
         json_schema: true,
         system_instruction: true,
         multimodal_results: true,
+        remote_uris: true,
         long_decode: false,
         output: vec!["text".to_owned()],
         context_window: Some(1_048_576),
         max_output_tokens: Some(65_536),
+        ..Traits::default()
     };
     let classic = Traits {
         thinking: Thinking::Budget { min: 1, max: 24_576, can_be_off: true },
@@ -75,7 +77,9 @@ fn traits(model: &str) -> Traits {
         },
         "gemini-2.5-flash-preview-tts" => Traits { output: vec!["audio".to_owned()], ..classic },
         "gemini-3.1-flash-image" => Traits { output: vec!["text".to_owned(), "image".to_owned()], ..recent },
-        "gemini-1.5-flash" => Traits { thinking: Thinking::None, json_schema: false, ..classic },
+        "gemini-1.5-flash" => {
+            Traits { thinking: Thinking::None, json_schema: false, remote_uris: false, ..classic }
+        }
         "gemma-3" => {
             Traits { thinking: Thinking::None, json_schema: false, system_instruction: false, ..classic }
         }
