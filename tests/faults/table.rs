@@ -376,6 +376,7 @@ fn answers() -> Vec<Row> {
             End::Good,
         )
         .way(Way::Whole)
+        .on("first_event_timeout = \"5s\"\n")
         .within(300, 6000),
         row(
             "broken JSON",
