@@ -25,6 +25,7 @@ mod admit;
 mod chat;
 mod conversations;
 mod embeddings;
+mod homes;
 mod interactions;
 mod items;
 mod models;
