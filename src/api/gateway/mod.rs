@@ -20,11 +20,14 @@ use crate::memory::Memory;
 use crate::openai::models::Model;
 use crate::upstream::{Site, Upstream};
 
+mod background;
 mod chat;
 mod conversations;
 mod items;
+mod keeping;
 mod models;
 mod patience;
+mod recent;
 mod stored;
 mod walk;
 
@@ -88,6 +91,9 @@ impl Engine for Gateway {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
+            Endpoint::Response(id) => Box::pin(self.stored_response(cx, id, incoming)),
+            Endpoint::CancelResponse(id) => Box::pin(self.cancel_response(cx, id)),
+            Endpoint::ResponseItems(id) => Box::pin(self.response_items(cx, id, incoming)),
             Endpoint::Conversations => Box::pin(self.create_conversation(cx, incoming)),
             Endpoint::Conversation(id) => Box::pin(self.conversation(cx, id, incoming)),
             Endpoint::ConversationItems(id) => Box::pin(self.conversation_items(cx, id, incoming)),
@@ -103,9 +109,6 @@ impl Engine for Gateway {
             | Endpoint::Responses
             | Endpoint::InputTokens
             | Endpoint::Compact
-            | Endpoint::Response(_)
-            | Endpoint::CancelResponse(_)
-            | Endpoint::ResponseItems(_)
             | Endpoint::Embeddings
             | Endpoint::Completions => {
                 let (method, path) = (&incoming.method, incoming.uri.path());

@@ -152,6 +152,7 @@ impl Gateway {
                         events: Box::new(events),
                         machine: Box::new(machine),
                         headers,
+                        closing: None,
                     }));
                 }
                 Heard::Reply(((body, usage), again)) => {
