@@ -154,7 +154,7 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
     let labels = catalog.models().map(|model| model.id.clone()).collect();
     let gateway = Gateway {
         limiter: Limiter::new(config.quotas()),
-        keys: Keys::new(&keys),
+        keys: Keys::new(&keys).everybody(config.credentials.into()),
         aliases: config.aliases.clone(),
         catalog,
         upstream,
@@ -163,6 +163,12 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         clock: Clock::System,
         state: Arc::default(),
         strict: config.strict,
+        open_places: config
+            .sites
+            .iter()
+            .filter(|site| site.caller_place)
+            .map(|site| site.name.clone())
+            .collect(),
         listed: Mutex::new(None),
         labels,
     };
@@ -235,5 +241,10 @@ impl Local for InProcess {
     fn respond(&self, request: Request<Bytes>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
         let simulator = Arc::clone(&self.0);
         Box::pin(async move { simulator.respond(request).await })
+    }
+
+    fn pass(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
+        let simulator = Arc::clone(&self.0);
+        Box::pin(async move { simulator.pass(request).await })
     }
 }

@@ -41,6 +41,8 @@ pub struct Config {
     pub admin_listen: Listen,
     /// Refuse what would be dropped.
     pub strict: bool,
+    /// Whose Google credential goes upstream, where a key does not say.
+    pub credentials: KeyCredentials,
     /// Serve beyond loopback without keys.
     pub insecure_no_auth: bool,
     /// Places to call; never empty.
@@ -113,6 +115,8 @@ pub struct Site {
     pub kind: SiteKind,
     /// Sites of one Google project share this; the site's own name unless given.
     pub quota_group: String,
+    /// Native requests choose project and location (Vertex AI only).
+    pub caller_place: bool,
 }
 
 /// What a site is.

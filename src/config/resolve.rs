@@ -61,7 +61,7 @@ impl Resolver<'_> {
             || file.insecure_no_auth.unwrap_or_default();
         let sites = self.sites(&file.sites)?;
         let routes = self.routes(&file.routes, &sites)?;
-        let keys = self.keys(&file.keys)?;
+        let keys = self.keys(&file.keys, file.credentials.unwrap_or_default())?;
         if keys.is_empty() && !listen.is_local() {
             if !insecure_no_auth {
                 return Err(ConfigError::new(format!(
@@ -86,6 +86,7 @@ impl Resolver<'_> {
             listen,
             admin_listen,
             strict,
+            credentials: file.credentials.unwrap_or_default(),
             insecure_no_auth,
             sites,
             routes,
@@ -152,6 +153,7 @@ impl Resolver<'_> {
                     name: name.clone(),
                     kind: self.site_kind(site)?,
                     quota_group: site.quota_group.clone().unwrap_or_else(|| name.clone()),
+                    caller_place: site.native_place == Some(file::NativePlace::Caller),
                 })
             })
             .collect()
@@ -204,6 +206,7 @@ impl Resolver<'_> {
             ("location", site.location.is_some()),
             ("credentials", site.credentials.is_some()),
             ("quota_project", site.quota_project.is_some()),
+            ("native_place", site.native_place.is_some()),
         ];
         let foreign: Vec<&str> = match site.kind {
             SiteKindName::Vertex => Vec::new(),

@@ -14,7 +14,7 @@ use crate::catalog::{self, Catalog};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
-use crate::keys::{Keys, Tenant};
+use crate::keys::{Credentials, Keys, Tenant};
 use crate::limits::Limiter;
 use crate::memory::Memory;
 use crate::openai::models::Model;
@@ -23,9 +23,12 @@ use crate::upstream::{Site, Upstream};
 mod background;
 mod chat;
 mod conversations;
+mod embeddings;
+mod interactions;
 mod items;
 mod keeping;
 mod models;
+mod native;
 mod patience;
 mod recent;
 mod stored;
@@ -56,6 +59,8 @@ pub struct Gateway {
     pub state: Arc<State>,
     /// Refuse what would be dropped.
     pub strict: bool,
+    /// Vertex sites where a native request chooses project and location.
+    pub open_places: HashSet<String>,
     /// Upstream's models, and when they were read.
     pub listed: Mutex<Option<(Instant, Arc<[Model]>)>>,
     /// Model ids that may become metric labels: those the catalogue names.
@@ -87,13 +92,24 @@ impl Engine for Gateway {
     }
 
     fn serve(&self, cx: Ctx, endpoint: Endpoint, incoming: Incoming) -> BoxFuture<'_, Result<Reply>> {
+        let native = matches!(endpoint, Endpoint::Native(_) | Endpoint::Models | Endpoint::Model(_));
+        if cx.tenant.credentials() == Credentials::Caller && !native {
+            // Never ours in place of theirs.
+            return refuse(Error::new(
+                Kind::Forbidden,
+                Origin::Client,
+                "This key forwards its own Google credential, which Google's native endpoints do                  (/v1beta/models/…); OpenAI's endpoints are served with the gateway's.",
+            ));
+        }
         match endpoint {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
+            Endpoint::Embeddings => Box::pin(self.embeddings(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
             Endpoint::Response(id) => Box::pin(self.stored_response(cx, id, incoming)),
             Endpoint::CancelResponse(id) => Box::pin(self.cancel_response(cx, id)),
             Endpoint::ResponseItems(id) => Box::pin(self.response_items(cx, id, incoming)),
+            Endpoint::Native(native) => Box::pin(self.native(cx, native, incoming)),
             Endpoint::Conversations => Box::pin(self.create_conversation(cx, incoming)),
             Endpoint::Conversation(id) => Box::pin(self.conversation(cx, id, incoming)),
             Endpoint::ConversationItems(id) => Box::pin(self.conversation_items(cx, id, incoming)),
@@ -109,12 +125,15 @@ impl Engine for Gateway {
             | Endpoint::Responses
             | Endpoint::InputTokens
             | Endpoint::Compact
-            | Endpoint::Embeddings
             | Endpoint::Completions => {
                 let (method, path) = (&incoming.method, incoming.uri.path());
                 refuse(routes::unserved(method, path))
             }
         }
+    }
+
+    fn uploader(&self, token: &str) -> Result<Arc<Tenant>> {
+        self.begun_by(token)
     }
 
     fn ready(&self) -> Readiness {
