@@ -214,7 +214,10 @@ fn a_store_that_cannot_be_used_ends_the_start() {
 /// Slow enough that a test can do something in the middle.
 const SLOW: &str = "[simulator]\ntime_to_first_token = \"20ms\"\ntokens_per_second = 40\n";
 
-const LONG: &str = "Count slowly from one to one hundred, with a sentence for each number, please.";
+/// What takes the simulator, which repeats it, some ten seconds.
+fn long() -> String {
+    "Count slowly from one to one hundred, with a sentence for each number, please. ".repeat(25)
+}
 
 fn path(response: &Value) -> String {
     format!("/v1/responses/{}", response["id"].as_str().unwrap())
@@ -222,7 +225,7 @@ fn path(response: &Value) -> String {
 
 impl Gateway {
     fn background(&self, more: &Value) -> Value {
-        let mut body = json!({"model": "gemini-3.8-flash", "input": LONG, "background": true});
+        let mut body = json!({"model": "gemini-3.8-flash", "input": long(), "background": true});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let queued = self.ok(A, "POST", "/v1/responses", &body);
         assert_eq!((&queued["status"], &queued["background"]), (&json!("queued"), &json!(true)), "{queued}");
@@ -249,7 +252,8 @@ fn over(response: &Value) -> bool {
 
 fn numbers(answer: &str) -> Vec<u64> {
     let data = answer.lines().filter_map(|line| line.strip_prefix("data: "));
-    data.map(|data| serde_json::from_str::<Value>(data).unwrap()["sequence_number"].as_u64().unwrap()).collect()
+    data.map(|data| serde_json::from_str::<Value>(data).unwrap()["sequence_number"].as_u64().unwrap())
+        .collect()
 }
 
 #[test]
@@ -318,7 +322,8 @@ fn responses_are_kept_continued_listed_and_deleted() {
 #[test]
 fn a_conversation_grows_with_its_responses() {
     let gateway = launch(&folder("grows"), "[store]\nurl = \"memory:\"\n");
-    let made = gateway.ok(A, "POST", "/v1/conversations", &json!({"items": [{"role": "user", "content": "one"}]}));
+    let made =
+        gateway.ok(A, "POST", "/v1/conversations", &json!({"items": [{"role": "user", "content": "one"}]}));
     let items = format!("/v1/conversations/{}/items?order=asc", made["id"].as_str().unwrap());
     let body = json!({"model": "gemini-3.8-flash", "input": "two", "conversation": made["id"]});
     let first = gateway.ok(A, "POST", "/v1/responses", &body);
@@ -328,7 +333,8 @@ fn a_conversation_grows_with_its_responses() {
     });
     gateway.ok(A, "POST", "/v1/responses", &body);
     let list = gateway.ok(A, "GET", &items, &Value::Null);
-    let said: Vec<_> = list["data"].as_array().unwrap().iter().filter(|item| item["role"] == "user").collect();
+    let said: Vec<_> =
+        list["data"].as_array().unwrap().iter().filter(|item| item["role"] == "user").collect();
     assert_eq!(said.len(), 3, "{list}");
     assert!(list["data"].as_array().unwrap().iter().any(|item| item["id"] == first["output"][0]["id"]));
     let (status, _) = gateway.call(B, "POST", "/v1/responses", &body);
@@ -352,12 +358,16 @@ fn background_work_is_polled_followed_and_cancelled() {
     assert_eq!((status, &answer["error"]["param"]), (400, &json!("stream")), "it was made without a stream");
 
     // A stream that is left goes on, and is found again at any number.
-    let body = json!({"model": "gemini-3.8-flash", "input": LONG, "background": true, "stream": true, "max_output_tokens": 40});
+    let body = json!({"model": "gemini-3.8-flash", "input": long(), "background": true, "stream": true, "max_output_tokens": 40});
     let whole = gateway.raw(A, "POST", "/v1/responses", &body.to_string());
     let all = numbers(&whole);
     assert!(all.len() > 8 && all.iter().copied().eq(0..all.len() as u64), "{whole}");
-    let created: Value = serde_json::from_str(&whole.lines().find(|line| line.starts_with("data: ")).unwrap()[6..]).unwrap();
-    assert_eq!((&created["type"], &created["response"]["status"]), (&json!("response.created"), &json!("queued")));
+    let created: Value =
+        serde_json::from_str(&whole.lines().find(|line| line.starts_with("data: ")).unwrap()[6..]).unwrap();
+    assert_eq!(
+        (&created["type"], &created["response"]["status"]),
+        (&json!("response.created"), &json!("queued"))
+    );
     let resumed = format!("{}?stream=true&starting_after=4", path(&created["response"]));
     let rest = gateway.raw(A, "GET", &resumed, "");
     assert_eq!(numbers(&rest), all[5..], "{rest}");
@@ -389,7 +399,8 @@ fn a_sudden_death_fails_background_work_and_nothing_hangs() {
     let plain = gateway.background(&json!({}));
     gateway.until(&path(&plain), |response| response["status"] == "in_progress");
     let mut socket = TcpStream::connect(&gateway.address).unwrap();
-    let body = json!({"model": "gemini-3.8-flash", "input": LONG, "background": true, "stream": true}).to_string();
+    let body =
+        json!({"model": "gemini-3.8-flash", "input": long(), "background": true, "stream": true}).to_string();
     let head = format!(
         "POST /v1/responses HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {A}\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{body}",
@@ -407,7 +418,11 @@ fn a_sudden_death_fails_background_work_and_nothing_hangs() {
     let gateway = launch(&gateway.kill(), &config);
 
     let failed = gateway.ok(A, "GET", &path(&plain), &Value::Null);
-    assert_eq!((&failed["status"], &failed["error"]["code"]), (&json!("failed"), &json!("server_error")), "{failed}");
+    assert_eq!(
+        (&failed["status"], &failed["error"]["code"]),
+        (&json!("failed"), &json!("server_error")),
+        "{failed}"
+    );
     let answer = gateway.raw(A, "GET", &format!("/v1/responses/{id}?stream=true"), "");
     let all = numbers(&answer);
     assert!(all.len() > 5 && all.iter().copied().eq(0..all.len() as u64), "{answer}");

@@ -217,7 +217,7 @@ impl Gateway {
             created: keeping.created,
             model: operation.model().to_owned(),
             ids: Arc::clone(&self.ids),
-            signatures: Arc::clone(&self.signatures),
+            signatures: self.signatures.view(cx.tenant.name()),
         };
         let unheard = Slot::default();
         let mut herald = ResponsesMachine::new(shape, stamp).telling(Some(unheard.done()));
@@ -284,7 +284,8 @@ impl Gateway {
         let backend = self.site(&model)?.backend();
         let traits = self.catalog.traits(&model);
         let target = Target { model: &model, traits, backend, strict: self.strict };
-        let Asked { shape, dropped, .. } = operation.ask(&target, &*self.signatures)?;
+        let Asked { shape, dropped, .. } =
+            operation.ask(&target, &*self.signatures.view(cx.tenant.name()))?;
         Ok((shape, dropped))
     }
 
@@ -474,7 +475,7 @@ impl Job {
     }
 
     /// Somebody ended the response elsewhere: there is nothing left to do, and nothing to be told.
-    async fn gone<T>(&self) -> T {
+    async fn gone<T>(&mut self) -> T {
         self.stop.cancel();
         std::future::pending().await
     }

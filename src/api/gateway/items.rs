@@ -134,7 +134,11 @@ pub(super) fn normal(item: &RawValue, ids: &Ids) -> Result<Item> {
 ///
 /// # Errors
 /// When it is neither a text nor a list of objects.
-pub(super) fn input(input: &RawValue, known: &HashMap<String, Box<RawValue>>, ids: &Ids) -> Result<Vec<Item>> {
+pub(super) fn input(
+    input: &RawValue,
+    known: &HashMap<String, Box<RawValue>>,
+    ids: &Ids,
+) -> Result<Vec<Item>> {
     if input.get().starts_with('"') {
         let id = ids.mint("msg_");
         let json = format!(
@@ -282,7 +286,10 @@ mod tests {
     #[test]
     fn fields_are_replaced_in_place_and_added_at_the_end() {
         assert_eq!(
-            patched(r#"{"id":"r","status":"queued","n":1.50}"#, &[("status", "\"failed\""), ("error", "null")]),
+            patched(
+                r#"{"id":"r","status":"queued","n":1.50}"#,
+                &[("status", "\"failed\""), ("error", "null")]
+            ),
             r#"{"id":"r","status":"failed","n":1.50,"error":null}"#
         );
     }

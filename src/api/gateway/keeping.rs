@@ -67,8 +67,9 @@ impl Gateway {
         let before = match (&previous, &conversation) {
             (Some(_), Some(_)) => {
                 let message = "Only one of `previous_response_id` and `conversation` can be given.";
-                return Err(Error::invalid("previous_response_id", message)
-                    .code("mutually_exclusive_parameters"));
+                return Err(
+                    Error::invalid("previous_response_id", message).code("mutually_exclusive_parameters")
+                );
             }
             (Some(id), None) => self.chain(tenant, id).await?,
             (None, Some(id)) => {

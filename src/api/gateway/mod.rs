@@ -31,6 +31,7 @@ mod models;
 mod native;
 mod patience;
 mod recent;
+mod responses;
 mod stored;
 mod walk;
 
@@ -104,6 +105,7 @@ impl Engine for Gateway {
         match endpoint {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
             Endpoint::Embeddings => Box::pin(self.embeddings(cx, incoming)),
+            Endpoint::Responses => Box::pin(self.responses(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
             Endpoint::Response(id) => Box::pin(self.stored_response(cx, id, incoming)),
@@ -121,11 +123,7 @@ impl Engine for Gateway {
                 Origin::Client,
                 "This gateway keeps no completions, so there is none to fetch, change or delete.",
             )),
-            Endpoint::Root
-            | Endpoint::Responses
-            | Endpoint::InputTokens
-            | Endpoint::Compact
-            | Endpoint::Completions => {
+            Endpoint::Root | Endpoint::InputTokens | Endpoint::Compact | Endpoint::Completions => {
                 let (method, path) = (&incoming.method, incoming.uri.path());
                 refuse(routes::unserved(method, path))
             }

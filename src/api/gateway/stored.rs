@@ -231,7 +231,8 @@ impl Gateway {
             return Ok(whole(found.json));
         }
         if !found.streams {
-            let message = "Only a response that was created with `background` and `stream` can be streamed again.";
+            let message =
+                "Only a response that was created with `background` and `stream` can be streamed again.";
             return Err(Error::invalid("stream", message));
         }
         cx.meter.note(|entry| entry.stream = true);

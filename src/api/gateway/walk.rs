@@ -15,7 +15,7 @@ use crate::api::{Ctx, EventSource, Reply, Stream};
 use crate::error::{Error, Result, Retry};
 use crate::limits::Permit;
 use crate::telemetry::metrics::UNRESOLVED;
-use crate::translate::{Backend, Machine, Signatures, Stamp, Target};
+use crate::translate::{Backend, Failure, Machine, Signatures, Stamp, Target};
 use crate::upstream::{Answer, AnswerBody, Call, Events, Flight, Leg, Method, Repeat, Site, Trip};
 use crate::usage::Usage;
 use crate::wire::Rope;
@@ -43,6 +43,10 @@ pub(super) trait Operation: Send + Sync {
     fn model(&self) -> &str;
     /// The client wants a stream.
     fn streams(&self) -> bool;
+    /// The reply's id and time, where they are known before.
+    fn named(&self) -> Option<(String, u64)> {
+        None
+    }
     /// Tokens that are reserved until the truth is known.
     fn estimate(&self) -> u64;
     /// The request as one target is asked. Called again when another target must be asked instead.
@@ -52,6 +56,10 @@ pub(super) trait Operation: Send + Sync {
     fn ask(&mut self, target: &Target<'_>, signatures: &dyn Signatures) -> Result<Asked<Self::Shape>>;
     /// A translator for the events of a streamed reply.
     fn machine(&self, shape: Self::Shape, stamp: Stamp) -> Self::Machine;
+    /// A translator that only tries the first events: nobody hears of its end.
+    fn trial(&self, shape: Self::Shape, stamp: Stamp) -> Self::Machine {
+        self.machine(shape, stamp)
+    }
     /// The whole reply to a whole answer (one body, or the events of a stream).
     ///
     /// # Errors
@@ -77,7 +85,20 @@ impl Gateway {
     ///
     /// # Errors
     /// The operation's own, the limiter's and the upstream's.
-    pub(super) async fn walk<O: Operation>(&self, cx: &Ctx, mut operation: O) -> Result<Reply> {
+    pub(super) async fn walk<O: Operation>(&self, cx: &Ctx, operation: O) -> Result<Reply> {
+        self.walk_with(cx, operation, None).await
+    }
+
+    /// [`Gateway::walk`] for a request that may have been admitted already.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) async fn walk_with<O: Operation>(
+        &self,
+        cx: &Ctx,
+        mut operation: O,
+        mut permit: Option<Permit>,
+    ) -> Result<Reply> {
         let name = operation.model().to_owned();
         let model = self.dispatched(&name)?;
         cx.meter.model(&name, self.labels.get(&model).map(String::as_str));
@@ -87,14 +108,9 @@ impl Gateway {
         let wish = patience::read(&cx.headers, &model, streams)?;
         let mut trip = self.upstream.trip(&wish);
         let signatures = self.signatures.view(cx.tenant.name());
-        let stamp = Stamp {
-            id: self.ids.mint(O::PREFIX),
-            created: self.clock.unix_seconds(),
-            model: name,
-            ids: Arc::clone(&self.ids),
-            signatures,
-        };
-        let mut permit = None;
+        let named = operation.named();
+        let (id, created) = named.unwrap_or_else(|| (self.ids.mint(O::PREFIX), self.clock.unix_seconds()));
+        let stamp = Stamp { id, created, model: name, ids: Arc::clone(&self.ids), signatures };
         let mut hollow = false;
         loop {
             let paused = Instant::now();
@@ -327,6 +343,9 @@ impl<M: Machine> Machine for Settling<M> {
     fn finish(&mut self, out: &mut BytesMut) -> Result<Usage> {
         self.machine.finish(out)
     }
+    fn fail(&mut self, failure: &Failure<'_>, out: &mut BytesMut) -> bool {
+        self.machine.fail(failure, out)
+    }
 }
 
 impl<M: Machine> Drop for Settling<M> {
@@ -362,7 +381,7 @@ fn verdict<O: Operation>(
     if !ended {
         return Ok(());
     }
-    let (mut machine, mut out) = (operation.machine(shape.clone(), stamp.clone()), BytesMut::new());
+    let (mut machine, mut out) = (operation.trial(shape.clone(), stamp.clone()), BytesMut::new());
     for event in first {
         machine.push(event, &mut out)?;
     }
