@@ -1,6 +1,6 @@
 //! State through the binary: what is kept, for whom, and what a sudden death leaves of it.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail that way")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail that way")]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

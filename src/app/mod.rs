@@ -115,7 +115,7 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     let signalled = async {
         shutdown.begin.cancelled().await;
         begun.get_or_init(Instant::now);
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     let ended = tokio::select! {
         ended = serving => ended,

@@ -9,11 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::stream;
 use http::HeaderMap;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
-use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http::header::HeaderValue;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
@@ -27,7 +24,6 @@ use super::responses::Responses;
 use super::stored::{self, State};
 use super::walk::{Asked, DROPPED, Operation};
 use crate::api::{Ctx, Reply, Stream, pump, render};
-use crate::body::BoxError;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result, Retry};
 use crate::limits::Permit;
@@ -46,14 +42,6 @@ const MOST_BYTES: usize = 256 << 20;
 
 /// How long a cancel waits for the end of what it cancels.
 const CANCEL: Duration = Duration::from_secs(5);
-
-/// How often a follower looks at a response that is made elsewhere, and at one that is made here if nobody wakes
-/// it.
-const ELSEWHERE: Duration = Duration::from_millis(300);
-const HERE: Duration = Duration::from_secs(5);
-
-/// After so much silence a follower's line is kept open with a comment.
-const SILENCE: Duration = Duration::from_secs(15);
 
 /// How long the ends of responses may take to be kept when the process goes down.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -105,7 +93,7 @@ impl Runs {
     /// Tells whoever works on it here to stop, and waits for that.
     pub(super) async fn cancel(&self, id: &str) {
         self.stop(id);
-        let news = self.all.lock().get(id).map(|run| run.news.clone());
+        let news = self.news(id);
         if let Some(mut news) = news {
             let over = async { while news.changed().await.is_ok() {} };
             // The store may be slow: then the caller sees what is there.
@@ -137,6 +125,11 @@ impl Runs {
                 tracing::warn!("the ends of some background responses are not kept");
             }
         }
+    }
+
+    /// What changes whenever there is something new of a response that is made here.
+    pub(super) fn news(&self, id: &str) -> Option<watch::Receiver<u64>> {
+        self.all.lock().get(id).map(|run| run.news.clone())
     }
 
     fn admit(&self, bytes: usize) -> Result<()> {
@@ -288,94 +281,6 @@ impl Gateway {
             operation.ask(&target, &*self.signatures.view(cx.tenant.name()))?;
         Ok((shape, dropped))
     }
-
-    /// The events of a response behind number `after`, those that are there and those that come.
-    pub(super) fn follow(&self, cx: &Ctx, id: String, after: Option<u64>, mut headers: HeaderMap) -> Reply {
-        let follower = Follower {
-            state: Arc::clone(&self.state),
-            tenant: Arc::clone(cx.tenant.name()),
-            cx: cx.clone(),
-            id,
-            after,
-            over: false,
-        };
-        let body = StreamBody::new(stream::unfold(follower, |mut follower| async move {
-            let frame = follower.next().await?;
-            Some((Ok::<_, BoxError>(Frame::data(frame)), follower))
-        }));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-        let mut response = http::Response::new(body.boxed_unsync());
-        *response.headers_mut() = headers;
-        Reply::Raw(response)
-    }
-}
-
-/// Reads a response's events from the store as they come.
-struct Follower {
-    state: Arc<State>,
-    tenant: Arc<str>,
-    cx: Ctx,
-    id: String,
-    after: Option<u64>,
-    over: bool,
-}
-
-impl Follower {
-    async fn next(&mut self) -> Option<Bytes> {
-        let quiet = Instant::now();
-        while !self.over {
-            let news = self.state.runs.all.lock().get(&self.id).map(|run| run.news.clone());
-            let (mut news, patience) = match news {
-                Some(mut news) => {
-                    news.mark_unchanged();
-                    (Some(news), HERE)
-                }
-                None => (None, ELSEWHERE),
-            };
-            match self.look().await {
-                Ok(frame) if !frame.is_empty() => {
-                    self.cx.meter.first_token();
-                    return Some(frame);
-                }
-                Ok(_) if self.over => break,
-                Ok(_) => {}
-                Err(error) => {
-                    self.over = true;
-                    self.cx.meter.fail(&error, render::code(&error));
-                    return Some(render::event(&error));
-                }
-            }
-            if quiet.elapsed() > SILENCE {
-                return Some(Bytes::from_static(b": still at work\n\n"));
-            }
-            let wake = async {
-                match &mut news {
-                    // An end is news too.
-                    Some(news) => drop(news.changed().await),
-                    None => std::future::pending().await,
-                }
-            };
-            let _ = tokio::time::timeout(patience, wake).await;
-        }
-        self.cx.meter.end(Outcome::Complete);
-        None
-    }
-
-    /// The events there are by now.
-    async fn look(&mut self) -> Result<Bytes> {
-        self.state.look(&self.tenant, &self.id).await?;
-        let found = self.state.store()?.events(&self.tenant, &self.id, self.after).await?;
-        let (response, events, more) = found.ok_or_else(|| stored::unknown(&self.id))?;
-        let mut frame = BytesMut::new();
-        for (number, event) in events {
-            self.after = Some(number);
-            frame.extend_from_slice(event.as_bytes());
-        }
-        self.over = response.lease.is_none() && !more;
-        Ok(frame.freeze())
-    }
 }
 
 impl Job {
@@ -494,22 +399,22 @@ impl Job {
             self.cx.meter.usage(machine.usage());
             let failure = match step {
                 Ok(true) => {
-                    let new = self.new(events(&mut out));
+                    let new = self.unkept(events(&mut out));
                     match self.told(store, new).await {
                         Ok(()) => continue,
                         Err(error) => error,
                     }
                 }
-                Ok(false) => return Made { failure: None, last: self.new(events(&mut out)) },
+                Ok(false) => return Made { failure: None, last: self.unkept(events(&mut out)) },
                 Err(error) => error,
             };
             render::failure(&failure, |failure| machine.fail(failure, &mut out));
-            return Made { failure: Some(failure), last: self.new(events(&mut out)) };
+            return Made { failure: Some(failure), last: self.unkept(events(&mut out)) };
         }
     }
 
     /// Those events that are not kept yet.
-    fn new(&mut self, events: Vec<String>) -> Vec<String> {
+    fn unkept(&mut self, events: Vec<String>) -> Vec<String> {
         let known = self.kept.saturating_sub(self.given);
         self.given += events.len() as u64;
         events.into_iter().skip(usize::try_from(known).unwrap_or(usize::MAX)).collect()

@@ -24,6 +24,7 @@ mod background;
 mod chat;
 mod conversations;
 mod embeddings;
+mod follow;
 mod interactions;
 mod items;
 mod keeping;
@@ -104,8 +105,8 @@ impl Engine for Gateway {
         }
         match endpoint {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
-            Endpoint::Embeddings => Box::pin(self.embeddings(cx, incoming)),
             Endpoint::Responses => Box::pin(self.responses(cx, incoming)),
+            Endpoint::Embeddings => Box::pin(self.embeddings(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
             Endpoint::Response(id) => Box::pin(self.stored_response(cx, id, incoming)),

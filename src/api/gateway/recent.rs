@@ -18,9 +18,12 @@ const AROUND: usize = 128;
 #[derive(Default)]
 pub(super) struct Recent(Mutex<Kept>);
 
+/// A tenant and an id.
+type Name = (Arc<str>, Arc<str>);
+
 #[derive(Default)]
 struct Kept {
-    by_id: HashMap<(Arc<str>, Arc<str>), (Arc<str>, u64)>,
+    by_id: HashMap<Name, (Arc<str>, u64)>,
     order: VecDeque<(Arc<str>, Arc<str>, u64)>,
     bytes: usize,
     last: u64,

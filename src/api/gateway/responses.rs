@@ -47,7 +47,7 @@ impl Gateway {
                 }));
                 Reply::Stream(stream)
             }
-            reply => {
+            reply @ (Reply::Whole { .. } | Reply::Raw(_)) => {
                 if let Some(finished) = slot.take() {
                     state.keep_finished(&keeping, finished).await;
                 }
