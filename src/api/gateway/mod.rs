@@ -25,6 +25,7 @@ mod chat;
 mod conversations;
 mod embeddings;
 mod follow;
+mod homes;
 mod interactions;
 mod items;
 mod keeping;
