@@ -8,12 +8,14 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde_spanned::Spanned;
 
+use crate::catalog::Pattern;
+use crate::limits::{Quota, Rule};
 use crate::meter::ledger::Place;
 
 use super::file::{self, File, SiteKindName, nearest};
 use super::{
-    Balance, Config, ConfigError, Env, GoogleCredentials, Ledger, Limits, Listen, Log, LogFormat, Overrides,
-    ReadFile, Route, Server, Simulator, Site, SiteKind, Store, Upstream, env, secret,
+    Balance, Config, ConfigError, Env, GoogleCredentials, Ledger, Limits, Listen, Log, LogFormat, Network,
+    Overrides, ReadFile, Route, Server, Simulator, Site, SiteKind, Store, Upstream, env, secret,
 };
 
 pub(super) const GEMINI_VERSION: &str = "v1beta";
@@ -81,6 +83,7 @@ impl Resolver<'_> {
             self.warnings.push(format!("the alias \"{pattern}\" is taken literally: aliases know no `*`"));
         }
         let log = self.log(&file.log, flags)?;
+        let network = self.network(&file.upstream)?;
         let tls = self.tls(file.tls.as_ref())?;
         let traces = self.traces(file.traces.as_ref())?;
         Ok(Config {
@@ -99,6 +102,7 @@ impl Resolver<'_> {
             simulator: simulator(&file.simulator, flags)?,
             server: server(&file.server)?,
             upstream: upstream(&file.upstream),
+            network,
             log,
             tls,
             traces,
@@ -315,11 +319,47 @@ impl Resolver<'_> {
     fn limits(&mut self, written: Option<&file::Limits>) -> Result<Limits, ConfigError> {
         let redis = written.and_then(|limits| limits.redis.as_ref());
         let redis = redis.map(|url| self.secret(url)).transpose()?;
-        if redis.is_some() {
-            self.ignored("limits.redis");
+        if let (Some(url), Some(written)) = (&redis, written.and_then(|limits| limits.redis.as_ref()))
+            && !url.expose_secret().starts_with("redis://")
+        {
+            return Err(self.complaint(written, "the url must begin with redis://"));
+        }
+        let mut rules = Vec::new();
+        for rule in written.iter().flat_map(|limits| &limits.rules) {
+            rules.push(self.rule(rule, rules.len() + 1));
         }
         let on_store_failure = written.and_then(|limits| limits.on_store_failure).unwrap_or_default();
-        Ok(Limits { redis, on_store_failure })
+        let timeout = written.and_then(|limits| limits.store_timeout);
+        Ok(Limits {
+            redis,
+            on_store_failure,
+            replicas: written.and_then(|limits| limits.replicas).unwrap_or(1),
+            store_timeout: timeout.map_or(Duration::from_millis(50), |span| span.0),
+            rules,
+        })
+    }
+
+    fn rule(&mut self, rule: &file::Rule, number: usize) -> Rule {
+        let name = rule.name.clone().unwrap_or_else(|| format!("rule {number}"));
+        let quota = Quota {
+            requests_per_minute: rule.requests_per_minute,
+            requests_per_day: rule.requests_per_day,
+            tokens_per_minute: rule.tokens_per_minute,
+            input_tokens_per_minute: rule.input_tokens_per_minute,
+            output_tokens_per_minute: rule.output_tokens_per_minute,
+            concurrent_requests: rule.concurrent_requests,
+        };
+        if quota == Quota::default() {
+            self.warnings.push(format!("limits.rules: {name} limits nothing"));
+        }
+        Rule {
+            name,
+            keys: rule.keys.iter().map(|key| Pattern::new(key.as_str())).collect(),
+            models: rule.models.iter().map(|model| Pattern::new(model.as_str())).collect(),
+            per_key: rule.per.contains(&file::Each::Key),
+            per_model: rule.per.contains(&file::Each::Model),
+            quota,
+        }
     }
 
     fn stores(
@@ -350,6 +390,24 @@ impl Resolver<'_> {
         Ok((ledger, store))
     }
 
+    /// The file's word, else the variables that every tool reads, in either case.
+    fn network(&self, written: &file::Upstream) -> Result<Network, ConfigError> {
+        let variable = |name: &str| (self.env)(name).or_else(|| (self.env)(&name.to_lowercase()));
+        let https_proxy = match &written.https_proxy {
+            // An empty one switches the variable off.
+            Some(text) if text.get_ref().is_empty() => None,
+            Some(text) => Some(self.secret(text)?),
+            None => variable("HTTPS_PROXY").or_else(|| variable("ALL_PROXY")).map(SecretString::from),
+        };
+        Ok(Network {
+            https_proxy,
+            no_proxy: written.no_proxy.clone().or_else(|| variable("NO_PROXY")),
+            ca_file: written.ca_file.as_ref().map(PathBuf::from),
+            connection_max_age: written.connection_max_age.map_or(Duration::from_mins(10), |span| span.0),
+            programs: (self.env)("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES").as_deref() == Some("1"),
+        })
+    }
+
     fn log(&self, written: &file::Log, flags: &Overrides) -> Result<Log, ConfigError> {
         let format = match (flags.log_format, (self.env)("GEMWAY_LOG_FORMAT")) {
             (Some(format), _) => format,
@@ -362,10 +420,6 @@ impl Resolver<'_> {
         };
         let level = (self.env)("GEMWAY_LOG").or_else(|| written.level.clone());
         Ok(Log { format, level: level.unwrap_or_else(|| "info".to_owned()) })
-    }
-
-    pub(super) fn ignored(&mut self, what: &str) {
-        self.warnings.push(format!("{what} is accepted but not enforced by this version"));
     }
 }
 

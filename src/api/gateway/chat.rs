@@ -10,6 +10,7 @@ use crate::openai::chat::Request;
 use crate::translate::chat::stream::ChatMachine;
 use crate::translate::chat::{Ask, Shape, reply, request};
 use crate::translate::{Signatures, Stamp, Target};
+use crate::upstream;
 use crate::usage::Usage;
 use crate::wire;
 
@@ -23,7 +24,10 @@ impl Gateway {
             _ => asked.model.to_string(),
         };
         let streams = asked.stream;
-        self.walk(&cx, Chat { body: &body, asked: Some(asked), model, streams }).await
+        let named = asked.max_completion_tokens.or(asked.max_tokens);
+        let choices = asked.n.and_then(|n| u64::try_from(n).ok()).unwrap_or(1).max(1);
+        let most = named.and_then(|most| u64::try_from(most).ok()).map(|most| most.saturating_mul(choices));
+        self.walk(&cx, Chat { body: &body, asked: Some(asked), model, streams, most }).await
     }
 }
 
@@ -33,6 +37,7 @@ struct Chat<'b> {
     asked: Option<Request<'b>>,
     model: String,
     streams: bool,
+    most: Option<u64>,
 }
 
 impl Operation for Chat<'_> {
@@ -48,9 +53,25 @@ impl Operation for Chat<'_> {
         self.streams
     }
 
-    fn estimate(&self) -> u64 {
-        // Four bytes a token is close enough for a reservation.
-        self.body.len() as u64 / 4
+    fn session(&self) -> Option<u64> {
+        #[derive(serde::Deserialize)]
+        struct Key<'k> {
+            #[serde(borrow, default)]
+            prompt_cache_key: Option<std::borrow::Cow<'k, str>>,
+        }
+        let key = serde_json::from_slice(self.body).ok().and_then(|key: Key<'_>| key.prompt_cache_key);
+        if let Some(key) = key {
+            return Some(upstream::hash(key.as_bytes()));
+        }
+        // How a conversation begins stays the same while it grows.
+        let messages = &self.asked.as_ref()?.messages;
+        let opening = messages.iter().position(|message| message.role == "user").map_or(0, |at| at + 1);
+        let said = messages.iter().take(opening).filter_map(|message| message.content);
+        Some(said.fold(0, |hash, content| upstream::hash(content.get().as_bytes()) ^ hash.rotate_left(1)))
+    }
+
+    fn most(&self) -> Option<u64> {
+        self.most
     }
 
     fn ask(&mut self, target: &Target<'_>, signatures: &dyn Signatures) -> Result<Asked<Shape>> {
