@@ -204,6 +204,10 @@ impl Gateway {
         let estimate = operation.estimate();
         let (shape, dropped) = self.rehearse(&cx, &mut operation)?;
         let permit = self.limiter.admit(cx.tenant.name(), estimate)?;
+        let mut headers = HeaderMap::new();
+        for (name, value) in permit.headers() {
+            headers.insert(name.clone(), value.clone());
+        }
         let id = self.ids.mint(Responses::PREFIX);
         let stamp = Stamp {
             id: id.clone(),
@@ -257,7 +261,6 @@ impl Gateway {
             job.run(&state).await;
             state.runs.all.lock().remove(&id);
         });
-        let mut headers = HeaderMap::new();
         if !dropped.is_empty()
             && let Ok(value) = HeaderValue::from_str(&dropped.join(","))
         {
