@@ -24,11 +24,11 @@ fn main() -> ExitCode {
         Command::Check(flags) => {
             ExitCode::from(cli::check_process(&flags, &mut std::io::stdout(), &mut std::io::stderr()))
         }
-        Command::Serve(flags) => match Config::from_process(&flags) {
-            Err(error) => complain(&error.to_string(), MISUSE),
-            Ok(config) => {
+        Command::Serve(flags) => match Config::from_process_seen(&flags) {
+            (Err(error), _) => complain(&error.to_string(), MISUSE),
+            (Ok(config), seen) => {
                 app::log(&config);
-                run(app::serve(config))
+                run(app::serve(config, flags, seen))
             }
         },
         Command::Simulate(args) => {

@@ -15,7 +15,7 @@ use secrecy::ExposeSecret;
 
 const EXAMPLE: &str = include_str!("../deploy/config.example.toml");
 
-/// Loads `file` under `env`, as `gw.toml`; `secret.txt` is another file that exists.
+/// Loads `file` under `env`, as `gw.toml`; `secret.txt` and the example's certificates exist as well.
 fn load_with(file: &str, env: &[(&str, &str)], flags: Overrides) -> Result<Config, ConfigError> {
     let flags = Overrides { config: (!file.is_empty()).then(|| PathBuf::from("gw.toml")), ..flags };
     Config::load(&flags, &variables(env), &files(file))
@@ -29,8 +29,12 @@ fn variables(env: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> {
 
 fn files(file: &str) -> impl Fn(&Path) -> io::Result<String> {
     let file = file.to_owned();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     move |path| match path.to_str() {
         Some("gw.toml") => Ok(file.clone()),
+        Some("/etc/gemway/tls.crt" | "/etc/gemway/ca.crt") => Ok(cert.clone()),
+        Some("/etc/gemway/tls.key") => Ok(key.clone()),
         Some("secret.txt") => Ok("sk-from-file\n".to_owned()),
         _ => Err(io::ErrorKind::NotFound.into()),
     }
@@ -72,6 +76,7 @@ fn the_example_is_valid_and_complete() {
     let all = uncommented.collect::<Vec<_>>().join("\n");
     let full = load(&all, &env).unwrap();
     assert!(full.ledger.is_some() && full.store.is_some() && full.limits.redis.is_some());
+    assert!(full.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()));
     assert_eq!(full.server, config.server);
     assert_eq!(full.upstream, config.upstream);
     assert_eq!(full.simulator, config.simulator);

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use parking_lot::Mutex;
 
-use crate::api::Intake;
 use crate::api::gateway::{Gateway, Route};
+use crate::api::{Engine, Intake};
 use crate::body::Body;
 use crate::catalog::Pattern;
 use crate::clock::Clock;
-use crate::config::{self, Config, GoogleCredentials, LogFormat};
+use crate::config::{self, Config, GoogleCredentials, LogFormat, Overrides, Seen};
 use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
 use crate::keys::Keys;
@@ -25,7 +25,10 @@ use crate::telemetry::Metrics;
 use crate::telemetry::log::{self, Format};
 use crate::upstream::{self, Local, Upstream};
 
+mod reload;
 pub mod simulate;
+
+use reload::{Current, Watch};
 
 /// Installs the log, as configured.
 pub fn log(config: &Config) {
@@ -41,11 +44,15 @@ pub fn log(config: &Config) {
 ///
 /// # Errors
 /// When the configuration asks for what cannot be had: an address in use, a catalogue that cannot be read.
-pub async fn serve(config: Config) -> Result<()> {
-    let (gateway, upstream_care) = gateway(&config)?;
+pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
+    let (gateway, care) = gateway(&config)?;
+    let tls = config.tls.as_ref().map(|tls| server::Tls::new(&tls.pem)).transpose()?.map(Arc::new);
+    // Before anybody can see that we run: until then SIGHUP ends the process.
+    let hangups = server::Hangups::listen()?;
     let server = server::bind(server::Config {
         listen: config.listen.to_string(),
         admin_listen: config.admin_listen.to_string(),
+        tls: tls.clone(),
         intake: Intake {
             limit: config.server.max_body_bytes,
             idle: config.server.body_timeout,
@@ -68,11 +75,23 @@ pub async fn serve(config: Config) -> Result<()> {
     }
     tracing::info!(listen = %config.listen, admin = %config.admin_listen, "serving");
     let shutdown = Shutdown::default();
+    let metrics = Arc::new(Metrics::new());
+    let current = Arc::new(Current::new(gateway));
+    let engine: Arc<dyn Engine> = Arc::<Current>::clone(&current);
+    let watch = Watch {
+        current,
+        care: Box::pin(care),
+        hangups,
+        flags,
+        seen,
+        began: config,
+        tls,
+        metrics: Arc::clone(&metrics),
+    };
     tokio::select! {
-        ended = server.run(Arc::new(gateway), Arc::new(Metrics::new()), shutdown.clone()) => ended,
+        ended = server.run(engine, metrics, shutdown.clone()) => ended,
         failed = server::watch(&shutdown) => failed,
-        // Keeps tokens fresh; ends only with the process.
-        () = async { upstream_care.await; std::future::pending().await } => Ok(()),
+        () = watch.run() => Ok(()),
     }
 }
 

@@ -37,6 +37,7 @@ pub(super) struct File {
     pub(super) upstream: Upstream,
     #[serde(default)]
     pub(super) log: Log,
+    pub(super) tls: Option<super::tls::Written>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

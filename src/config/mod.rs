@@ -8,7 +8,9 @@ mod env;
 mod file;
 mod resolve;
 mod secret;
+mod seen;
 mod show;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,6 +27,8 @@ use crate::limits::Quota;
 
 pub(crate) use self::file::duration;
 pub use self::file::{Durability, KeyCredentials, LogFormat, OnStoreFailure, Period};
+pub use self::seen::Seen;
+pub use self::tls::Tls;
 
 /// Everything an operator decided.
 #[derive(Clone, Debug)]
@@ -59,6 +63,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// Log lines.
     pub log: Log,
+    /// The certificate that clients see; none is plain HTTP.
+    pub tls: Option<Tls>,
     /// A file laid over the built-in model catalogue; see [`Config::catalogue`].
     pub catalog: Option<PathBuf>,
     warnings: Vec<String>,

@@ -79,6 +79,7 @@ impl Resolver<'_> {
             self.warnings.push(format!("the alias \"{pattern}\" is taken literally: aliases know no `*`"));
         }
         let log = self.log(&file.log, flags)?;
+        let tls = self.tls(file.tls.as_ref())?;
         Ok(Config {
             listen,
             admin_listen,
@@ -95,6 +96,7 @@ impl Resolver<'_> {
             server: server(&file.server)?,
             upstream: upstream(&file.upstream),
             log,
+            tls,
             catalog: file.catalog.map(PathBuf::from),
             warnings: self.warnings,
         })

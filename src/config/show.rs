@@ -68,6 +68,15 @@ fn organs(config: &Config, top: &mut Entries) {
             .put("time_to_first_token", span(config.simulator.time_to_first_token))
             .put("tokens_per_second", config.simulator.tokens_per_second);
     });
+    if let Some(tls) = &config.tls {
+        let shown = |path: &std::path::Path| path.display().to_string();
+        top.table("tls", |table| {
+            table
+                .put("cert", shown(&tls.cert))
+                .put("key", shown(&tls.key))
+                .maybe("client_ca", tls.client_ca.as_deref().map(shown));
+        });
+    }
     let server = config.server;
     top.table("server", |table| {
         table

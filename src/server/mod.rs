@@ -29,9 +29,11 @@ mod admin;
 mod io;
 mod signals;
 mod stack;
+mod tls;
 
 pub use io::Patience;
-pub use signals::{Shutdown, watch};
+pub use signals::{Hangups, Shutdown, watch};
+pub use tls::{Pem, Tls};
 
 use io::{Line, Watched};
 use stack::Stack;
@@ -43,12 +45,14 @@ const AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(100);
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// The server's settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Where clients come: `HOST:PORT`, or `unix:PATH`.
     pub listen: String,
     /// Where the operator comes: `HOST:PORT`.
     pub admin_listen: String,
+    /// What clients on a TCP socket are greeted with; none is plain HTTP.
+    pub tls: Option<Arc<Tls>>,
     /// Bounds of a request's body.
     pub intake: Intake,
     /// Bounds of a connection's pauses.
@@ -66,6 +70,7 @@ impl Default for Config {
         Self {
             listen: "127.0.0.1:8080".to_owned(),
             admin_listen: "127.0.0.1:9090".to_owned(),
+            tls: None,
             intake: Intake::default(),
             patience: Patience::default(),
             max_connections: 16_384,
@@ -267,11 +272,16 @@ impl House {
     fn welcome(&mut self, socket: Socket) {
         let held = self.metrics.connection();
         let (stack, steps, patience) = (self.stack.clone(), self.steps.clone(), self.config.patience);
+        let tls = self.config.tls.clone();
         self.connections.spawn(async move {
             let _held = held;
-            match socket {
-                Socket::Tcp(socket) => Box::pin(connection(socket, stack, steps, patience)).await,
-                Socket::Unix(socket) => Box::pin(connection(socket, stack, steps, patience)).await,
+            match (socket, tls) {
+                (Socket::Tcp(socket), Some(tls)) => match tls.accept(socket).await {
+                    Ok(socket) => Box::pin(connection(socket, stack, steps, patience)).await,
+                    Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+                },
+                (Socket::Tcp(socket), None) => Box::pin(connection(socket, stack, steps, patience)).await,
+                (Socket::Unix(socket), _) => Box::pin(connection(socket, stack, steps, patience)).await,
             }
         });
     }

@@ -1,6 +1,6 @@
 //! How the process is told to end.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
@@ -30,4 +30,26 @@ pub async fn watch(shutdown: &Shutdown) -> Result<()> {
         word.cancel();
     }
     std::future::pending().await
+}
+
+/// SIGHUP, by which operators ask for the configuration to be read again.
+#[derive(Debug)]
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Begins to listen; from here on SIGHUP does not end the process.
+    ///
+    /// # Errors
+    /// When signals cannot be listened for.
+    pub fn listen() -> Result<Self> {
+        signal(SignalKind::hangup()).map(Self).map_err(Error::internal)
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            // There will be no more: the process's signals are gone.
+            std::future::pending::<()>().await;
+        }
+    }
 }

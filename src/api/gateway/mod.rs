@@ -63,6 +63,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// Takes over what must outlive a change of configuration.
+    pub fn inherit(&mut self, old: &Self) {
+        self.signatures = Arc::clone(&old.signatures);
+        self.ids = Arc::clone(&old.ids);
+    }
+
     /// What the client calls `name`, as Google calls it.
     fn dispatched(&self, name: &str) -> Result<String> {
         let name = self.aliases.get(name).map_or(name, String::as_str);

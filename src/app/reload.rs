@@ -1,0 +1,131 @@
+//! A configuration that changes while requests go on.
+//!
+//! SIGHUP, or a change of any file the configuration was made of, has it read again. A right one is swapped in at
+//! once: requests that have begun keep what they began with. A wrong one is refused and said so, and the old one
+//! stays. What the process was started with (addresses, bounds of the server, the log) needs a restart.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use http::HeaderMap;
+
+use crate::api::gateway::Gateway;
+use crate::api::routes::Endpoint;
+use crate::api::{Ctx, Engine, Incoming, Readiness, Reply};
+use crate::config::{Config, Overrides, Seen};
+use crate::error::{Error, Kind, Origin, Result};
+use crate::keys::Tenant;
+use crate::server::{Hangups, Tls};
+use crate::telemetry::Metrics;
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// The gateway in force.
+#[derive(Debug)]
+pub(super) struct Current(ArcSwap<Gateway>);
+
+impl Current {
+    pub(super) fn new(gateway: Gateway) -> Self {
+        Self(ArcSwap::from_pointee(gateway))
+    }
+}
+
+impl Engine for Current {
+    fn authenticate(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<Tenant>> {
+        self.0.load().authenticate(headers, query)
+    }
+
+    fn serve(&self, cx: Ctx, endpoint: Endpoint, incoming: Incoming) -> BoxFuture<'_, Result<Reply>> {
+        let gateway = self.0.load_full();
+        Box::pin(async move { gateway.serve(cx, endpoint, incoming).await })
+    }
+
+    fn ready(&self) -> Readiness {
+        self.0.load().ready()
+    }
+}
+
+/// The care that a gateway's credentials need for as long as it is in force.
+pub(super) type Care = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Watches for changes, and makes them.
+pub(super) struct Watch {
+    pub(super) current: Arc<Current>,
+    pub(super) care: Care,
+    pub(super) hangups: Hangups,
+    pub(super) flags: Overrides,
+    pub(super) seen: Seen,
+    /// What the process was started with.
+    pub(super) began: Config,
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Watch {
+    /// Never ends.
+    pub(super) async fn run(mut self) {
+        loop {
+            tokio::select! {
+                // Without credentials to care for it is over at once, and must not be asked again.
+                () = &mut self.care => self.care = Box::pin(std::future::pending()),
+                () = self.hangups.next() => self.reload(),
+                () = tokio::time::sleep(LOOK) => {
+                    if self.seen.changed() {
+                        self.reload();
+                    }
+                }
+            }
+        }
+    }
+
+    fn reload(&mut self) {
+        let (config, seen) = Config::from_process_seen(&self.flags);
+        self.seen = seen;
+        let config = config
+            .map_err(|error| Error::new(Kind::Invalid, Origin::Gateway, error.to_string()).because(error));
+        match config.and_then(|config| self.take(&config)) {
+            Ok(()) => {
+                self.metrics.reloaded();
+                tracing::info!("the configuration was read again and is in force");
+            }
+            Err(error) => {
+                self.metrics.reload_refused();
+                tracing::error!(error = error.message(), "the new configuration is wrong: the old one stays");
+            }
+        }
+    }
+
+    /// Puts a configuration in force, or changes nothing.
+    fn take(&mut self, config: &Config) -> Result<()> {
+        let (mut gateway, care) = super::gateway(config)?;
+        if let (Some(tls), Some(new)) = (&self.tls, &config.tls) {
+            tls.replace(&new.pem)?;
+        }
+        for what in fixed(&self.began, config) {
+            tracing::warn!(what, "this was changed and needs a restart to be in force");
+        }
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        gateway.inherit(&self.current.0.load());
+        self.current.0.store(Arc::new(gateway));
+        self.care = Box::pin(care);
+        Ok(())
+    }
+}
+
+/// What differs between two configurations and is read at the start only.
+fn fixed(old: &Config, new: &Config) -> impl Iterator<Item = &'static str> {
+    let changed = [
+        ("listen", old.listen != new.listen),
+        ("admin_listen", old.admin_listen != new.admin_listen),
+        ("server", old.server != new.server),
+        ("log", old.log != new.log),
+        ("tls", old.tls.is_some() != new.tls.is_some()),
+    ];
+    changed.into_iter().filter_map(|(what, changed)| changed.then_some(what))
+}
