@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, Sleep};
 
 use super::faults::{self, Fault};
+use super::long::{CHECKPOINT, Hop};
 use super::script::{Answer, Piece};
 use super::usage;
 use crate::body::BoxError;
@@ -130,6 +131,9 @@ fn candidate(answer: &Answer, pieces: &[Piece], index: usize) -> Value {
         candidate.insert("logprobsResult".into(), logprobs(pieces));
         candidate.insert("avgLogprobs".into(), json!(-0.1));
     }
+    if let Some(hop) = answer.hop.filter(|hop| hop.open) {
+        candidate.insert("continuationToken".into(), hop.token(hop.to).into());
+    }
     if let Some(grounding) = &answer.grounding {
         candidate.insert("groundingMetadata".into(), grounding.clone());
     }
@@ -145,6 +149,7 @@ struct Events {
     tokens: u64,
     thoughts: u64,
     prompt: u64,
+    hop: Option<Hop>,
     /// What ends every event but the last: model and id.
     tail: String,
     /// The last event.
@@ -184,6 +189,7 @@ impl Events {
             tokens: 0,
             thoughts: answer.thoughts,
             prompt: answer.prompt.total(),
+            hop: answer.hop,
             tail,
             last: Some(last),
         }
@@ -219,9 +225,12 @@ impl Events {
                 true
             }
         };
-        out.extend_from_slice(
-            b"],\"role\":\"model\"},\"index\":0}],\"usageMetadata\":{\"promptTokenCount\":",
-        );
+        out.extend_from_slice(b"],\"role\":\"model\"},\"index\":0");
+        if let Some(hop) = self.hop.filter(|_| self.tokens > 0 && self.tokens.is_multiple_of(CHECKPOINT)) {
+            let token = hop.token(hop.from + self.thoughts + self.tokens);
+            out.extend_from_slice(format!(",\"continuationToken\":\"{token}\"").as_bytes());
+        }
+        out.extend_from_slice(b"}],\"usageMetadata\":{\"promptTokenCount\":");
         let numbers = [
             ("", self.prompt),
             (",\"candidatesTokenCount\":", self.tokens),
@@ -255,6 +264,7 @@ fn copy(answer: &Answer) -> Answer {
         tokens: answer.tokens,
         thoughts: answer.thoughts,
         id: answer.id.clone(),
+        hop: answer.hop,
     }
 }
 
@@ -369,7 +379,7 @@ impl Stream {
         if !due {
             return None;
         }
-        let tail = if self.fault == Fault::Reset {
+        let tail = if matches!(self.fault, Fault::Reset | Fault::HopsReset) {
             self.end();
             return Some(Poll::Ready(Some(Err("connection reset by the simulator".into()))));
         } else if self.fault == Fault::Stall {

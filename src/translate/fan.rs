@@ -35,7 +35,8 @@ impl Fan {
             splice.replace(raw.get(), counts::metadata(&sum));
         }
         for raw in each(&read.candidates) {
-            match serde_json::from_str::<Candidate<'_>>(raw.get()).ok().and_then(|candidate| candidate.index) {
+            match serde_json::from_str::<Candidate<'_>>(raw.get()).ok().and_then(|candidate| candidate.index)
+            {
                 Some(index) => splice.replace(index.get(), branch.to_string()),
                 None => splice.insert(raw.get(), &format!("\"index\":{branch}")),
             }

@@ -207,7 +207,8 @@ impl Part<'_> {
         match &self.function_call {
             Some(call) => {
                 let raw = |value: Option<&RawValue>| value.map(RawValue::get).map(str::to_owned);
-                (raw(call.name), raw(call.args), raw(call.partial_args), call.will_continue).hash(&mut hasher);
+                (raw(call.name), raw(call.args), raw(call.partial_args), call.will_continue)
+                    .hash(&mut hasher);
             }
             None => raw.hash(&mut hasher),
         }
@@ -273,7 +274,9 @@ impl Seen {
     fn text<'t>(&mut self, said: &'t str, thinking: bool) -> Result<&'t str> {
         let mut rest = said;
         while !rest.is_empty() && self.at.0 < self.pieces.len() {
-            let Some(Piece::Text { thought, text }) = self.pieces.get(self.at.0) else { return Err(diverged()) };
+            let Some(Piece::Text { thought, text }) = self.pieces.get(self.at.0) else {
+                return Err(diverged());
+            };
             let old = text.get(self.at.1..).unwrap_or_default();
             let same = old.len().min(rest.len());
             let (Some(head), true) = (old.get(..same), *thought == thinking) else { return Err(diverged()) };
@@ -333,7 +336,8 @@ fn shortened(raw: &RawValue, text: &Text<'_>, rest: &str) -> String {
 }
 
 fn diverged() -> Error {
-    let message = "The connection to Google broke off, and the answer could not be taken up where it stopped.";
+    let message =
+        "The connection to Google broke off, and the answer could not be taken up where it stopped.";
     Error::new(Kind::UpstreamBroken, Origin::Upstream, message).code("upstream_disconnected")
 }
 

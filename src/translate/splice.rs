@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn only_what_was_meant_is_changed() {
-        let text = r#"{ "candidates" : [ {"finishReason" :  "STOP", "x": [1, 2]} , {} ],"usageMetadata":{"a":1 } }"#;
+        let text =
+            r#"{ "candidates" : [ {"finishReason" :  "STOP", "x": [1, 2]} , {} ],"usageMetadata":{"a":1 } }"#;
         let (whole, event) = read(text.as_bytes()).unwrap();
         let candidates = event.candidates.unwrap();
         let first: Candidate<'_> = serde_json::from_str(candidates[0].unwrap().get()).unwrap();
