@@ -134,6 +134,8 @@ struct Inner {
     kind: Kind,
     origin: Origin,
     retry: Retry,
+    attempts: u32,
+    exhausted: bool,
     message: Cow<'static, str>,
     param: Option<Cow<'static, str>>,
     code: Option<Cow<'static, str>>,
@@ -147,6 +149,8 @@ impl Error {
             kind,
             origin,
             retry: Retry::Never,
+            attempts: 0,
+            exhausted: false,
             message: message.into(),
             param: None,
             code: None,
@@ -191,6 +195,20 @@ impl Error {
         self
     }
 
+    /// Says how many calls to Google were made.
+    #[must_use]
+    pub fn attempts(mut self, calls: u32) -> Self {
+        self.0.attempts = calls;
+        self
+    }
+
+    /// Says that the gateway has tried again itself, so that the client's doing it too would only multiply.
+    #[must_use]
+    pub fn exhausted(mut self) -> Self {
+        self.0.exhausted = true;
+        self
+    }
+
     /// Keeps the cause, for the log only.
     #[must_use]
     pub fn because(mut self, source: impl Into<Source>) -> Self {
@@ -225,6 +243,16 @@ impl Error {
     /// Whether trying again can help.
     pub fn retries(&self) -> Retry {
         self.0.retry
+    }
+
+    /// How many calls to Google were made, if that was counted.
+    pub fn calls(&self) -> u32 {
+        self.0.attempts
+    }
+
+    /// Whether the gateway has tried again itself.
+    pub fn is_exhausted(&self) -> bool {
+        self.0.exhausted
     }
 
     /// The sentence for the client.

@@ -114,7 +114,8 @@ fn impatient() -> Timeouts {
 
 fn gemini_at(base_url: String, timeouts: Timeouts) -> Upstream {
     let kind = SiteKind::GeminiApi { base_url, api_version: "v1beta".into(), api_key: "the-key".into() };
-    Upstream::new(Config { sites: vec![SiteConfig { name: "g".into(), kind }], timeouts }).unwrap()
+    let sites = vec![SiteConfig { name: "g".into(), kind, quota_group: None }];
+    Upstream::new(Config { sites, timeouts, ..Config::default() }).unwrap()
 }
 
 fn gemini(address: SocketAddr) -> Upstream {
@@ -130,8 +131,8 @@ fn vertex(address: SocketAddr, project: Option<&str>, credentials: Credentials) 
         credentials,
         quota_project: None,
     };
-    let sites = vec![SiteConfig { name: "v".into(), kind }];
-    Upstream::new(Config { sites, timeouts: Timeouts::default() }).unwrap()
+    let sites = vec![SiteConfig { name: "v".into(), kind, quota_group: None }];
+    Upstream::new(Config { sites, ..Config::default() }).unwrap()
 }
 
 async fn call(upstream: &Upstream, method: Method) -> Result<Answer, Error> {
@@ -640,8 +641,12 @@ impl Local for Inside {
 
 #[tokio::test]
 async fn a_site_inside_the_process_is_called_like_any_other() {
-    let sites = vec![SiteConfig { name: "simulator".into(), kind: SiteKind::Local(Arc::new(Inside)) }];
-    let upstream = Upstream::new(Config { sites, timeouts: Timeouts::default() }).unwrap();
+    let sites = vec![SiteConfig {
+        name: "simulator".into(),
+        kind: SiteKind::Local(Arc::new(Inside)),
+        quota_group: None,
+    }];
+    let upstream = Upstream::new(Config { sites, ..Config::default() }).unwrap();
     assert!(upstream.sites().next().unwrap().is_simulator());
     let (events, error) = all(call(&upstream, Method::Stream).await.unwrap()).await.unwrap_err();
     assert_eq!((events.len(), error.explicit_code()), (1, Some("upstream_disconnected")));

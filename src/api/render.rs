@@ -113,6 +113,9 @@ pub fn response(error: &Error, request_id: &str) -> Response<Body> {
         let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         headers.insert(HeaderName::from_static("retry-after-ms"), HeaderValue::from(millis));
     }
+    if error.calls() > 0 {
+        headers.insert(HeaderName::from_static("x-gemway-attempts"), HeaderValue::from(error.calls()));
+    }
     if hopeless(error, look.status) {
         headers.insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
     }
@@ -122,7 +125,7 @@ pub fn response(error: &Error, request_id: &str) -> Response<Body> {
 /// SDKs retry 408, 409, 429 and 5xx on their own, and Node's ignores a wait of more than a minute and tries
 /// again at once; where that cannot help they must be told.
 fn hopeless(error: &Error, status: StatusCode) -> bool {
-    if error.kind() == Kind::QuotaSpent {
+    if error.kind() == Kind::QuotaSpent || error.is_exhausted() {
         return true;
     }
     match error.retries() {

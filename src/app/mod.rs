@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use parking_lot::Mutex;
 
-use crate::api::gateway::{Gateway, Route};
+use crate::api::gateway::Gateway;
 use crate::api::{Engine, Intake};
 use crate::body::Body;
 use crate::catalog::Pattern;
@@ -105,6 +105,7 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         .map_err(|error| Error::new(Kind::Invalid, Origin::Gateway, error.to_string()))?;
     let sites = config.sites.iter().map(|site| upstream::SiteConfig {
         name: site.name.clone(),
+        quota_group: Some(site.quota_group.clone()),
         kind: kind(&site.kind, config.simulator),
     });
     let times = config.upstream;
@@ -117,6 +118,11 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
             idle: times.idle_timeout,
             total: times.total_timeout,
         },
+        routes: config.routes.iter().map(route).collect(),
+        retries: times.retries,
+        longest_wait: times.longest_retry_wait,
+        slow_start: times.slow_start,
+        max_in_flight: times.max_in_flight,
     })?;
     let care = upstream.background();
     let keys = config.key_configs();
@@ -125,7 +131,6 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         limiter: Limiter::new(config.quotas()),
         keys: Keys::new(&keys),
         aliases: config.aliases.clone(),
-        routes: config.routes.iter().map(route).collect(),
         catalog,
         upstream,
         signatures: Arc::new(Memory::default()),
@@ -138,10 +143,21 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
     Ok((gateway, care))
 }
 
-fn route(route: &config::Route) -> Route {
-    Route {
+fn route(route: &config::Route) -> upstream::RouteConfig {
+    upstream::RouteConfig {
         models: route.models.iter().map(|model| Pattern::new(model.as_str())).collect(),
         sites: route.sites.clone(),
+        balance: match route.balance {
+            config::Balance::Order => upstream::Balance::Order,
+            config::Balance::Spread => upstream::Balance::Spread(route.weights.clone()),
+        },
+        fallback: route.fallback.clone(),
+        times: upstream::Times {
+            first_event: route.first_event_timeout,
+            idle: route.idle_timeout,
+            total: route.total_timeout,
+        },
+        retries: route.retries,
     }
 }
 

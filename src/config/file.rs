@@ -68,6 +68,25 @@ pub(super) struct Site {
 pub(super) struct Route {
     pub(super) models: Vec<String>,
     pub(super) sites: Vec<Spanned<String>>,
+    pub(super) balance: Option<Balance>,
+    pub(super) weights: Option<Spanned<BTreeMap<String, u32>>>,
+    #[serde(default)]
+    pub(super) fallback: Vec<String>,
+    pub(super) first_event_timeout: Option<Span>,
+    pub(super) idle_timeout: Option<Span>,
+    pub(super) total_timeout: Option<Span>,
+    pub(super) retries: Option<u32>,
+}
+
+/// How the sites of a route share the work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// The first that can.
+    #[default]
+    Order,
+    /// All of them; one conversation stays with one.
+    Spread,
 }
 
 #[derive(Debug, Deserialize)]
@@ -184,6 +203,9 @@ pub(super) struct Upstream {
     pub(super) idle_timeout: Option<Span>,
     pub(super) total_timeout: Option<Span>,
     pub(super) retries: Option<u32>,
+    pub(super) longest_retry_wait: Option<Span>,
+    pub(super) slow_start: Option<Span>,
+    pub(super) max_in_flight: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

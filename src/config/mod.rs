@@ -26,7 +26,7 @@ use crate::keys::KeyConfig;
 use crate::limits::Quota;
 
 pub(crate) use self::file::duration;
-pub use self::file::{Durability, KeyCredentials, LogFormat, OnStoreFailure, Period};
+pub use self::file::{Balance, Durability, KeyCredentials, LogFormat, OnStoreFailure, Period};
 pub use self::seen::Seen;
 pub use self::tls::Tls;
 
@@ -160,6 +160,20 @@ pub struct Route {
     pub models: Vec<String>,
     /// Names of sites.
     pub sites: Vec<String>,
+    /// How they share the work.
+    pub balance: Balance,
+    /// For each site, its share of the work when it is spread.
+    pub weights: Vec<u32>,
+    /// Models to ask instead when no site serves.
+    pub fallback: Vec<String>,
+    /// Instead of [`Upstream::first_event_timeout`].
+    pub first_event_timeout: Option<Duration>,
+    /// Instead of [`Upstream::idle_timeout`].
+    pub idle_timeout: Option<Duration>,
+    /// Instead of [`Upstream::total_timeout`].
+    pub total_timeout: Option<Duration>,
+    /// Instead of [`Upstream::retries`].
+    pub retries: Option<u32>,
 }
 
 /// A client.
@@ -272,8 +286,14 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// The whole call.
     pub total_timeout: Duration,
-    /// Further attempts after a failed one.
+    /// How often one request may return to a site that failed.
     pub retries: u32,
+    /// The longest wait before such a return; longer ones are left to the client.
+    pub longest_retry_wait: Duration,
+    /// A call that begins later than this counts against its site.
+    pub slow_start: Option<Duration>,
+    /// Calls in flight at one site.
+    pub max_in_flight: u32,
 }
 
 /// Log lines.

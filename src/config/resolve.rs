@@ -10,8 +10,8 @@ use serde_spanned::Spanned;
 
 use super::file::{self, File, SiteKindName, nearest};
 use super::{
-    Config, ConfigError, Env, GoogleCredentials, Ledger, Limits, Listen, Log, LogFormat, Overrides, ReadFile,
-    Route, Server, Simulator, Site, SiteKind, Store, Upstream, env, secret,
+    Balance, Config, ConfigError, Env, GoogleCredentials, Ledger, Limits, Listen, Log, LogFormat, Overrides,
+    ReadFile, Route, Server, Simulator, Site, SiteKind, Store, Upstream, env, secret,
 };
 
 pub(super) const GEMINI_VERSION: &str = "v1beta";
@@ -253,7 +253,7 @@ impl Resolver<'_> {
         let names = || sites.iter().map(|site| site.name.as_str());
         if written.is_empty() {
             let all = names().map(str::to_owned).collect();
-            return Ok(vec![Route { models: vec!["*".to_owned()], sites: all }]);
+            return Ok(vec![everything(all)]);
         }
         let route = |route: &file::Route| {
             for site in &route.sites {
@@ -266,10 +266,41 @@ impl Resolver<'_> {
                     return Err(self.complaint(site, &format!("there is no site `{name}`{hint}")));
                 }
             }
-            let sites = route.sites.iter().map(|site| site.get_ref().clone()).collect();
-            Ok(Route { models: route.models.clone(), sites })
+            let weights = self.weights(route)?;
+            let span = |given: Option<file::Span>| given.map(|span| span.0);
+            Ok(Route {
+                models: route.models.clone(),
+                sites: route.sites.iter().map(|site| site.get_ref().clone()).collect(),
+                balance: route.balance.unwrap_or(match route.weights {
+                    Some(_) => Balance::Spread,
+                    None => Balance::Order,
+                }),
+                weights,
+                fallback: route.fallback.clone(),
+                first_event_timeout: span(route.first_event_timeout),
+                idle_timeout: span(route.idle_timeout),
+                total_timeout: span(route.total_timeout),
+                retries: route.retries,
+            })
         };
         written.iter().map(route).collect()
+    }
+
+    /// The weights of a route's sites, in their order; 1 where nothing is said.
+    fn weights(&self, route: &file::Route) -> Result<Vec<u32>, ConfigError> {
+        let Some(weights) = &route.weights else { return Ok(vec![1; route.sites.len()]) };
+        if route.balance == Some(Balance::Order) {
+            return Err(self.complaint(weights, "weights mean nothing with balance = \"order\""));
+        }
+        let known = |name: &String| route.sites.iter().any(|site| site.get_ref() == name);
+        if let Some(stranger) = weights.get_ref().keys().find(|name| !known(name)) {
+            return Err(self.complaint(weights, &format!("this route has no site `{stranger}`")));
+        }
+        if weights.get_ref().values().any(|weight| *weight == 0) {
+            return Err(self.complaint(weights, "a weight is 1 or more; leave out a site that gets nothing"));
+        }
+        let weight = |site: &Spanned<String>| weights.get_ref().get(site.get_ref()).copied().unwrap_or(1);
+        Ok(route.sites.iter().map(weight).collect())
     }
 
     fn limits(&mut self, written: Option<&file::Limits>) -> Result<Limits, ConfigError> {
@@ -324,6 +355,21 @@ impl Resolver<'_> {
     }
 }
 
+/// The route of a configuration that writes none: everything goes anywhere.
+fn everything(sites: Vec<String>) -> Route {
+    Route {
+        models: vec!["*".to_owned()],
+        weights: vec![1; sites.len()],
+        sites,
+        balance: Balance::Order,
+        fallback: Vec::new(),
+        first_event_timeout: None,
+        idle_timeout: None,
+        total_timeout: None,
+        retries: None,
+    }
+}
+
 fn simulator(written: &file::Simulator, flags: &Overrides) -> Result<Simulator, ConfigError> {
     let pace = flags.simulator_tokens_per_second.or(written.tokens_per_second).unwrap_or(100.0);
     if !pace.is_finite() || pace < 0.0 {
@@ -361,6 +407,9 @@ fn upstream(written: &file::Upstream) -> Upstream {
         idle_timeout: span(written.idle_timeout, 300),
         total_timeout: span(written.total_timeout, 3600),
         retries: written.retries.unwrap_or(2),
+        longest_retry_wait: span(written.longest_retry_wait, 5),
+        slow_start: written.slow_start.map(|span| span.0),
+        max_in_flight: written.max_in_flight.unwrap_or(20_000),
     }
 }
 

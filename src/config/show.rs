@@ -5,8 +5,8 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::{
-    Amount, Config, Durability, GoogleCredentials, Key, KeyCredentials, KeyProof, OnStoreFailure, Period,
-    Site, SiteKind,
+    Amount, Balance, Config, Durability, GoogleCredentials, Key, KeyCredentials, KeyProof, OnStoreFailure,
+    Period, Site, SiteKind,
 };
 
 const MASK: &str = "***";
@@ -24,6 +24,19 @@ pub(super) fn show(config: &Config) -> String {
             list(config.routes.iter().map(|route| {
                 let mut entry = Entries::default();
                 entry.put("models", strings(&route.models)).put("sites", strings(&route.sites));
+                if route.balance == Balance::Spread {
+                    let weights = route.sites.iter().zip(&route.weights);
+                    let weights = weights.map(|(site, weight)| (site.clone(), i64::from(*weight).into()));
+                    entry.put("balance", "spread").put("weights", Value::Table(weights.collect()));
+                }
+                if !route.fallback.is_empty() {
+                    entry.put("fallback", strings(&route.fallback));
+                }
+                entry
+                    .maybe("first_event_timeout", route.first_event_timeout.map(span))
+                    .maybe("idle_timeout", route.idle_timeout.map(span))
+                    .maybe("total_timeout", route.total_timeout.map(span))
+                    .maybe("retries", route.retries.map(i64::from));
                 entry
             })),
         );
@@ -93,7 +106,10 @@ fn organs(config: &Config, top: &mut Entries) {
             .put("first_event_timeout", span(upstream.first_event_timeout))
             .put("idle_timeout", span(upstream.idle_timeout))
             .put("total_timeout", span(upstream.total_timeout))
-            .put("retries", i64::from(upstream.retries));
+            .put("retries", i64::from(upstream.retries))
+            .put("longest_retry_wait", span(upstream.longest_retry_wait))
+            .maybe("slow_start", upstream.slow_start.map(span))
+            .put("max_in_flight", i64::from(upstream.max_in_flight));
     });
     top.table("log", |table| {
         table.put("format", config.log.format.as_str()).put("level", config.log.level.as_str());

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::sse::Decoder;
 use crate::translate::fault::from_event;
 
-use super::fail;
+use super::{Patience, fail};
 use crate::body::{self, Body};
 use crate::error::{Error, Result};
 
@@ -51,7 +51,7 @@ impl Watched {
             std::task::ready!(self.alarm.as_mut().poll(cx));
             let now = Instant::now();
             if now >= self.deadline {
-                return Poll::Ready(fail::timeout("request_timeout", "The request took too long in all."));
+                return Poll::Ready(fail::out_of_time());
             }
             if now >= self.since + self.idle {
                 return Poll::Ready((self.stalled)());
@@ -63,10 +63,6 @@ impl Watched {
 
 fn stalled() -> Error {
     fail::timeout("upstream_stalled", "Google stopped sending in the middle of its answer.")
-}
-
-fn silent() -> Error {
-    fail::timeout("upstream_timeout", "Google took too long to begin its answer.")
 }
 
 impl HttpBody for Watched {
@@ -133,9 +129,11 @@ enum End {
 
 impl Events {
     /// Waits until the first events are there, and keeps them for the first [`Events::next`].
-    pub(super) async fn open(body: Body, first: Duration, idle: Duration, deadline: Instant) -> Result<Self> {
-        let mut body = Watched::new(body, idle, deadline);
-        body.expect_within(first, silent);
+    pub(super) async fn open(body: Body, patience: Patience) -> Result<Self> {
+        let Patience { times, deadline, .. } = patience;
+        let (first_by, late) = patience.until(times.first_event, fail::silent);
+        let mut body = Watched::new(body, times.idle, deadline);
+        body.expect_within(first_by.saturating_duration_since(Instant::now()), late);
         let mut events =
             Self { body, decoder: Decoder::new(LONGEST_EVENT), held: Vec::new(), end: End::Open };
         let mut held = Vec::new();
@@ -148,7 +146,7 @@ impl Events {
                 Ok(Peek { error: Some(_) }) | Err(_) => return Err(from_event(event)),
             },
         }
-        events.body.expect_within(idle, stalled);
+        events.body.expect_within(times.idle, stalled);
         events.held = held;
         Ok(events)
     }

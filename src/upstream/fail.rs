@@ -11,9 +11,29 @@ use crate::error::{Error, Kind, Origin, Retry};
 #[error("connecting took too long")]
 pub(super) struct ConnectTimeout;
 
-/// A deadline passed.
+/// We gave up waiting. Google's own 504 has the same code, and a better chance at the next try.
+#[derive(Debug, thiserror::Error)]
+#[error("a deadline of the gateway's passed")]
+struct Waited;
+
+/// A deadline of ours passed.
 pub(super) fn timeout(code: &'static str, message: &'static str) -> Error {
-    Error::new(Kind::Timeout, Origin::Upstream, message).code(code).retry(Retry::Soon)
+    Error::new(Kind::Timeout, Origin::Upstream, message).code(code).retry(Retry::Soon).because(Waited)
+}
+
+/// Whether it was we who gave up waiting.
+pub(super) fn is_ours(error: &Error) -> bool {
+    cause::<Waited>(error).is_some()
+}
+
+/// Nothing came.
+pub(super) fn silent() -> Error {
+    timeout("upstream_timeout", "Google took too long to begin its answer.")
+}
+
+/// The whole request took too long.
+pub(super) fn out_of_time() -> Error {
+    timeout("request_timeout", "The request took too long in all.")
 }
 
 /// Google answered with something that cannot be used.
@@ -36,6 +56,23 @@ pub(super) fn credential(source: impl Into<BoxError>) -> Error {
     Error::new(Kind::UpstreamRefused, Origin::Upstream, "The gateway could not obtain its Google credential.")
         .code("upstream_auth_error")
         .because(source)
+}
+
+/// Every site that could serve has failed too often of late.
+pub(super) fn closed() -> Error {
+    Error::new(
+        Kind::Overloaded,
+        Origin::Gateway,
+        "Google keeps failing; the gateway is not asking it for now.",
+    )
+    .code("upstream_circuit_open")
+}
+
+/// Every site that could serve has as many calls as it carries.
+pub(super) fn full() -> Error {
+    Error::new(Kind::Overloaded, Origin::Gateway, "The gateway carries as many requests as it can.")
+        .code("gateway_overloaded")
+        .retry(Retry::After(std::time::Duration::from_secs(1)))
 }
 
 /// A setting that cannot be used; said at start.
@@ -70,7 +107,11 @@ pub(super) fn broken(error: BoxError) -> Error {
         Ok(ours) => return *ours,
         Err(other) => other,
     };
-    if cause::<hyper::Error>(&*error).is_some_and(hyper::Error::is_parse) {
+    let nonsense = [io::ErrorKind::InvalidData, io::ErrorKind::InvalidInput];
+    if cause::<hyper::Error>(&*error).is_some_and(hyper::Error::is_parse)
+        // What a chunk's own head says wrong comes as this.
+        || cause::<io::Error>(&*error).is_some_and(|error| nonsense.contains(&error.kind()))
+    {
         return invalid("Google's answer was not proper HTTP.").because(error);
     }
     disconnected(error)

@@ -4,6 +4,7 @@
 //! can still become HTTP errors. Dropping a call or its [`Events`] cancels it at Google.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,21 +16,31 @@ use tokio::time::{Instant, timeout_at};
 use crate::translate::fault::from_response;
 
 use crate::body::{self, Body, Rope};
-use crate::error::{Result, Retry};
+use crate::clock::Clock;
+use crate::error::{Error, Result, Retry};
 
+mod breaker;
 mod connect;
 mod credential;
 mod events;
 mod fail;
+mod health;
+mod retry;
+mod route;
 mod settings;
 mod site;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod token;
+mod trip;
 
 pub use events::Events;
+pub use route::{Balance, RouteConfig, Times, hash};
 pub use settings::{Config, Credentials, Local, SiteConfig, SiteKind, Timeouts};
 pub use site::Site;
+pub use throttle::Flight;
+pub use trip::{Leg, Repeat, Trip, Wish};
 
 /// The largest whole answer (image models send several pictures in one).
 const LARGEST_ANSWER: usize = 64 << 20;
@@ -101,6 +112,36 @@ pub struct Upstream {
     sites: Vec<Site>,
     client: connect::Client,
     timeouts: Timeouts,
+    routes: route::Routes,
+    /// The sites' names, health and projects, in the sites' order.
+    names: Vec<Arc<str>>,
+    health: Vec<health::Health>,
+    group_of: Vec<usize>,
+    groups: Vec<health::ByModel<health::Quota>>,
+    longest_wait: Duration,
+    slow_start: Option<Duration>,
+    /// All times of health are milliseconds since then.
+    epoch: Instant,
+    clock: Clock,
+    dice: AtomicU64,
+}
+
+/// How long one call may take, in all its phases.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    times: Timeouts,
+    deadline: Instant,
+    /// Before this the first byte must be there, whatever the phase's own limit.
+    first_by: Option<Instant>,
+}
+
+impl Patience {
+    /// Until when to wait for something that may take `span`, and what to say when it does not come.
+    fn until(&self, span: Duration, late: fn() -> Error) -> (Instant, fn() -> Error) {
+        let own = Instant::now() + span;
+        let hard = self.first_by.map_or(self.deadline, |by| by.min(self.deadline));
+        if own < hard { (own, late) } else { (hard, fail::out_of_time) }
+    }
 }
 
 impl Upstream {
@@ -110,8 +151,36 @@ impl Upstream {
     /// When a URL, a key or a credential file cannot be used.
     pub fn new(config: Config) -> Result<Self> {
         let client = connect::client(config.timeouts.connect)?;
-        let sites = config.sites.into_iter().map(Site::new).collect::<Result<_>>()?;
-        Ok(Self { sites, client, timeouts: config.timeouts })
+        let sites = config.sites.into_iter().map(Site::new).collect::<Result<Vec<_>>>()?;
+        let names: Vec<_> = sites.iter().map(Site::shared_name).collect();
+        let routes = route::Routes::new(config.routes, &names, config.timeouts, config.retries)?;
+        let mut known: Vec<&str> = Vec::new();
+        let mut group_of = Vec::new();
+        for site in &sites {
+            let place = known.iter().position(|group| *group == site.group());
+            group_of.push(place.unwrap_or(known.len()));
+            if place.is_none() {
+                known.push(site.group());
+            }
+        }
+        let mut seed = [0; 8];
+        // Without entropy the pauses are no longer random, and nothing else is lost.
+        let _ = getrandom::fill(&mut seed);
+        Ok(Self {
+            groups: known.iter().map(|_| health::ByModel::default()).collect(),
+            health: sites.iter().map(|_| health::Health::new(config.max_in_flight)).collect(),
+            sites,
+            client,
+            timeouts: config.timeouts,
+            routes,
+            names,
+            group_of,
+            longest_wait: config.longest_wait,
+            slow_start: config.slow_start,
+            epoch: Instant::now(),
+            clock: Clock::System,
+            dice: AtomicU64::new(u64::from_ne_bytes(seed)),
+        })
     }
 
     /// The places that can be called, in order of preference.
@@ -128,26 +197,42 @@ impl Upstream {
         }
     }
 
-    /// Calls a model.
+    /// The first site that a route names for the model; the first of all where no route does.
+    pub fn first(&self, model: &str) -> Option<&Site> {
+        self.routes.find(model).sites.first().and_then(|at| self.sites.get(*at))
+    }
+
+    /// Calls a model at one site, once, within the ordinary deadlines.
     ///
     /// # Errors
     /// When the site cannot be reached, refuses, or answers with what cannot be used.
     pub async fn call(&self, site: &Site, call: &Call) -> Result<Answer> {
-        let begun = Instant::now();
-        let deadline = begun + self.timeouts.total;
+        self.call_within(site, call, self.patience()).await
+    }
+
+    /// Makes the call of one leg of a trip.
+    ///
+    /// # Errors
+    /// As [`Upstream::call`]; tell [`Trip::failed`].
+    pub async fn call_on(&self, leg: &Leg<'_>, call: &Call) -> Result<Answer> {
+        self.call_within(leg.site(), call, leg.patience()).await
+    }
+
+    async fn call_within(&self, site: &Site, call: &Call, patience: Patience) -> Result<Answer> {
         let streams = call.method == Method::Stream;
-        let patience = if streams { self.timeouts.head } else { self.timeouts.first_event };
+        let times = patience.times;
+        let head = patience.until(if streams { times.head } else { times.first_event }, fail::silent);
         let uri = site.uri(call, &self.client).await?;
         let ask = Ask { uri, accept: if streams { EVENT_STREAM } else { JSON }, body: Some(&call.body) };
-        let (response, attempts) = self.send(site, &ask, deadline.min(begun + patience)).await?;
+        let (response, attempts) = self.send(site, &ask, head).await?;
         let (parts, body) = accepted(response, site).await?.into_parts();
         let service_tier = parts.headers.get("x-gemini-service-tier");
         let service_tier = service_tier.and_then(|tier| tier.to_str().ok()).map(str::to_owned);
         let body = if streams {
-            let Timeouts { first_event, idle, .. } = self.timeouts;
-            AnswerBody::Stream(Events::open(body, first_event, idle, deadline).await?)
+            AnswerBody::Stream(Events::open(body, patience).await?)
         } else {
-            AnswerBody::Whole(self.whole(body, deadline).await?)
+            let deadline = patience.first_by.map_or(patience.deadline, |by| by.min(patience.deadline));
+            AnswerBody::Whole(self.whole(body, times.idle, deadline).await?)
         };
         Ok(Answer { site: site.shared_name(), attempts, service_tier, body })
     }
@@ -157,21 +242,30 @@ impl Upstream {
     /// # Errors
     /// As [`Upstream::call`].
     pub async fn get(&self, site: &Site, path: &str) -> Result<Bytes> {
-        let begun = Instant::now();
         let ask = Ask { uri: site.resource(path)?, accept: JSON, body: None };
-        let deadline = begun + self.timeouts.total;
-        let (response, _) = self.send(site, &ask, deadline.min(begun + self.timeouts.head)).await?;
-        self.whole(accepted(response, site).await?.into_body(), deadline).await
+        let patience = self.patience();
+        let (response, _) = self.send(site, &ask, patience.until(self.timeouts.head, fail::silent)).await?;
+        let body = accepted(response, site).await?.into_body();
+        self.whole(body, self.timeouts.idle, patience.deadline).await
+    }
+
+    fn patience(&self) -> Patience {
+        let times = self.timeouts;
+        Patience { times, deadline: Instant::now() + times.total, first_by: None }
     }
 
     /// Sends a request until there is a status line; once more with a new token if Google refuses the old one.
-    async fn send(&self, site: &Site, ask: &Ask<'_>, until: Instant) -> Result<(Response<Body>, u32)> {
-        let slow = || fail::timeout("upstream_timeout", "Google took too long to begin its answer.");
+    async fn send(
+        &self,
+        site: &Site,
+        ask: &Ask<'_>,
+        (until, late): (Instant, fn() -> Error),
+    ) -> Result<(Response<Body>, u32)> {
         let mut attempts = 1;
         loop {
             let token = match timeout_at(until, site.token(&self.client)).await {
                 Ok(token) => token?,
-                Err(_) => return Err(slow()),
+                Err(_) => return Err(late()),
             };
             let mut request = ask.request(site);
             if let Some(token) = &token {
@@ -179,7 +273,7 @@ impl Upstream {
             }
             let response = match timeout_at(until, self.exchange(site, request)).await {
                 Ok(response) => response?,
-                Err(_) => return Err(slow()),
+                Err(_) => return Err(late()),
             };
             match (response.status(), site.tokens(), token) {
                 (StatusCode::UNAUTHORIZED, Some(tokens), Some(token)) if attempts == 1 => {
@@ -201,8 +295,8 @@ impl Upstream {
         }
     }
 
-    async fn whole(&self, body: Body, deadline: Instant) -> Result<Bytes> {
-        let body = events::Watched::new(body, self.timeouts.idle, deadline);
+    async fn whole(&self, body: Body, idle: Duration, deadline: Instant) -> Result<Bytes> {
+        let body = events::Watched::new(body, idle, deadline);
         let bytes = body::read(body, LARGEST_ANSWER).await.map_err(fail::unread)?;
         if bytes.trim_ascii().is_empty() {
             return Err(fail::invalid("Google's answer was empty."));

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use secrecy::SecretString;
 
+use super::route::RouteConfig;
 use crate::body::Body;
 
 /// Everything the way out needs to know. Printing it shows no secret.
@@ -19,6 +20,30 @@ pub struct Config {
     pub sites: Vec<SiteConfig>,
     /// How long each phase may take.
     pub timeouts: Timeouts,
+    /// Which models go where; a model that no route names goes to the first site.
+    pub routes: Vec<RouteConfig>,
+    /// How often one request may return to a place that failed.
+    pub retries: u32,
+    /// The longest wait that a request sits through before it returns; longer ones are the client's.
+    pub longest_wait: Duration,
+    /// A call that takes longer to begin counts against its site, though it works.
+    pub slow_start: Option<Duration>,
+    /// Calls in flight at one site.
+    pub max_in_flight: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            sites: Vec::new(),
+            timeouts: Timeouts::default(),
+            routes: Vec::new(),
+            retries: 2,
+            longest_wait: Duration::from_secs(5),
+            slow_start: None,
+            max_in_flight: 20_000,
+        }
+    }
 }
 
 /// One place that can be called.
@@ -28,6 +53,8 @@ pub struct SiteConfig {
     pub name: String,
     /// What it is.
     pub kind: SiteKind,
+    /// Its Google project: sites of one project share its quota. The name, where nothing is known.
+    pub quota_group: Option<String>,
 }
 
 /// What a site is.
@@ -180,8 +207,9 @@ mod tests {
                     api_version: "v1beta".into(),
                     api_key: "hush-hush".into(),
                 },
+                quota_group: None,
             }],
-            timeouts: Timeouts::default(),
+            ..Config::default()
         };
         assert!(!format!("{config:?}").contains("hush"));
     }

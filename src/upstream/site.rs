@@ -27,6 +27,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 #[derive(Debug)]
 pub struct Site {
     name: Arc<str>,
+    group: Arc<str>,
     place: Place,
     /// Sent with every call: the key, the quota project.
     headers: HeaderMap,
@@ -52,12 +53,13 @@ enum Project {
 impl Site {
     pub(super) fn new(config: SiteConfig) -> Result<Self> {
         let name: Arc<str> = config.name.into();
+        let group = config.quota_group.map_or_else(|| Arc::clone(&name), Into::into);
         match config.kind {
             SiteKind::GeminiApi { base_url, api_version, api_key } => {
                 let mut headers = HeaderMap::new();
                 headers.insert(KEY_HEADER, key(&api_key)?);
                 let place = Place::Gemini { base: base(&base_url)?, version: setting(api_version)? };
-                Ok(Self { name, place, headers, tokens: None })
+                Ok(Self { name, group, place, headers, tokens: None })
             }
             SiteKind::Vertex { base_url, api_version, project, location, credentials, quota_project } => {
                 let who = Who::new(credentials)?;
@@ -74,13 +76,14 @@ impl Site {
                 let place = Place::Vertex { base, version: setting(api_version)?, location, project };
                 Ok(Self {
                     name,
+                    group,
                     place,
                     headers,
                     tokens: who.source.map(|source| Arc::new(Tokens::new(source))),
                 })
             }
             SiteKind::Local(local) => {
-                Ok(Self { name, place: Place::Local(local), headers: HeaderMap::new(), tokens: None })
+                Ok(Self { name, group, place: Place::Local(local), headers: HeaderMap::new(), tokens: None })
             }
         }
     }
@@ -88,6 +91,11 @@ impl Site {
     /// Its name in logs and metrics.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The Google project whose quota it draws on.
+    pub fn group(&self) -> &str {
+        &self.group
     }
 
     /// The surface it speaks.

@@ -9,7 +9,7 @@ fn call(model: &str, method: Method) -> Call {
 }
 
 fn site(kind: SiteKind) -> Result<Site> {
-    Site::new(SiteConfig { name: "s".into(), kind })
+    Site::new(SiteConfig { name: "s".into(), kind, quota_group: None })
 }
 
 fn gemini(base: &str) -> Result<Site> {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::routes::{self, Endpoint};
 use super::{Ctx, Engine, Incoming, Readiness, Reply};
-use crate::catalog::{self, Catalog, Pattern};
+use crate::catalog::{self, Catalog};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
@@ -22,16 +22,8 @@ use crate::upstream::{Site, Upstream};
 
 mod chat;
 mod models;
+mod patience;
 mod walk;
-
-/// Which models go where, in order of preference.
-#[derive(Clone, Debug)]
-pub struct Route {
-    /// Patterns of model ids.
-    pub models: Vec<Pattern>,
-    /// Names of sites.
-    pub sites: Vec<String>,
-}
 
 /// Everything the walk stands on; made by `app`.
 #[derive(Debug)]
@@ -42,8 +34,6 @@ pub struct Gateway {
     pub limiter: Limiter,
     /// Other names for models.
     pub aliases: std::collections::BTreeMap<String, String>,
-    /// Which models go where; a model that no route names goes to the first site.
-    pub routes: Vec<Route>,
     /// What models can do.
     pub catalog: Catalog,
     /// Google, or the simulator.

@@ -10,19 +10,22 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::Gateway;
+use super::{Gateway, patience};
 use crate::api::{Ctx, EventSource, Reply, Stream};
 use crate::error::{Error, Result, Retry};
 use crate::limits::Permit;
 use crate::telemetry::metrics::UNRESOLVED;
 use crate::translate::{Backend, Machine, Signatures, Stamp, Target};
-use crate::upstream::{Answer, AnswerBody, Call, Events, Method, Site};
+use crate::upstream::{Answer, AnswerBody, Call, Events, Flight, Leg, Method, Repeat, Site, Trip};
 use crate::usage::Usage;
 use crate::wire::Rope;
 
 pub(super) const DROPPED: HeaderName = HeaderName::from_static("x-gemway-dropped-params");
 pub(super) const SERVED_BY: HeaderName = HeaderName::from_static("x-gemway-served-by");
 pub(super) const ATTEMPTS: HeaderName = HeaderName::from_static("x-gemway-attempts");
+
+/// The model that answered, where it is not the one asked for.
+pub(super) const MODEL: HeaderName = HeaderName::from_static("x-gemway-model");
 
 /// The most events that are held while nothing has been said yet.
 const HELD: usize = 256;
@@ -70,7 +73,7 @@ pub(super) struct Asked<S> {
 }
 
 impl Gateway {
-    /// Walks one request through.
+    /// Walks one request through: from site to site until one serves, as long as nothing was sent to the client.
     ///
     /// # Errors
     /// The operation's own, the limiter's and the upstream's.
@@ -79,27 +82,9 @@ impl Gateway {
         let model = self.dispatched(&name)?;
         cx.meter.model(&name, self.labels.get(&model).map(String::as_str));
         cx.tenant.may_use(&model)?;
-        let site = self.site(&model)?;
-        let traits = self.catalog.traits(&model);
-        let target = Target { model: &model, traits, backend: site.backend(), strict: self.strict };
-        let Asked { body, shape, dropped, several } = operation.ask(&target, &*self.signatures)?;
-        let permit = self.limiter.admit(cx.tenant.name(), operation.estimate())?;
         let streams = operation.streams();
-        // Families with an output cap per request are always streamed upstream.
-        let live = (streams && !several) || traits.long_decode;
-        let method = if live { Method::Stream } else { Method::Generate };
-        let call = Call { model, method, body, preview: false };
-        let mut headers = HeaderMap::new();
-        for (name, value) in permit.headers() {
-            headers.insert(name.clone(), value.clone());
-        }
-        if !dropped.is_empty()
-            && let Ok(value) = HeaderValue::from_str(&dropped.join(","))
-        {
-            headers.insert(DROPPED, value);
-        }
-        headers
-            .insert(SERVED_BY, HeaderValue::from_str(site.name()).unwrap_or(HeaderValue::from_static("-")));
+        let wish = patience::read(&cx.headers, &model, streams)?;
+        let mut trip = self.upstream.trip(&wish);
         let stamp = Stamp {
             id: self.ids.mint(O::PREFIX),
             created: self.clock.unix_seconds(),
@@ -107,110 +92,221 @@ impl Gateway {
             ids: Arc::clone(&self.ids),
             signatures: Arc::clone(&self.signatures),
         };
-        if streams {
-            let (events, attempts) = self.events(cx, site, &call, &operation, (&shape, &stamp)).await?;
-            headers.insert(ATTEMPTS, attempts.into());
-            let machine = Settling { machine: operation.machine(shape, stamp), permit: Some(permit) };
-            return Ok(Reply::Stream(Stream { events, machine: Box::new(machine), headers }));
-        }
-        let mut tries = 0;
+        let mut permit = None;
+        let mut hollow = false;
         loop {
-            tries += 1;
-            let (answers, attempts) = self.whole(cx, site, &call).await?;
-            match operation.reply(&shape, &stamp, &answers) {
-                Ok((body, usage)) => {
-                    cx.meter.usage(usage);
-                    permit.settle(usage.total());
-                    headers.insert(ATTEMPTS, (attempts + tries - 1).into());
-                    return Ok(Reply::Whole { body, headers });
+            let paused = Instant::now();
+            let leg = trip.next().await?;
+            if trip.sent() > 1 {
+                // The pause before another try is Google's doing, not ours.
+                cx.meter.waited(provider(leg.site()), paused.elapsed());
+            }
+            let asked = match self.ask(cx, &leg, &mut operation) {
+                Ok(asked) => asked,
+                // What was asked for suits the model it was asked of, so its failure is what the client is told.
+                Err(_unfit) if trip.moved() => {
+                    trip.pass_over(leg);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if permit.is_none() {
+                permit = Some(self.limiter.admit(cx.tenant.name(), operation.estimate())?);
+            }
+            let Asked { body, shape, dropped, several } = asked;
+            // Families with an output cap per request are always streamed upstream.
+            let live = (streams && !several) || self.catalog.traits(leg.model()).long_decode;
+            let method = if live { Method::Stream } else { Method::Generate };
+            let call = Call { model: leg.model().to_owned(), method, body, preview: false };
+            let heard = if streams {
+                self.events(cx, &leg, &call, &operation, (&shape, &stamp)).await.map(Heard::Events)
+            } else {
+                self.whole(cx, &leg, &call, &operation, (&shape, &stamp)).await.map(Heard::Reply)
+            };
+            let heard = match heard {
+                Ok(heard) => heard,
+                Err(Unheard::Call(error)) => {
+                    trip.failed(leg, error)?;
+                    continue;
                 }
                 // An empty or malformed answer: the model deserves one more chance, and nothing was sent yet.
-                Err(error) if error.retries() == Retry::Soon && tries < 2 => {}
-                Err(error) => return Err(error),
+                Err(Unheard::Answer(error)) => {
+                    if hollow || error.retries() != Retry::Soon || wish.repeat == Repeat::Never {
+                        return Err(error.attempts(trip.sent()));
+                    }
+                    hollow = true;
+                    trip.failed(leg, error)?;
+                    continue;
+                }
+            };
+            let mut headers = headers(&trip, &leg, permit.as_ref(), &dropped);
+            let flight = trip.worked(leg);
+            match heard {
+                Heard::Events((mut events, again)) => {
+                    headers.insert(ATTEMPTS, (trip.sent() + again).into());
+                    events.flight = flight;
+                    let machine = Settling { machine: operation.machine(shape, stamp), permit };
+                    return Ok(Reply::Stream(Stream {
+                        events: Box::new(events),
+                        machine: Box::new(machine),
+                        headers,
+                    }));
+                }
+                Heard::Reply(((body, usage), again)) => {
+                    headers.insert(ATTEMPTS, (trip.sent() + again).into());
+                    cx.meter.usage(usage);
+                    if let Some(permit) = permit {
+                        permit.settle(usage.total());
+                    }
+                    return Ok(Reply::Whole { body, headers });
+                }
             }
         }
+    }
+
+    /// What one leg's site is asked.
+    fn ask<O: Operation>(&self, cx: &Ctx, leg: &Leg<'_>, operation: &mut O) -> Result<Asked<O::Shape>> {
+        let model = leg.model();
+        cx.tenant.may_use(model)?;
+        let traits = self.catalog.traits(model);
+        let target = Target { model, traits, backend: leg.site().backend(), strict: self.strict };
+        operation.ask(&target, &*self.signatures)
     }
 
     /// The upstream's events, the first of them looked at: an answer that is over before it said anything is
-    /// still an HTTP error, and deserves one more chance.
+    /// still an HTTP error. With them, how many calls it took beyond one.
     async fn events<O: Operation>(
         &self,
         cx: &Ctx,
-        site: &Site,
+        leg: &Leg<'_>,
         call: &Call,
         operation: &O,
         (shape, stamp): (&O::Shape, &Stamp),
-    ) -> Result<(Box<dyn EventSource>, u32)> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let answer = self.call(cx, site, call).await?;
-            let (mut first, mut inner) = (Vec::new(), None);
-            match answer.body {
-                AnswerBody::Whole(bytes) => first.push(bytes),
-                AnswerBody::Stream(mut events) => {
-                    let mut more = true;
-                    // Events without a candidate say nothing to the client; what follows decides.
-                    while more && first.len() < HELD && !first.iter().any(|event| says(event, "candidates")) {
-                        more = events.next(&mut first).await?;
-                    }
-                    if more {
-                        inner = Some(events);
-                    }
+    ) -> Result<(Primed, u32), Unheard> {
+        let answer = self.call_on(cx, leg, call).await.map_err(Unheard::Call)?;
+        let (mut first, mut inner) = (Vec::new(), None);
+        match answer.body {
+            AnswerBody::Whole(bytes) => first.push(bytes),
+            AnswerBody::Stream(mut events) => {
+                let mut more = true;
+                // Events without a candidate say nothing to the client; what follows decides.
+                while more && first.len() < HELD && !first.iter().any(|event| says(event, "candidates")) {
+                    more = events.next(&mut first).await.map_err(Unheard::Call)?;
+                }
+                if more {
+                    inner = Some(events);
                 }
             }
-            match verdict(&first, inner.is_none(), operation, (shape, stamp)) {
-                Ok(()) => return Ok((Box::new(Primed { first, inner }), answer.attempts + tries - 1)),
-                Err(error) if error.retries() == Retry::Soon && tries < 2 => {}
-                Err(error) => return Err(error),
-            }
         }
+        verdict(&first, inner.is_none(), operation, (shape, stamp)).map_err(Unheard::Answer)?;
+        Ok((Primed { first, inner, flight: None }, answer.attempts.saturating_sub(1)))
     }
 
-    async fn whole(&self, cx: &Ctx, site: &Site, call: &Call) -> Result<(Vec<Bytes>, u32)> {
-        let answer = self.call(cx, site, call).await?;
-        match answer.body {
-            AnswerBody::Whole(bytes) => Ok((vec![bytes], answer.attempts)),
+    async fn whole<O: Operation>(
+        &self,
+        cx: &Ctx,
+        leg: &Leg<'_>,
+        call: &Call,
+        operation: &O,
+        (shape, stamp): (&O::Shape, &Stamp),
+    ) -> Result<((Bytes, Usage), u32), Unheard> {
+        let answer = self.call_on(cx, leg, call).await.map_err(Unheard::Call)?;
+        let answers = match answer.body {
+            AnswerBody::Whole(bytes) => vec![bytes],
             AnswerBody::Stream(mut events) => {
                 let mut all = Vec::new();
-                while events.next(&mut all).await? {}
-                Ok((all, answer.attempts))
+                while events.next(&mut all).await.map_err(Unheard::Call)? {}
+                all
             }
-        }
+        };
+        let reply = operation.reply(shape, stamp, &answers).map_err(Unheard::Answer)?;
+        Ok((reply, answer.attempts.saturating_sub(1)))
     }
 
-    /// One call, counted.
+    /// The call of one leg, counted.
     ///
     /// # Errors
     /// As [`crate::upstream::Upstream::call`].
-    pub(super) async fn call(&self, cx: &Ctx, site: &Site, call: &Call) -> Result<Answer> {
+    pub(super) async fn call_on(&self, cx: &Ctx, leg: &Leg<'_>, call: &Call) -> Result<Answer> {
         let begun = Instant::now();
-        let answer = self.upstream.call(site, call).await;
-        cx.meter.waited(provider(site), begun.elapsed());
+        let answer = self.upstream.call_on(leg, call).await;
+        cx.meter.waited(provider(leg.site()), begun.elapsed());
         let code = if answer.is_ok() { "ok" } else { "error" };
         let label = self.labels.get(&call.model).map_or(UNRESOLVED, String::as_str);
-        cx.metrics.attempt(site.name(), label, code);
-        cx.meter.attempt(site.name(), answer.is_ok().then_some(200));
+        cx.metrics.attempt(leg.site().name(), label, code);
+        cx.meter.attempt(leg.site().name(), answer.is_ok().then_some(200));
         answer
+    }
+
+    /// One call without translation (lists, embeddings, counts), from site to site until one serves.
+    ///
+    /// `call` builds what one site is asked.
+    ///
+    /// # Errors
+    /// As [`crate::upstream::Upstream::call`], and what `call` refuses.
+    #[expect(dead_code, reason = "the fronts that need it land next")]
+    pub(super) async fn reach(
+        &self,
+        cx: &Ctx,
+        model: &str,
+        mut call: impl FnMut(&Leg<'_>) -> Result<Call> + Send,
+    ) -> Result<(Answer, u32)> {
+        let mut trip = self.upstream.trip(&patience::read(&cx.headers, model, false)?);
+        loop {
+            let leg = trip.next().await?;
+            let asked = call(&leg)?;
+            match self.call_on(cx, &leg, &asked).await {
+                Ok(answer) => {
+                    let sent = trip.sent() + answer.attempts.saturating_sub(1);
+                    trip.worked(leg);
+                    return Ok((answer, sent));
+                }
+                Err(error) => trip.failed(leg, error)?,
+            }
+        }
     }
 
     /// The first site of the first route that takes the model; without a route the first of all.
     ///
     /// # Errors
-    /// `Internal` for a route that names a site which does not exist.
+    /// `Internal` where there is none, which the configuration makes impossible.
+    #[expect(dead_code, reason = "the fronts that need it land next")]
     pub(super) fn site(&self, model: &str) -> Result<&Site> {
-        let named = self
-            .routes
-            .iter()
-            .find(|route| route.models.iter().any(|pattern| pattern.matches(model)))
-            .and_then(|route| route.sites.first());
-        let mut sites = self.upstream.sites();
-        let found = match named {
-            Some(name) => sites.find(|site| site.name() == name),
-            None => sites.next(),
-        };
-        found.ok_or_else(|| Error::internal("a route names a site that does not exist"))
+        self.upstream.first(model).ok_or_else(|| Error::internal("there is no site"))
     }
+}
+
+/// What the client is told beside the reply.
+fn headers(trip: &Trip<'_>, leg: &Leg<'_>, permit: Option<&Permit>, dropped: &[String]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in permit.iter().flat_map(|permit| permit.headers()) {
+        headers.insert(name.clone(), value.clone());
+    }
+    let mut tell = |name: HeaderName, text: &str| {
+        headers.insert(name, HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-")))
+    };
+    if !dropped.is_empty() {
+        tell(DROPPED, &dropped.join(","));
+    }
+    tell(SERVED_BY, leg.site().name());
+    if trip.moved() {
+        tell(MODEL, leg.model());
+    }
+    headers
+}
+
+/// What came of one leg.
+enum Heard {
+    Events((Primed, u32)),
+    Reply(((Bytes, Usage), u32)),
+}
+
+/// What did not.
+enum Unheard {
+    /// There was no answer.
+    Call(Error),
+    /// There was one, and it says nothing.
+    Answer(Error),
 }
 
 /// A stream's machine that settles the permit when it goes: at the end, on failure, or when the client leaves.
@@ -276,6 +372,8 @@ fn verdict<O: Operation>(
 struct Primed {
     first: Vec<Bytes>,
     inner: Option<Events>,
+    /// The call's place at its site, given back with the stream.
+    flight: Option<Flight>,
 }
 
 impl EventSource for Primed {

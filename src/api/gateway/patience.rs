@@ -1,0 +1,113 @@
+//! What a client's headers say about time and about trying again.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+
+use crate::error::{Error, Result};
+use crate::upstream::{Repeat, Wish};
+
+/// Nobody means less than this by a time limit; `0` stands for none.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// Reads the headers of one request into its wish.
+///
+/// `x-request-timeout` (seconds, or a duration such as `1500ms`) and `x-request-timeout-ms` limit the whole
+/// request. The SDKs' own headers tell when they stop listening for the first byte: `x-stainless-timeout` (Node's
+/// whole patience until the head) and `x-stainless-read-timeout` (Python's, between two reads), in seconds. All of
+/// them only shorten what is configured. `x-gemway-no-retry` asks for one call and no more,
+/// `x-gemway-no-fallback` for no other model.
+///
+/// # Errors
+/// When a limit that a person wrote cannot be read; SDKs' headers are ignored then.
+pub(super) fn read<'w>(headers: &HeaderMap, model: &'w str, streams: bool) -> Result<Wish<'w>> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let written = |name: &'static str, parse: fn(&str) -> Option<Duration>| match headers.get(name) {
+        None => Ok(None),
+        Some(value) => match value.to_str().ok().and_then(|text| parse(text.trim())) {
+            Some(limit) => Ok(Some(limit).filter(|limit| *limit >= SHORTEST)),
+            None => Err(Error::invalid(name, format!("The header {name} does not hold a time limit."))),
+        },
+    };
+    let whole = shorter(
+        written("x-request-timeout", seconds_or_duration)?,
+        written("x-request-timeout-ms", milliseconds)?,
+    );
+    let sdk = |name| text(name).and_then(seconds).filter(|limit| *limit >= SHORTEST);
+    let first = shorter(sdk("x-stainless-timeout"), sdk("x-stainless-read-timeout"));
+    let on = |name| text(name).is_some_and(|value| !matches!(value, "" | "0" | "false" | "no"));
+    let repeat = match (on("x-gemway-no-retry"), on("x-gemway-no-fallback")) {
+        (true, _) => Repeat::Never,
+        (false, true) => Repeat::SameModel,
+        (false, false) => Repeat::All,
+    };
+    // A whole reply has its first byte when all of it is there.
+    let total = if streams { whole } else { shorter(whole, first) };
+    Ok(Wish { model, total, first: first.filter(|_| streams), repeat, session: None })
+}
+
+fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
+}
+
+fn milliseconds(text: &str) -> Option<Duration> {
+    text.parse().ok().map(Duration::from_millis)
+}
+
+fn seconds_or_duration(text: &str) -> Option<Duration> {
+    seconds(text).or_else(|| humantime::parse_duration(text).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(headers: &[(&'static str, &str)], streams: bool) -> Result<Wish<'static>> {
+        let pairs = headers.iter().map(|(name, value)| {
+            (http::HeaderName::from_static(name), http::HeaderValue::from_str(value).unwrap())
+        });
+        read(&pairs.collect(), "m", streams)
+    }
+
+    #[test]
+    fn limits_are_read_and_the_shortest_counts() {
+        let total = |headers: &[_]| wish(headers, true).unwrap().total;
+        let some = |millis| Some(Duration::from_millis(millis));
+        assert_eq!(total(&[]), None);
+        assert_eq!(total(&[("x-request-timeout", "2")]), some(2000));
+        assert_eq!(total(&[("x-request-timeout", "0.5")]), some(500));
+        assert_eq!(total(&[("x-request-timeout", "1500ms")]), some(1500));
+        assert_eq!(total(&[("x-request-timeout", "2"), ("x-request-timeout-ms", "30")]), some(30));
+        assert_eq!(total(&[("x-request-timeout", "0")]), None);
+        for bad in ["soon", "-1", "1e400", "NaN"] {
+            let error = wish(&[("x-request-timeout", bad)], true).unwrap_err();
+            assert_eq!(error.param(), Some("x-request-timeout"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_sdks_patience_is_until_the_first_byte() {
+        let python = [("x-stainless-read-timeout", "600")];
+        let streamed = wish(&python, true).unwrap();
+        assert_eq!((streamed.total, streamed.first), (None, Some(Duration::from_mins(10))));
+        let whole = wish(&python, false).unwrap();
+        assert_eq!((whole.total, whole.first), (Some(Duration::from_mins(10)), None));
+        assert_eq!(wish(&[("x-stainless-timeout", "NOT_GIVEN")], false).unwrap().total, None);
+    }
+
+    #[test]
+    fn repeating_can_be_refused() {
+        let repeat = |headers: &[_]| wish(headers, true).unwrap().repeat;
+        assert_eq!(repeat(&[]), Repeat::All);
+        assert_eq!(repeat(&[("x-gemway-no-retry", "1")]), Repeat::Never);
+        assert_eq!(repeat(&[("x-gemway-no-retry", "false")]), Repeat::All);
+        assert_eq!(repeat(&[("x-gemway-no-fallback", "true")]), Repeat::SameModel);
+    }
+}

@@ -1,0 +1,508 @@
+//! One request's way over the sites: where to go first, whether and when to go on, what to say when nobody served.
+//!
+//! A [`Trip`] hands out [`Leg`]s. Each leg is one call at one site; the caller says how it went, and asks for the
+//! next one. Everything happens before the client has seen a byte, so a leg may always be followed by another.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::breaker::{Breaker, Standing};
+use super::fail;
+use super::health::{Quota, until_midnight_pacific};
+use super::retry::{Class, pause};
+use super::route::{Route, mix};
+use super::throttle::Flight;
+use super::{Patience, Site, Upstream};
+use crate::error::{Error, Kind, Origin, Result, Retry};
+
+/// A project that says "too many" without saying for how long is left alone for this long.
+const SHORT_COOLING: Duration = Duration::from_secs(1);
+/// A site that refused our credential is the last resort for this long.
+const REFUSED_FOR: Duration = Duration::from_mins(1);
+
+/// What a request wants of its way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish<'w> {
+    /// The model, as it is dispatched.
+    pub model: &'w str,
+    /// Requests of one conversation have one number here; where sites share the work, they meet at one site.
+    pub session: Option<u64>,
+    /// The whole request must be over within.
+    pub total: Option<Duration>,
+    /// The first byte must be there within.
+    pub first: Option<Duration>,
+    /// Whether anything may be repeated.
+    pub repeat: Repeat,
+}
+
+/// What may be done again, and with what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Repeat {
+    /// Other tries, other sites, other models.
+    #[default]
+    All,
+    /// Other tries and sites, but the model that was asked for.
+    SameModel,
+    /// One call, whatever comes of it.
+    Never,
+}
+
+/// One request's way over the sites.
+#[derive(Debug)]
+pub struct Trip<'u> {
+    upstream: &'u Upstream,
+    model: Arc<str>,
+    route: &'u Route,
+    fallback: std::slice::Iter<'u, String>,
+    session: u64,
+    places: Vec<Place>,
+    /// All places belong to one project: there is no elsewhere.
+    lone: bool,
+    repeat: Repeat,
+    begun: Instant,
+    total: Option<Duration>,
+    deadline: Instant,
+    /// Before this the first byte must be there.
+    first_by: Option<Instant>,
+    sent: u32,
+    returns: u32,
+    last: Option<(Class, Error)>,
+    moved: bool,
+}
+
+/// A site that this trip may call.
+#[derive(Debug)]
+struct Place {
+    site: usize,
+    breaker: Arc<Breaker>,
+    quota: Arc<Quota>,
+    tries: u32,
+    /// When it may be called again; `None` once it is out of the question.
+    ready: Option<Instant>,
+}
+
+/// One call at one site.
+#[derive(Debug)]
+pub struct Leg<'u> {
+    site: &'u Site,
+    index: usize,
+    model: Arc<str>,
+    breaker: Arc<Breaker>,
+    quota: Arc<Quota>,
+    flight: Option<Flight>,
+    probe: bool,
+    begun: Instant,
+    patience: Patience,
+}
+
+impl Leg<'_> {
+    /// Where.
+    pub fn site(&self) -> &Site {
+        self.site
+    }
+
+    /// Which model: the one asked for, or a fallback.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        self.patience
+    }
+}
+
+impl Drop for Leg<'_> {
+    fn drop(&mut self) {
+        // Nobody said how it went: the client left.
+        if self.probe {
+            self.breaker.abandoned();
+        }
+    }
+}
+
+/// Why no place can be called right now.
+enum Stop {
+    Cooling { until: u64, spent: bool },
+    Closed { until: u64 },
+    Full,
+}
+
+impl Upstream {
+    /// Begins a request's way.
+    pub fn trip(&self, wish: &Wish<'_>) -> Trip<'_> {
+        let begun = Instant::now();
+        let route = self.routes.find(wish.model);
+        let mut trip = Trip {
+            upstream: self,
+            model: wish.model.into(),
+            route,
+            fallback: route.fallback.iter(),
+            session: wish.session.unwrap_or_else(|| self.random()),
+            places: Vec::new(),
+            lone: true,
+            repeat: wish.repeat,
+            begun,
+            total: wish.total,
+            deadline: begun,
+            first_by: wish.first.map(|first| begun + first),
+            sent: 0,
+            returns: 0,
+            last: None,
+            moved: false,
+        };
+        trip.plan(route);
+        trip
+    }
+
+    fn now(&self) -> u64 {
+        millis(self.epoch.elapsed())
+    }
+
+    fn random(&self) -> u64 {
+        let step = 0x9e37_79b9_7f4a_7c15;
+        mix(self.dice.fetch_add(step, Relaxed))
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl<'u> Trip<'u> {
+    /// How many calls were made.
+    pub fn sent(&self) -> u32 {
+        self.sent
+    }
+
+    /// Whether another model than the one asked for is being asked.
+    pub fn moved(&self) -> bool {
+        self.moved
+    }
+
+    /// When the whole request must be over.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// The projects that this trip may call, the first choice first.
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        self.places.iter().filter_map(|place| self.upstream.sites.get(place.site)).map(Site::group)
+    }
+
+    /// Whether the sites of this trip belong to more than one project.
+    pub fn has_choice(&self) -> bool {
+        !self.lone
+    }
+
+    /// Goes first to sites of this project.
+    pub fn prefer(&mut self, group: &str) {
+        let elsewhere =
+            |place: &Place| self.upstream.sites.get(place.site).is_none_or(|site| site.group() != group);
+        self.places.sort_by_key(elsewhere);
+    }
+
+    fn plan(&mut self, route: &'u Route) {
+        self.route = route;
+        let upstream = self.upstream;
+        let order = route.order(self.session, &upstream.names);
+        self.places = order
+            .into_iter()
+            .filter_map(|site| {
+                let health = upstream.health.get(site)?;
+                let group = upstream.groups.get(*upstream.group_of.get(site)?)?;
+                Some(Place {
+                    site,
+                    breaker: health.breakers.of(&self.model),
+                    quota: group.of(&self.model),
+                    tries: 0,
+                    ready: Some(self.begun),
+                })
+            })
+            .collect();
+        let first = self.places.first().map(|place| Arc::clone(&place.quota));
+        self.lone =
+            first.is_none_or(|first| self.places.iter().all(|place| Arc::ptr_eq(&place.quota, &first)));
+        let total = self.total.unwrap_or(route.times.total).min(route.times.total);
+        self.deadline = self.begun + total;
+    }
+
+    /// The next call to make. Waits where waiting was told to help.
+    ///
+    /// # Errors
+    /// What the last call failed with, or why none can be made, when there is nowhere to go any more.
+    pub async fn next(&mut self) -> Result<Leg<'u>> {
+        loop {
+            let stop = match self.fresh() {
+                Ok(leg) => return Ok(leg),
+                Err(stop) => stop,
+            };
+            if let Some((at, when)) = self.again() {
+                sleep_until(when).await;
+                let spent = self.upstream.health.get(self.site_of(at)).is_some_and(|h| h.budget.spend());
+                if spent && let Some(leg) = self.depart(at) {
+                    self.returns += 1;
+                    return Ok(leg);
+                }
+                self.rule_out(at);
+                continue;
+            }
+            if !self.fall_back() {
+                return Err(self.verdict(stop.as_ref()));
+            }
+        }
+    }
+
+    /// The best place that was not tried yet.
+    fn fresh(&mut self) -> Result<Leg<'u>, Option<Stop>> {
+        if self.repeat == Repeat::Never && self.sent > 0 {
+            return Err(None);
+        }
+        let now = self.upstream.now();
+        let (mut doubtful, mut stop) = (None, None);
+        for at in 0..self.places.len() {
+            let Some(place) = self.places.get(at).filter(|place| place.tries == 0 && place.ready.is_some())
+            else {
+                continue;
+            };
+            let Some(health) = self.upstream.health.get(place.site) else { continue };
+            // With nowhere else to go a cooling project is asked: it may have more than it said.
+            if !self.lone
+                && let Some((until, spent)) = place.quota.cooling(now)
+            {
+                stop = Some(match stop {
+                    Some(Stop::Cooling { until: sooner, spent }) if sooner <= until => {
+                        Stop::Cooling { until: sooner, spent }
+                    }
+                    Some(Stop::Cooling { .. }) | None => Stop::Cooling { until, spent },
+                    Some(other) => other,
+                });
+                continue;
+            }
+            match place.breaker.standing() {
+                Standing::Well if health.refused_until.load(Relaxed) <= now => match self.depart(at) {
+                    Some(leg) => return Ok(leg),
+                    None => stop = Some(Stop::Full),
+                },
+                Standing::Well => {
+                    doubtful.get_or_insert(at);
+                }
+                standing @ (Standing::Doubtful | Standing::Closed) => {
+                    let until = place.breaker.probe_at();
+                    if place.breaker.probe(now) {
+                        match self.depart(at) {
+                            Some(mut leg) => {
+                                leg.probe = true;
+                                return Ok(leg);
+                            }
+                            None => stop = Some(Stop::Full),
+                        }
+                    } else if standing == Standing::Doubtful {
+                        doubtful.get_or_insert(at);
+                    } else {
+                        stop = Some(Stop::Closed { until });
+                    }
+                }
+            }
+        }
+        match doubtful {
+            Some(at) => self.depart(at).ok_or(Some(Stop::Full)),
+            None => Err(stop),
+        }
+    }
+
+    /// The place to return to, and when: the one that is ready first.
+    fn again(&self) -> Option<(usize, Instant)> {
+        if self.repeat == Repeat::Never || self.sent == 0 || self.returns >= self.route.retries {
+            return None;
+        }
+        let tried = self.places.iter().enumerate().filter(|(_, place)| place.tries > 0);
+        let ready = tried.filter_map(|(at, place)| Some((at, place.ready?)));
+        let (at, when) = ready.min_by_key(|(_, when)| *when)?;
+        // A wait that ends after the deadline, or that nobody would sit through, is the client's to take.
+        let patience = Instant::now() + self.upstream.longest_wait;
+        let late = when >= self.deadline || self.first_by.is_some_and(|by| when >= by) || when > patience;
+        let closed = self.places.get(at).is_some_and(|place| place.breaker.standing() == Standing::Closed);
+        (!late && !closed).then_some((at, when))
+    }
+
+    fn site_of(&self, at: usize) -> usize {
+        self.places.get(at).map_or(usize::MAX, |place| place.site)
+    }
+
+    fn rule_out(&mut self, at: usize) {
+        if let Some(place) = self.places.get_mut(at) {
+            place.ready = None;
+        }
+    }
+
+    fn depart(&mut self, at: usize) -> Option<Leg<'u>> {
+        let upstream = self.upstream;
+        let place = self.places.get_mut(at)?;
+        let (site, health) = (upstream.sites.get(place.site)?, upstream.health.get(place.site)?);
+        let flight = health.throttle.depart()?;
+        if place.tries == 0 {
+            health.budget.earn();
+        }
+        place.tries += 1;
+        self.sent += 1;
+        Some(Leg {
+            site,
+            index: at,
+            model: Arc::clone(&self.model),
+            breaker: Arc::clone(&place.breaker),
+            quota: Arc::clone(&place.quota),
+            flight: Some(flight),
+            probe: false,
+            begun: Instant::now(),
+            patience: Patience { times: self.route.times, deadline: self.deadline, first_by: self.first_by },
+        })
+    }
+
+    fn fall_back(&mut self) -> bool {
+        if self.repeat != Repeat::All {
+            return false;
+        }
+        let Some(model) = self.fallback.next() else { return false };
+        tracing::info!(from = %self.model, to = %model, "no site serves the model; asking another");
+        self.model = model.as_str().into();
+        self.moved = true;
+        self.returns = 0;
+        self.plan(self.upstream.routes.find(model));
+        true
+    }
+
+    /// The call worked. What is returned must live as long as the answer: it is the place that the call takes up.
+    pub fn worked(&mut self, mut leg: Leg<'u>) -> Option<Flight> {
+        let now = self.upstream.now();
+        let slow = self.upstream.slow_start.is_some_and(|limit| leg.begun.elapsed() > limit);
+        if slow {
+            leg.breaker.failed(now);
+        } else {
+            leg.breaker.worked();
+        }
+        leg.probe = false;
+        leg.quota.worked();
+        if let Some(health) = self.upstream.health.get(self.site_of(leg.index)) {
+            health.throttle.hear(false, now);
+            if health.refused_until.load(Relaxed) > 0 {
+                health.refused_until.store(0, Relaxed);
+            }
+        }
+        leg.flight.take()
+    }
+
+    /// The call failed.
+    ///
+    /// # Errors
+    /// With the failure itself, when nothing that could follow would be better.
+    pub fn failed(&mut self, mut leg: Leg<'u>, error: Error) -> Result<()> {
+        let class = Class::of(&error);
+        let now = self.upstream.now();
+        let health = self.upstream.health.get(self.site_of(leg.index));
+        if class.blames_site() {
+            leg.breaker.failed(now);
+        } else if !matches!(class, Class::Refused) {
+            // It answered, and that is what the breaker asks of it.
+            leg.breaker.worked();
+        }
+        leg.probe = matches!(class, Class::Refused) && leg.probe;
+        if let Some(health) = health {
+            let turned_away = matches!(class, Class::Quota(_) | Class::Slow)
+                || matches!(error.kind(), Kind::Overloaded | Kind::Timeout);
+            health.throttle.hear(turned_away, now);
+            if class == Class::Refused {
+                let until = now + millis(REFUSED_FOR);
+                health.refused_until.store(until, Relaxed);
+            }
+        }
+        let ready = self.ready_after(class, &error, &leg.quota, now);
+        if let Some(place) = self.places.get_mut(leg.index) {
+            place.ready = ready;
+        }
+        let index = leg.index;
+        drop(leg);
+        if class == Class::Final {
+            return Err(error.attempts(self.sent));
+        }
+        tracing::debug!(
+            site = self.upstream.names.get(self.site_of(index)).map(|name| &**name),
+            ?error,
+            "a call failed"
+        );
+        // The most telling failure is kept: a quota says more than a credential that some other site lacks.
+        let rank = |class: &Class| match class {
+            Class::Quota(_) => 4,
+            Class::Fault => 3,
+            Class::Slow => 2,
+            Class::Spent => 1,
+            Class::Refused | Class::Final => 0,
+        };
+        if self.last.as_ref().is_none_or(|(before, _)| rank(before) <= rank(&class)) {
+            self.last = Some((class, error));
+        }
+        Ok(())
+    }
+
+    /// When a place may be called again after a failure; never, if that cannot help.
+    fn ready_after(&self, class: Class, error: &Error, quota: &Quota, now: u64) -> Option<Instant> {
+        let told = match error.retries() {
+            Retry::After(wait) => wait,
+            Retry::Soon | Retry::Never => Duration::ZERO,
+        };
+        let backoff = pause(self.returns + 1, self.upstream.random());
+        match class {
+            Class::Quota(wait) => {
+                quota.cool(now + millis(wait.unwrap_or(SHORT_COOLING)), false);
+                Some(Instant::now() + told + backoff)
+            }
+            Class::Spent => {
+                let day = until_midnight_pacific(self.upstream.clock.unix_seconds());
+                quota.cool(now + day * 1000, true);
+                None
+            }
+            Class::Fault => Some(Instant::now() + told.max(backoff)),
+            Class::Refused | Class::Slow | Class::Final => None,
+        }
+    }
+
+    /// This leg is not to be called after all, nor any other of its model.
+    pub fn pass_over(&mut self, leg: Leg<'u>) {
+        drop(leg);
+        self.sent = self.sent.saturating_sub(1);
+        for place in &mut self.places {
+            place.ready = None;
+        }
+    }
+
+    /// What the client is told when nobody served.
+    fn verdict(&mut self, stop: Option<&Stop>) -> Error {
+        let now = self.upstream.now();
+        let Some((_, error)) = self.last.take() else {
+            let wait = |until: u64| Retry::After(Duration::from_millis(until.saturating_sub(now).max(1)));
+            return match stop {
+                Some(Stop::Cooling { spent: true, .. }) => {
+                    Error::new(Kind::QuotaSpent, Origin::Upstream, "Google's quota for today is spent.")
+                }
+                Some(Stop::Cooling { until, .. }) => Error::new(
+                    Kind::RateLimited,
+                    Origin::Upstream,
+                    "Google's quota is used up for the moment at every site that serves this model.",
+                )
+                .retry(wait(*until)),
+                Some(Stop::Closed { until }) => fail::closed().retry(wait((*until).max(now + 1000))),
+                Some(Stop::Full) | None => fail::full(),
+            };
+        };
+        // Nobody sits through one wait here; whoever comes again after a second finds the probe done.
+        let error = match (error.kind(), error.retries()) {
+            (Kind::Overloaded, Retry::Soon) => error.retry(Retry::After(Duration::from_secs(1))),
+            _ => error,
+        };
+        let error = error.attempts(self.sent);
+        // Whoever asked us not to repeat does so himself.
+        if self.sent > 1 { error.exhausted() } else { error }
+    }
+}
