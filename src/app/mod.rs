@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use parking_lot::Mutex;
 
-use crate::api::gateway::Gateway;
+use crate::api::gateway::{Gateway, Learned};
 use crate::api::{Engine, Intake};
 use crate::body::Body;
 use crate::catalog::Pattern;
@@ -132,7 +132,8 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         keys: Keys::new(&keys),
         aliases: config.aliases.clone(),
         catalog,
-        upstream,
+        upstream: Arc::new(upstream),
+        learned: Learned::default(),
         signatures: Arc::new(Memory::default()),
         ids: Arc::new(Ids::Random),
         clock: Clock::System,

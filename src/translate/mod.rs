@@ -47,6 +47,10 @@ pub trait Signatures: Send + Sync + std::fmt::Debug {
     fn remember(&self, call_id: &str, signature: &str);
     /// The signature that came with a call, if it is still known.
     fn recall(&self, call_id: &str) -> Option<Arc<str>>;
+    /// Whether signatures are to be sent at all; Google may have refused them as foreign.
+    fn believed(&self) -> bool {
+        true
+    }
 }
 
 /// What a reply needs and no translation may invent.

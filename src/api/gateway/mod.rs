@@ -20,10 +20,14 @@ use crate::openai::models::Model;
 use crate::translate::Signatures;
 use crate::upstream::{Site, Upstream};
 
+mod adapt;
 mod chat;
+mod hops;
 mod models;
 mod patience;
 mod walk;
+
+pub use adapt::Learned;
 
 /// Everything the walk stands on; made by `app`.
 #[derive(Debug)]
@@ -37,7 +41,9 @@ pub struct Gateway {
     /// What models can do.
     pub catalog: Catalog,
     /// Google, or the simulator.
-    pub upstream: Upstream,
+    pub upstream: Arc<Upstream>,
+    /// What models turned out not to take.
+    pub learned: Learned,
     /// The memory of thought signatures.
     pub signatures: Arc<dyn Signatures>,
     /// Names.

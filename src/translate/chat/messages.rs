@@ -133,7 +133,9 @@ impl<'a> Builder<'a, '_> {
         }
         let calls = self.calls(index, message.tool_calls, message.function_call)?;
         let mut calls: Vec<(Call<'a>, Part<'a>)> = calls;
-        if let Some(signature) = message.extra_content.and_then(signature) {
+        if let Some(signature) =
+            message.extra_content.and_then(signature).filter(|_| self.signatures.believed())
+        {
             // The mark of the whole message belongs to its last text; without text, to its first call.
             if let Some(last) = parts.last_mut() {
                 last.thought_signature = Some(signature);
@@ -202,7 +204,8 @@ impl<'a> Builder<'a, '_> {
                     return Err(within(error.code("missing_required_parameter")));
                 }
             };
-            let mark = call.extra_content.and_then(signature).or_else(|| {
+            let given = call.extra_content.and_then(signature).filter(|_| self.signatures.believed());
+            let mark = given.or_else(|| {
                 let found = self.signatures.recall(id.as_deref()?)?;
                 Some(Text::plain(found.to_string()))
             });
