@@ -67,6 +67,8 @@ pub struct Traits {
     pub system_instruction: bool,
     /// Media inside functionResponse.parts is understood.
     pub multimodal_results: bool,
+    /// Media at any public https address are read by Google itself.
+    pub remote_uris: bool,
     /// Answers are capped per request and continued by token (streams upstream always).
     pub long_decode: bool,
     /// What it can produce: "text", "image", "audio".
@@ -95,6 +97,7 @@ impl Default for Traits {
             json_schema: true,
             system_instruction: true,
             multimodal_results: true,
+            remote_uris: true,
             long_decode: false,
             output: vec!["text".to_owned()],
             context_window: None,
@@ -200,7 +203,7 @@ impl Pattern {
     }
 
     /// How specific it is: a full name beats every pattern, then the longer text wins.
-    fn weight(&self) -> (bool, usize) {
+    pub fn weight(&self) -> (bool, usize) {
         let stars = self.0.matches('*').count();
         (stars == 0, self.0.len() - stars)
     }
@@ -282,6 +285,7 @@ struct Family {
     json_schema: Option<bool>,
     system_instruction: Option<bool>,
     multimodal_results: Option<bool>,
+    remote_uris: Option<bool>,
     long_decode: Option<bool>,
     output: Option<Vec<String>>,
     context_window: Option<u64>,
@@ -320,6 +324,7 @@ impl Family {
             json_schema: self.json_schema.unwrap_or(base.json_schema),
             system_instruction: self.system_instruction.unwrap_or(base.system_instruction),
             multimodal_results: self.multimodal_results.unwrap_or(base.multimodal_results),
+            remote_uris: self.remote_uris.unwrap_or(base.remote_uris),
             long_decode: self.long_decode.unwrap_or(base.long_decode),
             output: self.output.clone().unwrap_or(base.output),
             context_window: self.context_window.or(base.context_window),

@@ -1,4 +1,4 @@
-//! The command line: `serve` (the default), `simulate`, `check`.
+//! The command line: `serve` (the default), `simulate`, `check`, `usage`.
 
 #![expect(
     clippy::doc_markdown,
@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::clock::Clock;
 use crate::config::{Config, Env, LogFormat, Overrides, ReadFile, duration};
+use crate::meter::ledger;
 
 /// The OpenAI-compatible gateway in front of Google Gemini.
 ///
@@ -38,6 +40,8 @@ pub enum Verb {
     Simulate(SimulateArgs),
     /// Validate a configuration and print what is in effect, secrets masked.
     Check(CheckArgs),
+    /// Sum up what was used, from the ledger.
+    Usage(UsageArgs),
 }
 
 /// Flags of `serve`.
@@ -112,6 +116,43 @@ pub struct CheckArgs {
     pub config: Option<PathBuf>,
 }
 
+/// Flags of `usage`.
+#[derive(Clone, Debug, Args)]
+pub struct UsageArgs {
+    /// The configuration file, which names the ledger (GEMWAY_CONFIG).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Another ledger: sqlite:PATH or postgres://...
+    #[arg(long, value_name = "URL")]
+    pub ledger: Option<String>,
+    /// By what: key, model, site, route, outcome, tier, asked, error, hour, day, month, label.NAME.
+    #[arg(long, value_name = "NAMES", default_value = "key,model", value_delimiter = ',')]
+    pub by: Vec<String>,
+    /// From when on: a time ago (24h, 7d), a day (2026-11-01) or a time (RFC 3339).
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub since: String,
+    /// Until when, in the same forms; now unless said.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Only this key.
+    #[arg(long, value_name = "NAME")]
+    pub key: Option<String>,
+    /// How it is shown.
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub format: UsageFormat,
+}
+
+/// How usage is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum UsageFormat {
+    /// For people.
+    Table,
+    /// Comma-separated values.
+    Csv,
+    /// An array of objects.
+    Json,
+}
+
 /// What the command line asks for.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -121,6 +162,8 @@ pub enum Command {
     Simulate(SimulateArgs),
     /// Call [`check`].
     Check(Overrides),
+    /// Call [`usage`].
+    Usage(UsageArgs, Overrides),
 }
 
 /// Reads the command line, the program's own name first. The error is also how `--help` and `--version`
@@ -134,6 +177,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, clap::
         Some(Verb::Check(args)) => {
             let args = ServeArgs { config: args.config, ..ServeArgs::default() };
             Command::Check(args.over(cli.serve))
+        }
+        Some(Verb::Usage(args)) => {
+            let flags = ServeArgs { config: args.config.clone(), ..ServeArgs::default() };
+            Command::Usage(args, flags.over(cli.serve))
         }
     })
 }
@@ -149,6 +196,7 @@ pub fn check(
 ) -> u8 {
     let checked = Config::load(flags, env, read).and_then(|config| {
         config.catalogue(read)?;
+        config.priced(read)?;
         Ok(config)
     });
     let written = match checked {
@@ -173,6 +221,51 @@ fn report(config: &Config, out: &mut dyn Write, err: &mut dyn Write) -> std::io:
 /// [`check`] on this process's environment and files.
 pub fn check_process(flags: &Overrides, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     check(flags, &crate::config::process_env, &|path| std::fs::read_to_string(path), out, err)
+}
+
+/// Prints what the ledger says to `out`, complaints to `err`. Returns the exit code: 0, 2 for a wrong question or
+/// configuration, 1 when the ledger cannot be read.
+pub fn usage(args: &UsageArgs, flags: &Overrides, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let written = match place(args, flags).and_then(|place| Ok((place, question(args)?))) {
+        Err(error) => writeln!(err, "error: {error}").map(|()| 2),
+        Ok((place, query)) => match place.ask(&query) {
+            Err(error) => writeln!(err, "error: {}", error.message()).map(|()| 1),
+            Ok(groups) => {
+                let format = match args.format {
+                    UsageFormat::Table => ledger::Format::Table,
+                    UsageFormat::Csv => ledger::Format::Csv,
+                    UsageFormat::Json => ledger::Format::Json,
+                };
+                let text = ledger::render(&query.by, &groups, format);
+                out.write_all(text.as_bytes()).and_then(|()| out.flush()).map(|()| 0)
+            }
+        },
+    };
+    written.unwrap_or(1)
+}
+
+fn place(args: &UsageArgs, flags: &Overrides) -> Result<ledger::Place, String> {
+    if let Some(url) = &args.ledger {
+        return ledger::Place::parse(&url.clone().into())
+            .map_err(|error| format!("--ledger: {}", error.message()));
+    }
+    let config = Config::from_process(flags).map_err(|error| error.to_string())?;
+    let found = config.ledger.map(|ledger| ledger.place);
+    found.ok_or_else(|| "no ledger is configured: add [ledger] with a url, or say --ledger URL".to_owned())
+}
+
+fn question(args: &UsageArgs) -> Result<ledger::Query, String> {
+    let now = i64::try_from(Clock::System.unix_millis()).unwrap_or(i64::MAX);
+    let by = args.by.iter().map(|name| name.trim()).filter(|name| !name.is_empty());
+    let query = || -> crate::error::Result<ledger::Query> {
+        Ok(ledger::Query {
+            by: by.map(ledger::Dimension::parse).collect::<Result<_, _>>()?,
+            since: ledger::instant(&args.since, now)?,
+            until: args.until.as_deref().map(|until| ledger::instant(until, now)).transpose()?,
+            key: args.key.clone(),
+        })
+    };
+    query().map_err(|error| error.message().to_owned())
 }
 
 fn pace(text: &str) -> Result<f64, String> {
@@ -202,7 +295,9 @@ mod tests {
                 Command::Serve(flags) => {
                     assert_eq!((flags.listen.as_deref(), flags.strict), (Some("1.2.3.4:5"), true), "{line}");
                 }
-                other @ (Command::Simulate(_) | Command::Check(_)) => panic!("{line}: {other:?}"),
+                other @ (Command::Simulate(_) | Command::Check(_) | Command::Usage(..)) => {
+                    panic!("{line}: {other:?}")
+                }
             }
         }
     }
@@ -215,7 +310,7 @@ mod tests {
                 assert_eq!((args.ttft, args.tokens_per_second), (Duration::from_secs(1), 100.0));
                 assert_eq!(args.fault.as_deref(), Some("stall"));
             }
-            other @ (Command::Serve(_) | Command::Check(_)) => panic!("{other:?}"),
+            other @ (Command::Serve(_) | Command::Check(_) | Command::Usage(..)) => panic!("{other:?}"),
         }
         assert!(matches!(parsed("gemway check --config x"), Command::Check(flags) if flags.config.is_some()));
         assert!(matches!(parsed("gemway --config x check"), Command::Check(flags) if flags.config.is_some()));

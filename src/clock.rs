@@ -19,4 +19,14 @@ impl Clock {
             Self::Stopped(seconds) => seconds,
         }
     }
+
+    /// Milliseconds since 1970.
+    pub fn unix_millis(self) -> u64 {
+        match self {
+            Self::System => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+            Self::Stopped(seconds) => seconds.saturating_mul(1000),
+        }
+    }
 }

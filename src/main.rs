@@ -24,6 +24,9 @@ fn main() -> ExitCode {
         Command::Check(flags) => {
             ExitCode::from(cli::check_process(&flags, &mut std::io::stdout(), &mut std::io::stderr()))
         }
+        Command::Usage(args, flags) => {
+            ExitCode::from(cli::usage(&args, &flags, &mut std::io::stdout(), &mut std::io::stderr()))
+        }
         Command::Serve(flags) => match Config::from_process_seen(&flags) {
             (Err(error), _) => complain(&error.to_string(), MISUSE),
             (Ok(config), seen) => {

@@ -1,4 +1,7 @@
 //! A bounded memory of thought signatures, for clients that drop the field in which they travel.
+//!
+//! One memory for all clients, so that its bounds hold for the process; but a client sees through its own
+//! [`View`] only what was said to it, whatever ids another one uses.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -82,20 +85,25 @@ impl Kept {
     }
 }
 
-impl Signatures for Memory {
-    fn remember(&self, call_id: &str, signature: &str) {
-        let size = call_id.len() + signature.len();
-        if call_id.is_empty() || signature.is_empty() || size > self.bounds.bytes {
+impl Memory {
+    /// What one tenant's calls came with.
+    pub fn view(self: &Arc<Self>, tenant: &str) -> Arc<dyn Signatures> {
+        Arc::new(View { memory: Arc::clone(self), tenant: tenant.into() })
+    }
+
+    fn keep(&self, id: &str, signature: &str) {
+        let size = id.len() + signature.len();
+        if size > self.bounds.bytes {
             return;
         }
         let now = Instant::now();
         let mut kept = self.kept.lock();
         kept.last += 1;
         let number = kept.last;
-        let id: Arc<str> = call_id.into();
+        let id: Arc<str> = id.into();
         let entry = Entry { signature: signature.into(), since: now, number };
         if let Some(before) = kept.by_id.insert(Arc::clone(&id), entry) {
-            kept.bytes = kept.bytes.saturating_sub(call_id.len() + before.signature.len());
+            kept.bytes = kept.bytes.saturating_sub(id.len() + before.signature.len());
         }
         kept.bytes += size;
         kept.order.push_back((id, number));
@@ -106,10 +114,36 @@ impl Signatures for Memory {
         }
     }
 
-    fn recall(&self, call_id: &str) -> Option<Arc<str>> {
+    fn find(&self, id: &str) -> Option<Arc<str>> {
         let kept = self.kept.lock();
-        let entry = kept.by_id.get(call_id)?;
+        let entry = kept.by_id.get(id)?;
         (entry.since.elapsed() <= self.bounds.age).then(|| Arc::clone(&entry.signature))
+    }
+}
+
+/// One tenant's part of the memory.
+#[derive(Debug)]
+struct View {
+    memory: Arc<Memory>,
+    tenant: Box<str>,
+}
+
+impl View {
+    /// A tenant's name cannot end where another's id begins: its length stands before it.
+    fn key(&self, call_id: &str) -> String {
+        format!("{}:{}{call_id}", self.tenant.len(), self.tenant)
+    }
+}
+
+impl Signatures for View {
+    fn remember(&self, call_id: &str, signature: &str) {
+        if !call_id.is_empty() && !signature.is_empty() {
+            self.memory.keep(&self.key(call_id), signature);
+        }
+    }
+
+    fn recall(&self, call_id: &str) -> Option<Arc<str>> {
+        self.memory.find(&self.key(call_id))
     }
 }
 
@@ -119,21 +153,34 @@ mod tests {
 
     #[test]
     fn the_oldest_goes_first_and_bounds_hold() {
-        let memory = Memory::new(Bounds { entries: 2, bytes: 100, ..Bounds::default() });
-        memory.remember("a", "1");
-        memory.remember("b", "2");
-        memory.remember("a", "3");
-        assert_eq!(memory.recall("a").as_deref(), Some("3"));
-        memory.remember("c", "4");
-        assert_eq!(memory.recall("b"), None);
-        assert_eq!(memory.recall("a").as_deref(), Some("3"));
-        memory.remember("d", &"x".repeat(98));
+        let memory = Arc::new(Memory::new(Bounds { entries: 2, bytes: 100, ..Bounds::default() }));
+        let view = memory.view("t");
+        view.remember("a", "1");
+        view.remember("b", "2");
+        view.remember("a", "3");
+        assert_eq!(view.recall("a").as_deref(), Some("3"));
+        view.remember("c", "4");
+        assert_eq!(view.recall("b"), None);
+        assert_eq!(view.recall("a").as_deref(), Some("3"));
+        view.remember("d", &"x".repeat(95));
         assert_eq!(memory.len(), 1);
-        memory.remember("e", &"x".repeat(200));
-        assert_eq!(memory.recall("e"), None);
-        let short = Memory::new(Bounds { age: Duration::ZERO, ..Bounds::default() });
+        view.remember("e", &"x".repeat(200));
+        assert_eq!(view.recall("e"), None);
+        let short = Arc::new(Memory::new(Bounds { age: Duration::ZERO, ..Bounds::default() })).view("t");
         short.remember("a", "1");
         std::thread::yield_now();
         assert_eq!(short.recall("a"), None);
+    }
+
+    #[test]
+    fn tenants_do_not_see_each_other() {
+        let memory = Arc::new(Memory::default());
+        let (one, other, joined) = (memory.view("t"), memory.view("u"), memory.view("tc"));
+        one.remember("call_1", "mine");
+        other.remember("call_1", "yours");
+        assert_eq!(one.recall("call_1").as_deref(), Some("mine"));
+        assert_eq!(other.recall("call_1").as_deref(), Some("yours"));
+        assert_eq!(joined.recall("all_1"), None);
+        assert_eq!(memory.view("t").recall("call_1").as_deref(), Some("mine"));
     }
 }

@@ -49,6 +49,44 @@ impl Modality {
     }
 }
 
+/// At which of its prices Google served a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Tier {
+    /// The list price.
+    #[default]
+    Standard,
+    /// Batch jobs.
+    Batch,
+    /// Slow and cheap.
+    Flex,
+    /// Quick and dear.
+    Priority,
+}
+
+impl Tier {
+    /// The word in the ledger.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Batch => "batch",
+            Self::Flex => "flex",
+            Self::Priority => "priority",
+        }
+    }
+
+    /// Google's words: `trafficType` (`ON_DEMAND_FLEX`), `serviceTier` and the header of that name (`flex`).
+    pub fn from_google(word: &str) -> Self {
+        let word = word.to_ascii_uppercase();
+        if word.ends_with("FLEX") || word.ends_with("OFFPEAK") {
+            Self::Flex
+        } else if word.ends_with("PRIORITY") {
+            Self::Priority
+        } else {
+            Self::Standard
+        }
+    }
+}
+
 /// Counts by modality; zero where Google gave no breakdown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ByModality([u64; 6]);
@@ -121,6 +159,8 @@ pub struct Usage {
     pub tool_use_by: ByModality,
     /// True when no `usageMetadata` was seen, or a part of this had to be estimated.
     pub estimated: bool,
+    /// At which of its prices Google served it.
+    pub tier: Tier,
 }
 
 impl Usage {

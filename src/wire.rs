@@ -209,8 +209,9 @@ impl<'de> Deserialize<'de> for Unknown {
             }
             fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Unknown, A::Error> {
                 let mut names = Vec::new();
-                while let Some((name, de::IgnoredAny)) = map.next_entry::<String, _>()? {
-                    names.push(name);
+                // `null` says the same as leaving a field out.
+                while let Some((name, value)) = map.next_entry::<String, Option<de::IgnoredAny>>()? {
+                    names.extend(value.map(|_| name));
                 }
                 Ok(Unknown(names))
             }

@@ -21,7 +21,7 @@ fn stamp() -> Stamp {
         created: 1,
         model: "gemini".to_owned(),
         ids: Arc::new(Ids::counted()),
-        signatures: Arc::new(Memory::default()),
+        signatures: Arc::new(Memory::default()).view("test"),
     }
 }
 

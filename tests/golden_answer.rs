@@ -33,7 +33,7 @@ fn stamp() -> Stamp {
         created: 1_795_256_380,
         model: "gemini-test".to_owned(),
         ids: Arc::new(Ids::counted()),
-        signatures: Arc::new(Memory::default()),
+        signatures: Arc::new(Memory::default()).view("test"),
     }
 }
 

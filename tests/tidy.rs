@@ -30,7 +30,10 @@ const KEPT: &[(&str, &[&str])] = &[
     ("governor", &["limits"]),
     ("rustls", &["upstream", "server"]),
     ("clap", &["cli", "config", "main"]),
-    ("toml", &["catalog", "config"]),
+    ("toml", &["catalog", "config", "meter"]),
+    ("redis", &["limits"]),
+    ("rusqlite", &["store", "meter", "keys"]),
+    ("tokio_postgres", &["store", "meter", "keys"]),
 ];
 
 fn root() -> PathBuf {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, Uri};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -136,6 +136,9 @@ pub struct Arrival {
     pub meter: Meter,
 }
 
+/// Asks for, and tells, what a request cost in dollars.
+const COST: HeaderName = HeaderName::from_static("x-gemway-cost");
+
 /// The front itself; one for the whole process.
 pub struct Front {
     engine: Arc<dyn Engine>,
@@ -208,7 +211,10 @@ impl Front {
             return Ok(greeting());
         }
         let tenant = self.engine.authenticate(&head.headers, head.uri.query())?;
-        meter.note(|entry| entry.key = Some(tenant.name().to_string()));
+        meter.note(|entry| {
+            entry.key = Some(tenant.name().to_string());
+            entry.cost_asked |= head.headers.contains_key(&COST);
+        });
         let cx = Ctx {
             request_id: Arc::clone(request_id),
             tenant,
@@ -221,11 +227,17 @@ impl Front {
         let meter = cx.meter.clone();
         match self.engine.serve(cx, found.endpoint, incoming).await? {
             Reply::Whole { body: bytes, headers } => {
+                meter.complete(200).await?;
                 let mut response = Response::new(body::full(bytes));
                 *response.headers_mut() = headers;
                 let ours = response.headers_mut();
                 ours.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 ours.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+                if meter.asks_cost()
+                    && let Ok(cost) = HeaderValue::from_str(&meter.cost_text())
+                {
+                    ours.insert(COST, cost);
+                }
                 Ok(response)
             }
             Reply::Stream(stream) => {

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -55,6 +56,7 @@ pub fn response(stream: Stream, meter: Meter, cut: CancellationToken, open: Stre
     meter.note(|entry| entry.stream = true);
     let pump = Pump {
         live: Some(Live { events, machine }),
+        hold: None,
         cut: Box::pin(cut.cancelled_owned()),
         batch: Vec::new(),
         out: BytesMut::new(),
@@ -80,6 +82,8 @@ struct Live {
 struct Pump {
     /// None once the stream has ended; the upstream is let go at that very moment.
     live: Option<Live>,
+    /// The last words of a complete answer wait for this: the ledger's word that they are written down.
+    hold: Option<BoxFuture<'static, Result<()>>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     batch: Vec<Bytes>,
     out: BytesMut,
@@ -127,12 +131,41 @@ impl Pump {
             self.meter.usage(live.machine.usage());
         }
         match failure {
-            None => self.meter.end(Outcome::Complete),
+            None => self.complete(),
             Some(error) => {
                 self.meter.fail(&error, render::code(&error));
                 self.out.extend_from_slice(&render::event(&error));
             }
         }
+    }
+
+    fn complete(&mut self) {
+        if self.meter.asks_cost() {
+            // A comment: no SDK reads it, whoever asked for it does.
+            let mut told =
+                BytesMut::from(format!(": x-gemway-cost {}\n\n", self.meter.cost_text()).as_bytes());
+            told.unsplit(self.out.split());
+            self.out = told;
+        }
+        if self.meter.commits() {
+            let meter = self.meter.clone();
+            self.hold = Some(Box::pin(async move { meter.complete(200).await }));
+        } else {
+            self.meter.end(Outcome::Complete);
+        }
+    }
+
+    /// Waits for the ledger; what it does not take does not end well.
+    fn held(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(hold) = &mut self.hold else { return Poll::Ready(()) };
+        let Poll::Ready(written) = hold.as_mut().poll(cx) else { return Poll::Pending };
+        self.hold = None;
+        if let Err(error) = written {
+            self.out.clear();
+            self.meter.fail(&error, render::code(&error));
+            self.out.extend_from_slice(&render::event(&error));
+        }
+        Poll::Ready(())
     }
 
     fn frame(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
@@ -159,6 +192,9 @@ impl HttpBody for Pump {
         let this = &mut *self;
         loop {
             let Some(live) = &mut this.live else {
+                if this.held(cx).is_pending() {
+                    return Poll::Pending;
+                }
                 return if this.out.is_empty() { Poll::Ready(None) } else { this.frame() };
             };
             let (batch, out, read) = (&mut this.batch, &mut this.out, &mut this.read);
@@ -182,7 +218,7 @@ impl HttpBody for Pump {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.live.is_none() && self.out.is_empty()
+        self.live.is_none() && self.hold.is_none() && self.out.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {

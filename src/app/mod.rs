@@ -19,6 +19,8 @@ use crate::ids::Ids;
 use crate::keys::Keys;
 use crate::limits::Limiter;
 use crate::memory::Memory;
+use crate::meter::Books;
+use crate::meter::ledger::{Durability, Ledger};
 use crate::server::{self, Shutdown};
 use crate::simulator::{self, Simulator};
 use crate::telemetry::Metrics;
@@ -49,6 +51,12 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     let tls = config.tls.as_ref().map(|tls| server::Tls::new(&tls.pem)).transpose()?.map(Arc::new);
     // Before anybody can see that we run: until then SIGHUP ends the process.
     let hangups = server::Hangups::listen()?;
+    let metrics = Arc::new(Metrics::new());
+    let prices = config.prices_from_process();
+    let prices = prices.map_err(|error| Error::new(Kind::Invalid, Origin::Gateway, error.to_string()))?;
+    let ledger = ledger(&config, &metrics)?;
+    let books = Books::with(Arc::clone(&metrics), Arc::new(prices), ledger.clone());
+    let books = books.showing_cost(config.cost_header);
     let server = server::bind(server::Config {
         listen: config.listen.to_string(),
         admin_listen: config.admin_listen.to_string(),
@@ -63,7 +71,8 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         drain_timeout: config.server.drain_timeout,
         ..server::Config::default()
     })
-    .await?;
+    .await?
+    .booked(Arc::new(books));
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -75,7 +84,6 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     }
     tracing::info!(listen = %config.listen, admin = %config.admin_listen, "serving");
     let shutdown = Shutdown::default();
-    let metrics = Arc::new(Metrics::new());
     let current = Arc::new(Current::new(gateway));
     let engine: Arc<dyn Engine> = Arc::<Current>::clone(&current);
     let watch = Watch {
@@ -88,11 +96,24 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         tls,
         metrics: Arc::clone(&metrics),
     };
-    tokio::select! {
+    let ended = tokio::select! {
         ended = server.run(engine, metrics, shutdown.clone()) => ended,
         failed = server::watch(&shutdown) => failed,
         () = watch.run() => Ok(()),
+    };
+    if let Some(ledger) = ledger {
+        ledger.close().await;
     }
+    ended
+}
+
+fn ledger(config: &Config, metrics: &Metrics) -> Result<Option<Ledger>> {
+    let Some(ledger) = &config.ledger else { return Ok(None) };
+    let durability = match ledger.durability {
+        config::Durability::Process => Durability::Process,
+        config::Durability::BeforeEnd => Durability::BeforeEnd,
+    };
+    Ledger::open(&ledger.place, durability, metrics.accounts().clone()).map(Some)
 }
 
 /// The gateway that a configuration describes, and the future that keeps its credentials fresh.

@@ -18,6 +18,8 @@ pub(super) struct File {
     pub(super) strict: Option<bool>,
     pub(super) insecure_no_auth: Option<bool>,
     pub(super) catalog: Option<String>,
+    pub(super) prices: Option<String>,
+    pub(super) cost_header: Option<bool>,
     #[serde(default)]
     pub(super) sites: Vec<Site>,
     #[serde(default)]

@@ -24,6 +24,8 @@ use secrecy::SecretString;
 use crate::catalog::Catalog;
 use crate::keys::KeyConfig;
 use crate::limits::Quota;
+use crate::meter::ledger::Place;
+use crate::meter::price::Prices;
 
 pub(crate) use self::file::duration;
 pub use self::file::{Balance, Durability, KeyCredentials, LogFormat, OnStoreFailure, Period};
@@ -67,6 +69,10 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// A file laid over the built-in model catalogue; see [`Config::catalogue`].
     pub catalog: Option<PathBuf>,
+    /// A file laid over the built-in prices; see [`Config::priced`].
+    pub prices: Option<PathBuf>,
+    /// Every reply tells what it cost, also where nobody asked.
+    pub cost_header: bool,
     warnings: Vec<String>,
 }
 
@@ -238,8 +244,8 @@ pub struct Limits {
 /// Where usage is written down.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    /// `sqlite:…` or `postgres://…`; may hold a password.
-    pub url: SecretString,
+    /// Which database, and where.
+    pub place: Place,
     /// When a row must be safe.
     pub durability: Durability,
 }
@@ -373,6 +379,23 @@ impl Config {
         builtin
             .with_override(&text)
             .map_err(|error| ConfigError::new(format!("{place}: {}", error.message())))
+    }
+
+    /// The prices in effect: the built-in ones, under the operator's file if there is one.
+    pub fn priced(&self, read: ReadFile<'_>) -> Result<Prices, ConfigError> {
+        let builtin = Prices::builtin().map_err(|error| ConfigError::new(error.message()))?;
+        let Some(path) = &self.prices else { return Ok(builtin) };
+        let place = path.display();
+        let text = read(path)
+            .map_err(|error| ConfigError::new(format!("cannot read the prices {place}: {error}")))?;
+        builtin
+            .with_override(&text)
+            .map_err(|error| ConfigError::new(format!("{place}: {}", error.message())))
+    }
+
+    /// [`Config::priced`] from this process's files.
+    pub fn prices_from_process(&self) -> Result<Prices, ConfigError> {
+        self.priced(&|path| std::fs::read_to_string(path))
     }
 
     /// [`Config::catalogue`] from this process's files.

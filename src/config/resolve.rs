@@ -8,6 +8,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde_spanned::Spanned;
 
+use crate::meter::ledger::Place;
+
 use super::file::{self, File, SiteKindName, nearest};
 use super::{
     Balance, Config, ConfigError, Env, GoogleCredentials, Ledger, Limits, Listen, Log, LogFormat, Overrides,
@@ -98,6 +100,8 @@ impl Resolver<'_> {
             log,
             tls,
             catalog: file.catalog.map(PathBuf::from),
+            prices: file.prices.map(PathBuf::from),
+            cost_header: file.cost_header.unwrap_or_default(),
             warnings: self.warnings,
         })
     }
@@ -321,9 +325,10 @@ impl Resolver<'_> {
         let ledger = match ledger {
             None => None,
             Some(ledger) => {
-                self.ignored("[ledger]");
                 let durability = ledger.durability.unwrap_or_default();
-                Some(Ledger { url: self.secret(&ledger.url)?, durability })
+                let place = Place::parse(&self.secret(&ledger.url)?)
+                    .map_err(|error| self.complaint(&ledger.url, error.message()))?;
+                Some(Ledger { place, durability })
             }
         };
         let store = match store {

@@ -17,6 +17,8 @@ pub(super) fn show(config: &Config) -> String {
         .put("admin_listen", config.admin_listen.to_string())
         .put("strict", config.strict)
         .put("insecure_no_auth", config.insecure_no_auth)
+        .put("cost_header", config.cost_header)
+        .maybe("prices", config.prices.as_ref().map(|path| path.display().to_string()))
         .maybe("catalog", config.catalog.as_ref().map(|path| path.display().to_string()))
         .put("sites", list(config.sites.iter().map(site)))
         .put(

@@ -5,6 +5,7 @@
 //! implicit cache can find it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -51,7 +52,7 @@ pub struct GenerateRequest<'a> {
     pub tool_config: Option<ToolConfig>,
     /// What is blocked.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub safety_settings: Option<&'a RawValue>,
+    pub safety_settings: Option<Vec<SafetySetting>>,
     /// How to answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation_config: Option<GenerationConfig<'a>>,
@@ -63,6 +64,18 @@ pub struct GenerateRequest<'a> {
     /// Goes on with an answer that was capped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub continuation_token: Option<String>,
+}
+
+/// What is blocked, for one category of harm.
+#[derive(Clone, Debug, Serialize)]
+pub struct SafetySetting {
+    /// `HARM_CATEGORY_…`
+    pub category: String,
+    /// `BLOCK_…` or `OFF`.
+    pub threshold: String,
+    /// `SEVERITY` or `PROBABILITY` (Vertex AI only).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
 }
 
 /// The system's words; the role is left out, nobody reads it.
@@ -112,7 +125,7 @@ pub struct Part<'a> {
     pub function_response: Option<FunctionResponse<'a>>,
     /// Clip and frame rate.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub video_metadata: Option<&'a RawValue>,
+    pub video_metadata: Option<VideoMetadata>,
     /// How closely to look.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media_resolution: Option<MediaResolution>,
@@ -141,6 +154,21 @@ pub struct Blob<'a> {
     pub display_name: Option<String>,
 }
 
+/// Clip and frame rate of a video.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VideoMetadata {
+    /// Where it begins: `1.5s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_offset: Option<String>,
+    /// Where it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_offset: Option<String>,
+    /// Frames a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fps: Option<f64>,
+}
+
 /// Media elsewhere.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -153,6 +181,10 @@ pub struct FileData<'a> {
     /// The name that a function's response refers to it by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
+    /// The model does not read this address itself: whoever sends the request must fetch what is there and
+    /// put it in this place, or refuse. The path of the client's part, for the refusal.
+    #[serde(skip)]
+    pub fetch: Option<String>,
 }
 
 /// How closely to look at one part.
@@ -236,6 +268,9 @@ pub struct Tool<'a> {
     /// Web search.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub google_search: Option<Empty>,
+    /// Another tool of Google's, by its name there.
+    #[serde(flatten)]
+    pub own: BTreeMap<&'static str, &'a RawValue>,
 }
 
 /// `{}`.
@@ -280,6 +315,16 @@ pub struct FunctionCallingConfig {
     /// A subset, with `ANY` and `VALIDATED` only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allowed_function_names: Vec<String>,
+    /// Arguments in pieces, where answers are streamed (Vertex AI only).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_function_call_arguments: Option<bool>,
+}
+
+impl FunctionCallingConfig {
+    /// A mode for all functions.
+    pub fn of(mode: &'static str) -> Self {
+        Self { mode, allowed_function_names: Vec::new(), stream_function_call_arguments: None }
+    }
 }
 
 /// How to answer.
@@ -331,12 +376,30 @@ pub struct GenerationConfig<'a> {
     /// `TEXT`, `IMAGE`, `AUDIO`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub response_modalities: Vec<&'static str>,
+    /// How closely to look at all media: `MEDIA_RESOLUTION_…`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub media_resolution: Option<&'static str>,
+    /// The shape and size of pictures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_config: Option<ImageConfig>,
     /// The voice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speech_config: Option<Value>,
     /// How to think.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thinking_config: Option<ThinkingConfig>,
+}
+
+/// The shape and size of pictures.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageConfig {
+    /// `16:9`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aspect_ratio: Option<String>,
+    /// `2K`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<String>,
 }
 
 /// How to think: a level or a budget, never both.

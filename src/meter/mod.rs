@@ -9,12 +9,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
-use crate::error::{Error, Kind, Origin};
-use crate::telemetry::metrics::{Finished, Metrics};
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Origin, Result};
+use crate::ids::Ids;
+use crate::telemetry::metrics::{Finished, Metrics, UNRESOLVED};
 use crate::telemetry::{clip, mask};
 use crate::usage::Usage;
+
+pub mod ledger;
+pub mod price;
+
+use ledger::{Ledger, Row};
+use price::Prices;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +72,12 @@ impl Outcome {
 pub struct Entry {
     /// The request's id.
     pub request_id: String,
+    /// When it came, in milliseconds since 1970.
+    pub at: u64,
     /// The client key's name.
     pub key: Option<String>,
+    /// The key's labels, a JSON object.
+    pub labels: Option<Arc<str>>,
     /// The route's name.
     pub route: &'static str,
     /// The method, from a closed set.
@@ -77,6 +90,8 @@ pub struct Entry {
     pub asked: Option<String>,
     /// The model as it was resolved: a bounded label.
     pub model: Option<String>,
+    /// The model that was dispatched: whatever the client named, after aliases.
+    pub dispatched: Option<String>,
     /// The site that answered.
     pub site: Option<String>,
     /// Calls made to Google.
@@ -109,6 +124,14 @@ pub struct Entry {
     pub bytes_out: u64,
     /// Tokens.
     pub usage: Usage,
+    /// Nano-dollars, where the price is known; set when settled.
+    pub cost: Option<u64>,
+    /// Whoever asked wants to know what it cost.
+    pub cost_asked: bool,
+    /// The ledger's row of this request; made when the meter starts.
+    pub row: String,
+    /// The ledger has it already.
+    pub booked: bool,
 }
 
 /// An error, as it is logged.
@@ -130,16 +153,126 @@ pub struct Fault {
 pub trait Sink: Send + Sync + fmt::Debug {
     /// Takes the final entry. Must neither block nor fail.
     fn settle(&self, entry: &Entry);
+
+    /// Whether a complete answer must be told through [`Sink::commit`] before its end goes out.
+    fn commits(&self) -> bool {
+        false
+    }
+
+    /// Makes the row of a complete answer safe.
+    fn commit(&self, entry: &Entry) -> BoxFuture<'static, Result<()>> {
+        let _ = entry;
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Whether every reply tells what it cost.
+    fn shows_cost(&self) -> bool {
+        false
+    }
+
+    /// What the tokens of an entry cost, in nano-dollars, if that is known.
+    fn cost(&self, entry: &Entry) -> Option<u64> {
+        let _ = entry;
+        None
+    }
 }
 
-/// Metrics, and one line in the log.
+/// Metrics, one line in the log, and the ledger where there is one.
 #[derive(Debug)]
-pub struct Books(pub Arc<Metrics>);
+pub struct Books {
+    metrics: Arc<Metrics>,
+    ledger: Option<Ledger>,
+    prices: Arc<Prices>,
+    shows_cost: bool,
+}
+
+impl Books {
+    /// Metrics and the log alone.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ledger: None, prices: Arc::default(), shows_cost: false }
+    }
+
+    /// The same with prices, and with a ledger where there is one.
+    pub fn with(metrics: Arc<Metrics>, prices: Arc<Prices>, ledger: Option<Ledger>) -> Self {
+        Self { metrics, ledger, prices, shows_cost: false }
+    }
+
+    /// The same, and every reply tells what it cost.
+    #[must_use]
+    pub fn showing_cost(mut self, shows: bool) -> Self {
+        self.shows_cost = shows;
+        self
+    }
+}
+
+impl Entry {
+    /// The ledger's row.
+    fn row(&self, cost: Option<u64>) -> Option<Row> {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        // Whoever has no key has no row: strangers must not be able to fill the ledger.
+        let key = self.key.clone()?;
+        Some(Row {
+            id: self.row.clone(),
+            at: i64::try_from(self.at).unwrap_or(i64::MAX),
+            request_id: self.request_id.clone(),
+            key,
+            labels: self.labels.clone().unwrap_or_else(|| Arc::from("{}")),
+            route: self.route,
+            asked: self.asked.as_deref().map(|asked| clip(asked, 200)),
+            model: self.dispatched.as_deref().map(|model| clip(model, 200)),
+            site: self.site.clone(),
+            outcome: self.outcome.unwrap_or(Outcome::ClientGone).as_str(),
+            status: self.status,
+            error: self.error.as_ref().map(|fault| fault.kind.as_str()),
+            attempts: self.attempts,
+            stream: self.stream,
+            usage: self.usage,
+            cost,
+            first_token: self.first_token.map(millis),
+            duration: millis(self.duration),
+        })
+    }
+}
 
 impl Sink for Books {
+    fn commits(&self) -> bool {
+        self.ledger.as_ref().is_some_and(Ledger::before_end)
+    }
+
+    fn commit(&self, entry: &Entry) -> BoxFuture<'static, Result<()>> {
+        match (&self.ledger, entry.row(self.cost(entry))) {
+            (Some(ledger), Some(row)) => Box::pin(ledger.commit(row)),
+            (None, _) | (_, None) => Box::pin(std::future::ready(Ok(()))),
+        }
+    }
+
+    fn shows_cost(&self) -> bool {
+        self.shows_cost
+    }
+
+    fn cost(&self, entry: &Entry) -> Option<u64> {
+        if entry.usage.total() == 0 {
+            return Some(0);
+        }
+        let price = self.prices.of(entry.dispatched.as_deref()?, entry.at / 1000)?;
+        price.nanos(&entry.usage, entry.usage.tier)
+    }
+
     fn settle(&self, entry: &Entry) {
         let outcome = entry.outcome.unwrap_or(Outcome::ClientGone);
-        self.0.finished(&Finished {
+        if let Some(key) = &entry.key
+            && entry.usage.total() > 0
+        {
+            let model = entry.model.as_deref().unwrap_or(UNRESOLVED);
+            self.metrics.accounts().used(key, model, &entry.usage, entry.cost.map(price::dollars));
+        }
+        if let Some(ledger) = &self.ledger
+            && !entry.booked
+            && let Some(row) = entry.row(entry.cost)
+        {
+            ledger.record(row);
+        }
+        self.metrics.finished(&Finished {
             route: entry.route,
             method: entry.method,
             status: entry.status,
@@ -171,7 +304,11 @@ struct Inner {
 
 impl Meter {
     /// Starts the clock.
-    pub fn start(sink: Arc<dyn Sink>, entry: Entry) -> Self {
+    pub fn start(sink: Arc<dyn Sink>, mut entry: Entry) -> Self {
+        entry.cost_asked |= sink.shows_cost();
+        entry.at = Clock::System.unix_millis();
+        // Sorted by time, and nobody's to guess or to repeat.
+        entry.row = Ids::Random.mint(&format!("{:011x}", entry.at));
         Self(Arc::new(Inner { started: Instant::now(), entry: Mutex::new(entry), sink }))
     }
 
@@ -192,6 +329,48 @@ impl Meter {
             entry.asked = Some(asked.to_owned());
             entry.model = resolved.map(str::to_owned);
         });
+    }
+
+    /// Names the model that is dispatched: for the ledger and the price, not for labels.
+    pub fn dispatched(&self, model: &str) {
+        self.note(|entry| entry.dispatched = Some(model.to_owned()));
+    }
+
+    /// Whether an answer's end must wait for [`Meter::complete`].
+    pub fn commits(&self) -> bool {
+        self.0.sink.commits()
+    }
+
+    /// The client is about to have its whole answer: where the ledger wants it, waits until that is written down.
+    ///
+    /// # Errors
+    /// `Overloaded` with the code `ledger_unavailable`: then the answer must not end as if all were well.
+    pub async fn complete(&self, status: u16) -> Result<()> {
+        if self.commits() {
+            let mut entry = self.entry();
+            entry.outcome = Some(Outcome::Complete);
+            entry.status = status;
+            entry.duration = self.elapsed();
+            self.0.sink.commit(&entry).await?;
+            self.note(|entry| entry.booked = true);
+        }
+        self.end(Outcome::Complete);
+        Ok(())
+    }
+
+    /// Whether what the request cost is to be told.
+    pub fn asks_cost(&self) -> bool {
+        self.0.entry.lock().cost_asked
+    }
+
+    /// [`Meter::cost`] in dollars, or `unknown`.
+    pub fn cost_text(&self) -> String {
+        self.cost().map_or_else(|| "unknown".to_owned(), price::decimal)
+    }
+
+    /// What the tokens that are known by now cost, in nano-dollars, if the price is known.
+    pub fn cost(&self) -> Option<u64> {
+        self.0.sink.cost(&self.entry())
     }
 
     /// Tells of one call to Google that ended with `status`, if it came to one.
@@ -282,6 +461,7 @@ impl Drop for Inner {
             // Nothing was sent; nginx's number says so in one figure.
             entry.status = if outcome == Outcome::ClientGone { 499 } else { 500 };
         }
+        entry.cost = self.sink.cost(entry);
         self.sink.settle(entry);
     }
 }
@@ -354,6 +534,7 @@ fn log(entry: &Entry, outcome: Outcome) {
                 reasoning_tokens = entry.usage.thoughts,
                 cached_tokens = entry.usage.cached,
                 estimated = entry.usage.estimated,
+                cost_usd = entry.cost.map(price::dollars),
                 user_agent = entry.user_agent.as_deref().map(|agent| clip(agent, 120)),
                 "request"
             )

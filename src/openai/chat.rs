@@ -4,6 +4,7 @@
 //! JSON stay raw values until somebody asks for them. Every optional field takes `null` for "absent".
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -113,6 +114,27 @@ pub struct Request<'a> {
     /// `low`, `medium`, `high`.
     #[serde(borrow, default)]
     pub verbosity: Option<Text<'a>>,
+    /// What much of the answer is expected to be.
+    #[serde(borrow, default)]
+    pub prediction: Option<&'a RawValue>,
+    /// Groups requests that share a prompt's beginning.
+    #[serde(borrow, default)]
+    pub prompt_cache_key: Option<Text<'a>>,
+    /// How long such a beginning should be kept.
+    #[serde(borrow, default)]
+    pub prompt_cache_options: Option<&'a RawValue>,
+    /// The deprecated form of the same.
+    #[serde(borrow, default)]
+    pub prompt_cache_retention: Option<Text<'a>>,
+    /// The end user, as a hash.
+    #[serde(borrow, default)]
+    pub safety_identifier: Option<Text<'a>>,
+    /// A moderation of input and output beside the answer.
+    #[serde(borrow, default)]
+    pub moderation: Option<&'a RawValue>,
+    /// An extension of other gateways: `{type: "enabled", budget_tokens}` or `{type: "disabled"}`.
+    #[serde(borrow, default)]
+    pub thinking: Option<Thinking<'a>>,
     /// Safety settings in Google's own form.
     #[serde(borrow, default)]
     pub safety_settings: Option<&'a RawValue>,
@@ -133,6 +155,9 @@ pub struct StreamOptions {
     /// One last chunk with the counts.
     #[serde(default)]
     pub include_usage: Option<bool>,
+    /// Padding against watchers who measure chunks.
+    #[serde(default)]
+    pub include_obfuscation: Option<bool>,
 }
 
 /// One message. What SDKs put beside these fields when they replay their own objects is left unread.
@@ -159,6 +184,31 @@ pub struct Message<'a> {
     /// The deprecated form of `tool_calls`.
     #[serde(borrow, default)]
     pub function_call: Option<Called<'a>>,
+    /// What the assistant spoke: `{id}`, or the whole object where a client replays it.
+    #[serde(borrow, default)]
+    pub audio: Option<&'a RawValue>,
+    /// What the assistant drew, where a client replays it.
+    #[serde(borrow, default)]
+    pub images: Option<&'a RawValue>,
+    /// Extensions, read leniently.
+    #[serde(borrow, default)]
+    pub extra_content: Option<&'a RawValue>,
+}
+
+/// Speech in the history.
+#[derive(Debug, Deserialize)]
+pub struct Spoken<'a> {
+    /// Its words.
+    #[serde(borrow, default)]
+    pub transcript: Option<Text<'a>>,
+}
+
+/// A picture in the history, as replies carry them.
+#[derive(Debug, Deserialize)]
+pub struct Drawn<'a> {
+    /// `{url}` or a bare string.
+    #[serde(borrow, default)]
+    pub image_url: Option<&'a RawValue>,
     /// Extensions, read leniently.
     #[serde(borrow, default)]
     pub extra_content: Option<&'a RawValue>,
@@ -179,6 +229,9 @@ pub struct ToolCall<'a> {
     /// Extensions, read leniently.
     #[serde(borrow, default)]
     pub extra_content: Option<&'a RawValue>,
+    /// Where another gateway keeps signatures, read leniently.
+    #[serde(borrow, default)]
+    pub provider_specific_fields: Option<&'a RawValue>,
 }
 
 /// A called function.
@@ -190,6 +243,9 @@ pub struct Called<'a> {
     /// A JSON object inside a string; some clients send the object itself.
     #[serde(borrow, default)]
     pub arguments: Option<&'a RawValue>,
+    /// Extensions, read leniently: the deprecated `function_call` has no other place for them.
+    #[serde(borrow, default)]
+    pub extra_content: Option<&'a RawValue>,
 }
 
 /// A called custom tool.
@@ -212,6 +268,9 @@ pub struct Extra<'a> {
     /// Vertex AI's.
     #[serde(borrow, default)]
     pub vertex: Option<Signed<'a>>,
+    /// Where other gateways keep it: without a level of its own.
+    #[serde(borrow, default)]
+    pub thought_signature: Option<Text<'a>>,
 }
 
 /// What holds a signature.
@@ -249,9 +308,21 @@ pub struct Part<'a> {
     /// Detail, where the part has the flat form of the Responses API.
     #[serde(borrow, default)]
     pub detail: Option<Text<'a>>,
-    /// Clip and frame rate of a video in Google's own form.
+    /// The fields of `file`, where the part has the flat form of the Responses API.
     #[serde(borrow, default)]
-    pub video_metadata: Option<&'a RawValue>,
+    pub file_data: Option<Text<'a>>,
+    /// The same.
+    #[serde(borrow, default)]
+    pub file_id: Option<Text<'a>>,
+    /// The same.
+    #[serde(borrow, default)]
+    pub file_url: Option<Text<'a>>,
+    /// The same.
+    #[serde(borrow, default)]
+    pub filename: Option<Text<'a>>,
+    /// Clip and frame rate of a video in Google's own form.
+    #[serde(borrow, default, alias = "videoMetadata")]
+    pub video_metadata: Option<VideoMetadata<'a>>,
 }
 
 /// The object form of `image_url` and `video_url`.
@@ -263,6 +334,26 @@ pub struct Url<'a> {
     /// How closely to look.
     #[serde(borrow, default)]
     pub detail: Option<Text<'a>>,
+    /// The media type of a URL that does not show it.
+    #[serde(borrow, default, alias = "mime_type")]
+    pub format: Option<Text<'a>>,
+}
+
+/// Clip and frame rate of a video, in Google's own words.
+#[derive(Debug, Deserialize)]
+pub struct VideoMetadata<'a> {
+    /// Where it begins: seconds, or `"1.5s"`.
+    #[serde(borrow, default, alias = "startOffset")]
+    pub start_offset: Option<&'a RawValue>,
+    /// Where it ends.
+    #[serde(borrow, default, alias = "endOffset")]
+    pub end_offset: Option<&'a RawValue>,
+    /// Frames a second, above 0 and up to 24.
+    #[serde(default)]
+    pub fps: Option<f64>,
+    /// Every other field that came.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// `input_audio`.
@@ -285,9 +376,15 @@ pub struct File<'a> {
     /// An uploaded file.
     #[serde(borrow, default)]
     pub file_id: Option<Text<'a>>,
+    /// A file elsewhere.
+    #[serde(borrow, default)]
+    pub file_url: Option<Text<'a>>,
     /// Its name.
     #[serde(borrow, default)]
     pub filename: Option<Text<'a>>,
+    /// Its media type.
+    #[serde(borrow, default, alias = "mime_type")]
+    pub format: Option<Text<'a>>,
 }
 
 /// One tool.
@@ -424,6 +521,20 @@ pub struct AudioOut<'a> {
     /// A voice's name, or `{id}`.
     #[serde(borrow, default)]
     pub voice: Option<&'a RawValue>,
+    /// `wav`, `pcm16`, `mp3` …
+    #[serde(borrow, default)]
+    pub format: Option<Text<'a>>,
+}
+
+/// `thinking`, as other gateways take it.
+#[derive(Debug, Deserialize)]
+pub struct Thinking<'a> {
+    /// `enabled`, `disabled`, `adaptive`.
+    #[serde(borrow, rename = "type", default)]
+    pub kind: Option<Text<'a>>,
+    /// Tokens.
+    #[serde(default)]
+    pub budget_tokens: Option<i64>,
 }
 
 /// `web_search_options`.
@@ -460,6 +571,35 @@ pub struct Google<'a> {
     /// Safety settings in Google's own form.
     #[serde(borrow, default, alias = "safetySettings")]
     pub safety_settings: Option<&'a RawValue>,
+    /// Google's own tools, in its own form: `[{"google_search": {}}]`.
+    #[serde(borrow, default)]
+    pub tools: Option<Vec<BTreeMap<Cow<'a, str>, &'a RawValue>>>,
+    /// How closely to look at all media.
+    #[serde(borrow, default, alias = "mediaResolution")]
+    pub media_resolution: Option<Text<'a>>,
+    /// Arguments of calls in pieces (Vertex AI only).
+    #[serde(default, alias = "streamFunctionCallArguments")]
+    pub stream_function_call_arguments: Option<bool>,
+    /// The shape of pictures: `16:9`.
+    #[serde(borrow, default, alias = "aspectRatio")]
+    pub aspect_ratio: Option<Text<'a>>,
+    /// The shape and size of pictures.
+    #[serde(borrow, default, alias = "imageConfig")]
+    pub image_config: Option<ImageConfig<'a>>,
+    /// Every other field that came.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+/// The shape and size of pictures, in Google's own words.
+#[derive(Debug, Deserialize)]
+pub struct ImageConfig<'a> {
+    /// `16:9`.
+    #[serde(borrow, default, alias = "aspectRatio")]
+    pub aspect_ratio: Option<Text<'a>>,
+    /// `1K`, `2K`, `4K`.
+    #[serde(borrow, default, alias = "imageSize")]
+    pub image_size: Option<Text<'a>>,
     /// Every other field that came.
     #[serde(flatten)]
     pub unknown: Unknown,
@@ -477,4 +617,7 @@ pub struct ThinkingConfig<'a> {
     /// Whether summaries of thoughts are wanted.
     #[serde(default, alias = "includeThoughts")]
     pub include_thoughts: Option<bool>,
+    /// Every other field that came.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }

@@ -86,6 +86,7 @@ pub struct Server {
     config: Config,
     listener: Listener,
     admin: std::net::TcpListener,
+    sink: Option<Arc<dyn Sink>>,
 }
 
 #[derive(Debug)]
@@ -129,7 +130,7 @@ pub async fn bind(config: Config) -> Result<Server> {
         .await
         .and_then(TcpListener::into_std)
         .map_err(|error| failed(&config.admin_listen, error))?;
-    Ok(Server { config, listener, admin })
+    Ok(Server { config, listener, admin, sink: None })
 }
 
 /// Binds and runs.
@@ -178,12 +179,19 @@ impl Server {
         self.admin.local_addr().ok()
     }
 
+    /// Tells `sink` of every request; without one, metrics and log are told.
+    #[must_use]
+    pub fn booked(mut self, sink: Arc<dyn Sink>) -> Self {
+        self.sink = Some(sink);
+        self
+    }
+
     /// Serves until `shutdown` begins and the drain is done, or until `shutdown` says now.
     ///
     /// # Errors
     /// When the admin thread cannot be started.
     pub async fn run(self, engine: Arc<dyn Engine>, metrics: Arc<Metrics>, shutdown: Shutdown) -> Result<()> {
-        let Self { config, listener, admin } = self;
+        let Self { config, listener, admin, sink } = self;
         let steps = Steps::default();
         let stop = CancellationToken::new();
         let _stopped = stop.clone().drop_guard();
@@ -194,7 +202,7 @@ impl Server {
             stop,
         };
         admin::start(admin, side)?;
-        let sink: Arc<dyn Sink> = Arc::new(Books(Arc::clone(&metrics)));
+        let sink = sink.unwrap_or_else(|| Arc::new(Books::new(Arc::clone(&metrics))));
         let front = Arc::new(Front::new(engine, Arc::clone(&metrics), config.intake, steps.cut.clone()));
         let shared = stack::Shared {
             metrics: Arc::clone(&metrics),

@@ -4,4 +4,4 @@ pub mod log;
 pub mod metrics;
 
 pub use log::{Format, clip, mask};
-pub use metrics::Metrics;
+pub use metrics::{Accounts, Metrics};

@@ -211,9 +211,9 @@ impl Gateway {
                 return Err(Unheard::Call(error));
             }
             lessons += 1;
-            let memory = &*self.signatures;
-            let unsigned = Unsigned(memory);
-            let signatures = if believed { memory } else { &unsigned };
+            let memory = self.signatures.view(cx.tenant.name());
+            let unsigned = Unsigned(&*memory);
+            let signatures: &dyn Signatures = if believed { &*memory } else { &unsigned };
             asked = self.ask(cx, leg, operation, signatures).map_err(Unheard::Call)?;
         }
     }

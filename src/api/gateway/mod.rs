@@ -16,8 +16,8 @@ use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
 use crate::keys::{Keys, Tenant};
 use crate::limits::Limiter;
+use crate::memory::Memory;
 use crate::openai::models::Model;
-use crate::translate::Signatures;
 use crate::upstream::{Site, Upstream};
 
 mod adapt;
@@ -45,7 +45,7 @@ pub struct Gateway {
     /// What models turned out not to take.
     pub learned: Learned,
     /// The memory of thought signatures.
-    pub signatures: Arc<dyn Signatures>,
+    pub signatures: Arc<Memory>,
     /// Names.
     pub ids: Arc<Ids>,
     /// Time.

@@ -89,16 +89,18 @@ impl Gateway {
         let name = operation.model().to_owned();
         let model = self.dispatched(&name)?;
         cx.meter.model(&name, self.labels.get(&model).map(String::as_str));
+        cx.meter.dispatched(&model);
         cx.tenant.may_use(&model)?;
         let streams = operation.streams();
         let wish = patience::read(&cx.headers, &model, streams)?;
         let mut trip = self.upstream.trip(&wish);
+        let signatures = self.signatures.view(cx.tenant.name());
         let stamp = Stamp {
             id: self.ids.mint(O::PREFIX),
             created: self.clock.unix_seconds(),
             model: name,
             ids: Arc::clone(&self.ids),
-            signatures: Arc::clone(&self.signatures),
+            signatures,
         };
         let mut permit = None;
         let mut hollow = false;
@@ -109,7 +111,7 @@ impl Gateway {
                 // The pause before another try is Google's doing, not ours.
                 cx.meter.waited(provider(leg.site()), paused.elapsed());
             }
-            let asked = match self.ask(cx, &leg, &mut operation, &*self.signatures) {
+            let asked = match self.ask(cx, &leg, &mut operation, &*self.signatures.view(cx.tenant.name())) {
                 Ok(asked) => asked,
                 // What was asked for suits the model it was asked of, so its failure is what the client is told.
                 Err(_unfit) if trip.moved() => {

@@ -4,7 +4,7 @@
 //! Names follow Prometheus' conventions (base units, `_total` on counters); those that begin with `gen_ai_` are
 //! `OpenTelemetry`'s `GenAI` names with dots as underscores.
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{CounterVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
 
 /// What a metric counts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +93,13 @@ impl Make for IntCounterVec {
 }
 
 #[expect(clippy::expect_used, reason = "names and labels are literals of this file; a test makes them all")]
+impl Make for CounterVec {
+    fn make(_: Form, name: &str, help: &str, labels: &[&str]) -> Self {
+        Self::new(Opts::new(name, help), labels).expect("a well-formed metric")
+    }
+}
+
+#[expect(clippy::expect_used, reason = "names and labels are literals of this file; a test makes them all")]
 impl Make for IntGaugeVec {
     fn make(_: Form, name: &str, help: &str, labels: &[&str]) -> Self {
         Self::new(Opts::new(name, help), labels).expect("a well-formed metric")
@@ -129,6 +136,24 @@ families! {
         "Tokens as Google reported them; cached is a part of input.";
     estimated: IntCounterVec Counter "gemway_estimated_requests_total" &["route"],
         "Requests whose tokens had to be estimated, in part at least.";
+    key_tokens: IntCounterVec Counter "gemway_key_tokens_total" &["key", "model", "kind"],
+        "Tokens by client key: input with cached and with what tools fed back, output with reasoning.";
+    key_cost: CounterVec Counter "gemway_key_cost_usd_total" &["key", "model"],
+        "Dollars by client key, where prices are known.";
+    unpriced: IntCounterVec Counter "gemway_unpriced_requests_total" &["model"],
+        "Requests that used tokens of a model whose price is not known.";
+    ledger_rows: IntCounterVec Counter "gemway_ledger_rows_total" &[], "Rows written to the ledger.";
+    ledger_lost: IntCounterVec Counter "gemway_ledger_lost_rows_total" &[],
+        "Rows that found no room while the ledger was away.";
+    ledger_errors: IntCounterVec Counter "gemway_ledger_errors_total" &[], "Writes to the ledger that failed.";
+    ledger_queue: IntGaugeVec Gauge "gemway_ledger_queue_rows" &[], "Rows that wait for the ledger.";
+    ledger_up: IntGaugeVec Gauge "gemway_ledger_up" &[], "Whether the ledger takes rows.";
+    refusals: IntCounterVec Counter "gemway_limit_refusals_total" &["limit", "scope"],
+        "Requests refused by a limit or a budget.";
+    limit_store_up: IntGaugeVec Gauge "gemway_limit_store_up" &[],
+        "Whether the store that shares limits answers.";
+    limit_store_errors: IntCounterVec Counter "gemway_limit_store_errors_total" &[],
+        "Calls to that store which failed or took too long.";
     attempts: IntCounterVec Counter "gemway_upstream_attempts_total" &["site", "model", "code"],
         "Calls made to Google, retries included.";
     gen_ai_duration: HistogramVec Seconds "gen_ai_client_operation_duration_seconds" GEN_AI,

@@ -10,10 +10,12 @@ use prometheus::{Encoder, Histogram, IntGauge, IntGaugeVec, Registry, TextEncode
 
 use crate::usage::{ByModality, Modality, Usage};
 
+mod accounts;
 mod families;
 #[cfg(test)]
 mod tests;
 
+pub use accounts::Accounts;
 pub use families::{ALL, Family, Form};
 
 use families::Families;
@@ -30,6 +32,7 @@ pub struct Metrics {
     event_lag: Histogram,
     /// The runtime that is looked at when somebody scrapes.
     runtime: Option<tokio::runtime::Handle>,
+    accounts: Accounts,
 }
 
 impl Default for Metrics {
@@ -75,7 +78,8 @@ impl Metrics {
         let families = Families::new();
         let event_lag = families.event_lag.with_label_values::<&str>(&[]);
         let runtime = tokio::runtime::Handle::try_current().ok();
-        let metrics = Self { registry: Registry::new(), families, event_lag, runtime };
+        let accounts = Accounts::of(&families);
+        let metrics = Self { registry: Registry::new(), families, event_lag, runtime, accounts };
         metrics.families.each(|family| metrics.add(family));
         #[cfg(target_os = "linux")]
         metrics.add(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
@@ -93,6 +97,11 @@ impl Metrics {
         if let Err(error) = self.registry.register(collector) {
             tracing::warn!(%error, "a metric was not registered");
         }
+    }
+
+    /// The metrics of ledger, limits and keys.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// Books a finished request.

@@ -8,13 +8,13 @@ use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 
-use super::request::{fits, read};
-use super::{names, parts};
+use super::request::{Drops, fits, read};
+use super::{media, names, parts};
 use crate::error::{Error, Result};
 use crate::gemini::ask::{
     Args, Content, FunctionCall, FunctionResponse, Json, MediaRef, Outcome, Part, Role,
 };
-use crate::openai::chat::{Called, Extra, Message};
+use crate::openai::chat::{Called, Extra, Message, Spoken, ToolCall};
 use crate::translate::{Backend, Signatures, Target};
 use crate::wire::Text;
 
@@ -56,6 +56,7 @@ struct Builder<'a, 't> {
     target: &'t Target<'t>,
     signatures: &'t dyn Signatures,
     back: &'t mut HashMap<String, String>,
+    drops: &'t mut Drops,
     system: Vec<Part<'a>>,
     turns: Vec<Turn<'a>>,
     groups: Vec<Group<'a>>,
@@ -69,6 +70,7 @@ pub(super) fn build<'a>(
     target: &Target<'_>,
     signatures: &dyn Signatures,
     back: &mut HashMap<String, String>,
+    drops: &mut Drops,
 ) -> Result<Conversation<'a>> {
     if messages.is_empty() {
         let message = "'messages' must hold at least one message.";
@@ -78,6 +80,7 @@ pub(super) fn build<'a>(
         target,
         signatures,
         back,
+        drops,
         system: Vec::new(),
         turns: Vec::new(),
         groups: Vec::new(),
@@ -91,17 +94,24 @@ pub(super) fn build<'a>(
 
 impl<'a> Builder<'a, '_> {
     fn take(&mut self, index: usize, message: Message<'a>) -> Result<()> {
+        let speaker = !matches!(message.role.as_ref(), "tool" | "function");
+        if speaker && message.name.as_ref().is_some_and(|name| !name.is_empty()) {
+            self.drops.note("messages.name", "Gemini keeps no speakers apart")?;
+        }
         match message.role.as_ref() {
             "system" | "developer" => {
                 self.system.extend(parts::texts(needed(message.content)?)?);
             }
             "user" => {
-                let parts = parts::user(needed(message.content)?, self.target)?;
+                let mut parts = parts::user(needed(message.content)?, self.target, self.drops)?;
+                for place in parts.iter_mut().filter_map(media::fetched_at) {
+                    *place = format!("messages[{index}].{place}");
+                }
                 self.user(parts);
             }
             "assistant" | "model" => self.assistant(index, message)?,
-            "tool" => self.result(message)?,
-            "function" => self.legacy_result(message)?,
+            "tool" => self.result(index, message)?,
+            "function" => self.legacy_result(index, message)?,
             other => {
                 let message = format!(
                     "Invalid value: '{}'. Supported values are: 'system', 'developer', 'user', 'assistant', 'tool' and 'function'.",
@@ -125,19 +135,39 @@ impl<'a> Builder<'a, '_> {
 
     fn assistant(&mut self, index: usize, message: Message<'a>) -> Result<()> {
         let mut parts = match message.content {
-            Some(content) => parts::assistant(content)?,
+            Some(content) => parts::assistant(content, self.target, self.drops)?,
             None => Vec::new(),
         };
+        if let Some(audio) = message.audio {
+            // Sound is not kept here; its words can stand for it where the client has them.
+            let words =
+                serde_json::from_str::<Spoken<'a>>(audio.get()).ok().and_then(|audio| audio.transcript);
+            match words.filter(|words| parts.is_empty() && !words.is_empty()) {
+                Some(words) => parts.push(Part::text(words)),
+                None if parts.is_empty() => {
+                    self.drops.note("messages.audio", "what an assistant spoke is not kept")?;
+                }
+                None => {}
+            }
+        }
         if let Some(refusal) = message.refusal.filter(|text| !text.is_empty()) {
             parts.push(Part::text(refusal));
         }
-        let calls = self.calls(index, message.tool_calls, message.function_call)?;
-        let mut calls: Vec<(Call<'a>, Part<'a>)> = calls;
-        if let Some(signature) =
-            message.extra_content.and_then(signature).filter(|_| self.signatures.believed())
-        {
+        let spoken = parts.len();
+        if let Some(images) = message.images {
+            for (mut part, extra) in parts::drawn(images, self.target)? {
+                part.thought_signature = extra.and_then(signature).filter(|_| self.signatures.believed());
+                parts.push(part);
+            }
+        }
+        for place in parts.iter_mut().filter_map(media::fetched_at) {
+            *place = format!("messages[{index}].{place}");
+        }
+        let mut calls = self.calls(index, message.tool_calls, message.function_call)?;
+        let mark = message.extra_content.and_then(signature).filter(|_| self.signatures.believed());
+        if let Some(signature) = mark {
             // The mark of the whole message belongs to its last text; without text, to its first call.
-            if let Some(last) = parts.last_mut() {
+            if let Some(last) = parts.get_mut(..spoken).and_then(<[_]>::last_mut) {
                 last.thought_signature = Some(signature);
             } else if let Some((_, part)) = calls.first_mut() {
                 part.thought_signature.get_or_insert(signature);
@@ -186,13 +216,14 @@ impl<'a> Builder<'a, '_> {
     fn calls(
         &mut self,
         index: usize,
-        calls: Option<Vec<crate::openai::chat::ToolCall<'a>>>,
+        calls: Option<Vec<ToolCall<'a>>>,
         legacy: Option<Called<'a>>,
     ) -> Result<Vec<(Call<'a>, Part<'a>)>> {
         let mut out = Vec::new();
         for (at, call) in calls.into_iter().flatten().enumerate() {
             let within = |error: Error| error.within(&format!("tool_calls[{at}]"));
             let id = call.id.map(|id| id.decode()).filter(|id| !id.is_empty());
+            let inner = call.function.as_ref().and_then(|function| function.extra_content);
             let (name, args) = match (call.function, call.custom) {
                 (Some(function), _) => {
                     let args = arguments(function.arguments).map_err(|e| within(e.within("function")))?;
@@ -204,18 +235,21 @@ impl<'a> Builder<'a, '_> {
                     return Err(within(error.code("missing_required_parameter")));
                 }
             };
-            let given = call.extra_content.and_then(signature).filter(|_| self.signatures.believed());
-            let mark = given.or_else(|| {
+            let given = [call.extra_content, inner, call.provider_specific_fields];
+            let mark = given.into_iter().flatten().find_map(signature);
+            let mark = mark.or_else(|| id.as_deref().and_then(in_id)).or_else(|| {
                 let found = self.signatures.recall(id.as_deref()?)?;
                 Some(Text::plain(found.to_string()))
             });
+            let mark = mark.filter(|_| self.signatures.believed());
             out.push(self.call(id, name, args, mark, (index, at)).map_err(within)?);
         }
         if out.is_empty()
             && let Some(legacy) = legacy
         {
             let args = arguments(legacy.arguments).map_err(|error| error.within("function_call"))?;
-            out.push(self.call(None, legacy.name, args, None, (index, 0))?);
+            let mark = legacy.extra_content.and_then(signature);
+            out.push(self.call(None, legacy.name, args, mark, (index, 0))?);
         }
         Ok(out)
     }
@@ -241,7 +275,7 @@ impl<'a> Builder<'a, '_> {
         Ok((Call { id, name, place, answer: None, beside: Vec::new() }, part))
     }
 
-    fn result(&mut self, message: Message<'a>) -> Result<()> {
+    fn result(&mut self, index: usize, message: Message<'a>) -> Result<()> {
         let Some(id) = message.tool_call_id.map(|id| id.decode()).filter(|id| !id.is_empty()) else {
             let text = "A message with role 'tool' needs the 'tool_call_id' of the call it answers.";
             return Err(Error::invalid("tool_call_id", text).code("missing_required_parameter"));
@@ -269,10 +303,10 @@ impl<'a> Builder<'a, '_> {
             let text = format!("The tool call '{}' is answered more than once.", shown());
             return Err(Error::invalid("tool_call_id", text));
         };
-        self.answer(place, message.content)
+        self.answer(place, index, message.content)
     }
 
-    fn legacy_result(&mut self, message: Message<'a>) -> Result<()> {
+    fn legacy_result(&mut self, index: usize, message: Message<'a>) -> Result<()> {
         let name = message.name.map(|name| name.decode()).unwrap_or_default();
         let group = self.groups.len().saturating_sub(1);
         let at = self
@@ -282,24 +316,29 @@ impl<'a> Builder<'a, '_> {
         let Some(at) = at else {
             return Err(Error::invalid("name", "No function of this name was called just before."));
         };
-        self.answer((group, at), message.content)
+        self.answer((group, at), index, message.content)
     }
 
-    fn answer(&mut self, place: (usize, usize), content: Option<&'a RawValue>) -> Result<()> {
+    fn answer(&mut self, place: (usize, usize), index: usize, content: Option<&'a RawValue>) -> Result<()> {
         let traits = self.target.traits;
         let Some(call) = self.groups.get_mut(place.0).and_then(|group| group.calls.get_mut(place.1)) else {
             return Ok(());
         };
-        let (mut response, mut media) = outcome(content, self.target)?;
-        let mut inside = Vec::new();
-        if traits.multimodal_results {
-            for (at, mut part) in media.drain(..).enumerate() {
-                // Only Vertex AI knows names for media, and references to them.
-                if self.target.backend == Backend::GeminiApi {
-                    inside.push(part);
-                    continue;
-                }
-                let name = format!("media_{}", at + 1);
+        let (mut response, media) = outcome(content, self.target, self.drops)?;
+        let (mut inside, mut beside) = (Vec::new(), Vec::new());
+        for mut part in media {
+            if let Some(waits) = media::fetched_at(&mut part) {
+                *waits = format!("messages[{index}].{waits}");
+            }
+            if !traits.multimodal_results || !fits_inside(&part, self.target.backend) {
+                beside.push(part);
+                continue;
+            }
+            // A place of its own for this has a part of the conversation only.
+            part.media_resolution = None;
+            // Only Vertex AI knows names for media, and references to them.
+            if self.target.backend == Backend::Vertex {
+                let name = format!("media_{}", inside.len() + 1);
                 if let Outcome::Output { media, .. } = &mut response {
                     media.push(MediaRef { name: name.clone() });
                 }
@@ -309,10 +348,10 @@ impl<'a> Builder<'a, '_> {
                 if let Some(file) = &mut part.file_data {
                     file.display_name = Some(name);
                 }
-                inside.push(part);
             }
+            inside.push(part);
         }
-        call.beside = media;
+        call.beside = beside;
         call.answer = Some(FunctionResponse {
             id: call.id.clone().filter(|_| traits.call_ids),
             name: Cow::Owned(names::fit(&call.name).into_owned()),
@@ -387,7 +426,26 @@ fn needed(content: Option<&RawValue>) -> Result<&RawValue> {
 fn signature(extra: &RawValue) -> Option<Text<'_>> {
     let extra: Extra<'_> = serde_json::from_str(extra.get()).ok()?;
     let found = extra.google.and_then(|signed| signed.thought_signature);
-    found.or_else(|| extra.vertex?.thought_signature).filter(|text| !text.is_empty())
+    let found = found.or_else(|| extra.vertex?.thought_signature).or(extra.thought_signature);
+    found.filter(|text| !text.is_empty())
+}
+
+/// The signature that another gateway wrote into a call's id.
+fn in_id(id: &str) -> Option<Text<'static>> {
+    let (_, mark) = id.split_once("__thought__")?;
+    let plain = mark.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=-_".contains(&byte));
+    (plain && mark.len() >= 8).then(|| Text::plain(mark.to_owned()))
+}
+
+/// What may stand inside a function's response: a few kinds of documents, and addresses on Vertex AI only.
+fn fits_inside(part: &Part<'_>, backend: Backend) -> bool {
+    let kind = match (&part.inline_data, &part.file_data) {
+        (Some(blob), _) => Some(blob.mime_type.as_ref()),
+        (None, Some(file)) if backend == Backend::Vertex || file.fetch.is_some() => file.mime_type.as_deref(),
+        _ => None,
+    };
+    let known = ["image/png", "image/jpeg", "image/webp", "application/pdf", "text/plain"];
+    part.video_metadata.is_none() && kind.is_some_and(|kind| known.contains(&kind))
 }
 
 /// Arguments must be an object; an empty text stands for one without members.
@@ -415,7 +473,11 @@ fn arguments(raw: Option<&RawValue>) -> Result<Args<'_>> {
 }
 
 /// What a tool said: an object stays itself, all else is wrapped. Media come apart.
-fn outcome<'a>(content: Option<&'a RawValue>, target: &Target<'_>) -> Result<(Outcome<'a>, Vec<Part<'a>>)> {
+fn outcome<'a>(
+    content: Option<&'a RawValue>,
+    target: &Target<'_>,
+    drops: &mut Drops,
+) -> Result<(Outcome<'a>, Vec<Part<'a>>)> {
     let Some(raw) = content else { return Ok((wrapped(Text::plain("")), Vec::new())) };
     match raw.get().as_bytes().first() {
         Some(b'"') => {
@@ -425,7 +487,7 @@ fn outcome<'a>(content: Option<&'a RawValue>, target: &Target<'_>) -> Result<(Ou
         Some(b'{') if !refers(raw.get()) => Ok((Outcome::Json(Json::Raw(raw)), Vec::new())),
         Some(b'{') => Ok((wrapped(Text::plain(raw.get())), Vec::new())),
         _ => {
-            let all = parts::user(raw, target)?;
+            let all = parts::user(raw, target, drops)?;
             let (mut texts, mut media) = (Vec::new(), Vec::new());
             for part in all {
                 match part.text {

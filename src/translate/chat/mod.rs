@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use crate::gemini::ask::GenerateRequest;
 
+mod google;
+mod media;
 mod messages;
 mod names;
 mod partial;
@@ -16,6 +18,7 @@ mod schema;
 mod sound;
 mod state;
 pub mod stream;
+mod subset;
 mod tools;
 
 #[cfg(test)]

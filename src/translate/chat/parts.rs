@@ -1,23 +1,17 @@
-//! Content parts: text and media.
-//!
-//! Base64 is cut out of the client's token and passed on; it is looked at once, to say what is wrong with it
-//! before Google does, and rewritten only where it is not plain.
+//! Content parts: what a message holds.
 
-use std::borrow::Cow;
-use std::net::{IpAddr, Ipv4Addr};
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
-use super::request::read;
+use super::media::{self, Source};
+use super::request::{Drops, read};
 use crate::error::{Error, Result};
-use crate::gemini::ask::{Blob, FileData, MediaResolution, Part};
+use crate::gemini::ask::{MediaResolution, Part, VideoMetadata};
 use crate::openai::chat;
-use crate::translate::{Backend, Target};
-use crate::wire::{Base64, Text};
+use crate::translate::Target;
+use crate::wire::Text;
 
-const FILES: &str = "https://generativelanguage.googleapis.com/";
+/// Video is sampled at most this often.
+const MOST_FRAMES: f64 = 24.0;
 
 enum Content<'a> {
     Text(Text<'a>),
@@ -51,7 +45,11 @@ fn each<'a>(
     };
     let mut out = Vec::with_capacity(parts.len());
     for (at, part) in parts.into_iter().enumerate() {
-        out.extend(one(part).map_err(|error| error.within(&format!("content[{at}]")))?);
+        let mut made = one(part).map_err(|error| error.within(&format!("content[{at}]")))?;
+        if let Some(place) = made.as_mut().and_then(media::fetched_at) {
+            *place = format!("content[{at}].{place}");
+        }
+        out.extend(made);
     }
     Ok(out)
 }
@@ -69,43 +67,98 @@ pub(super) fn texts(raw: &RawValue) -> Result<Vec<Part<'_>>> {
     })
 }
 
-/// An assistant's message: texts and refusals; a replayed thought is no text of the model.
-pub(super) fn assistant(raw: &RawValue) -> Result<Vec<Part<'_>>> {
+/// An assistant's message: texts, refusals and pictures; a replayed thought is no text of the model.
+pub(super) fn assistant<'a>(
+    raw: &'a RawValue,
+    target: &Target<'_>,
+    drops: &mut Drops,
+) -> Result<Vec<Part<'a>>> {
     each(raw, |part| match part.kind.as_ref() {
         "text" | "output_text" | "input_text" => said(part.text, "text"),
         "refusal" => said(part.refusal, "refusal"),
+        "image_url" => image(part, target, drops).map(Some),
         "thinking" | "reasoning" | "redacted_thinking" => Ok(None),
         other => Err(unknown_kind(other, "'text' and 'refusal'")),
     })
 }
 
+/// The pictures that an assistant's message carries beside its content.
+pub(super) fn drawn<'a>(
+    raw: &'a RawValue,
+    target: &Target<'_>,
+) -> Result<Vec<(Part<'a>, Option<&'a RawValue>)>> {
+    if !raw.get().starts_with('[') {
+        return Ok(Vec::new());
+    }
+    let pictures: Vec<chat::Drawn<'a>> = read(raw).map_err(|error| error.within("images"))?;
+    let mut out = Vec::with_capacity(pictures.len());
+    for (at, picture) in pictures.into_iter().enumerate() {
+        let place = format!("images[{at}]");
+        let place = |error: Error| error.within(&place);
+        let url = url(picture.image_url, "image_url").map_err(place)?;
+        let part = media::located(&url.url, Source::of("image", None), target)
+            .map_err(|error| place(error.within("image_url.url")))?;
+        out.push((part, picture.extra_content));
+    }
+    Ok(out)
+}
+
 /// A user's message or a tool's result.
-pub(super) fn user<'a>(raw: &'a RawValue, target: &Target<'_>) -> Result<Vec<Part<'a>>> {
-    each(raw, |part| match part.kind.as_ref() {
+pub(super) fn user<'a>(raw: &'a RawValue, target: &Target<'_>, drops: &mut Drops) -> Result<Vec<Part<'a>>> {
+    each(raw, |mut part| match part.kind.as_ref() {
         "text" | "input_text" | "output_text" => said(part.text, "text"),
         "refusal" => said(part.refusal, "refusal"),
-        "image_url" | "input_image" => {
-            let (url, detail) = url(part.image_url, "image_url")?;
-            let mut made = located(&url, "image", target).map_err(|error| error.within("image_url.url"))?;
-            made.media_resolution = detail.or(part.detail).and_then(|detail| resolution(&detail, target));
-            Ok(Some(made))
-        }
+        "image_url" | "input_image" => image(part, target, drops).map(Some),
         "video_url" => {
-            let (url, _) = url(part.video_url, "video_url")?;
-            let mut made = located(&url, "video", target).map_err(|error| error.within("video_url.url"))?;
-            made.video_metadata = part.video_metadata.filter(|raw| raw.get().starts_with('{'));
+            let video = clip(part.video_metadata.take())?;
+            let url = url(part.video_url, "video_url")?;
+            let source = Source::of("video", url.format);
+            let mut made =
+                media::located(&url.url, source, target).map_err(|error| error.within("video_url.url"))?;
+            made.video_metadata = video;
+            looked_at(&mut made, url.detail.or(part.detail), target, drops)?;
             Ok(Some(made))
         }
         "input_audio" => {
             let Some(audio) = part.input_audio else { return Err(lacking("input_audio")) };
-            heard(audio).map(Some).map_err(|error| error.within("input_audio"))
+            media::heard(audio).map(Some).map_err(|error| error.within("input_audio"))
         }
         "file" | "input_file" => {
-            let Some(file) = part.file else { return Err(lacking("file")) };
-            filed(file, target).map(Some).map_err(|error| error.within("file"))
+            let video = clip(part.video_metadata.take())?;
+            let (file, place) = match part.file {
+                Some(file) => (file, Some("file")),
+                None if part.kind == "input_file" => {
+                    let chat::Part { file_data, file_id, file_url, filename, .. } = part;
+                    (chat::File { file_data, file_id, file_url, filename, format: None }, None)
+                }
+                None => return Err(lacking("file")),
+            };
+            let within = |error: Error| match place {
+                Some(place) => error.within(place),
+                None => error,
+            };
+            let mut made = media::filed(file, target).map_err(within)?;
+            made.video_metadata = video;
+            looked_at(&mut made, part.detail, target, drops)?;
+            Ok(Some(made))
         }
         other => Err(unknown_kind(other, "'text', 'image_url', 'input_audio', 'file' and 'video_url'")),
     })
+}
+
+fn image<'a>(part: chat::Part<'a>, target: &Target<'_>, drops: &mut Drops) -> Result<Part<'a>> {
+    if part.image_url.is_none()
+        && let Some(id) = part.file_id
+    {
+        let file =
+            chat::File { file_data: None, file_id: Some(id), file_url: None, filename: None, format: None };
+        return media::filed(file, target);
+    }
+    let url = url(part.image_url, "image_url")?;
+    let source = Source::of("image", url.format);
+    let mut made = media::located(&url.url, source, target).map_err(|error| error.within("image_url.url"))?;
+    looked_at(&mut made, url.detail.or(part.detail), target, drops)?;
+    Ok(made)
 }
 
 fn lacking(name: &'static str) -> Error {
@@ -113,328 +166,80 @@ fn lacking(name: &'static str) -> Error {
         .code("missing_required_parameter")
 }
 
-type Located<'a> = (Text<'a>, Option<Text<'a>>);
-
-fn url<'a>(raw: Option<&'a RawValue>, name: &'static str) -> Result<Located<'a>> {
+fn url<'a>(raw: Option<&'a RawValue>, name: &'static str) -> Result<chat::Url<'a>> {
     let Some(raw) = raw else { return Err(lacking(name)) };
     if raw.get().starts_with('"') {
-        return Ok((read(raw).map_err(|error| error.within(name))?, None));
+        let url = read(raw).map_err(|error| error.within(name))?;
+        return Ok(chat::Url { url, detail: None, format: None });
     }
-    let chat::Url { url, detail } = read(raw).map_err(|error| error.within(name))?;
-    Ok((url, detail))
+    read(raw).map_err(|error| error.within(name))
 }
 
-fn resolution(detail: &Text<'_>, target: &Target<'_>) -> Option<MediaResolution> {
-    // A hint for one part is understood by the same families that take media inside results.
-    if !target.traits.multimodal_results {
-        return None;
-    }
+/// `detail`: how closely to look at one part.
+fn looked_at(
+    part: &mut Part<'_>,
+    detail: Option<Text<'_>>,
+    target: &Target<'_>,
+    drops: &mut Drops,
+) -> Result<()> {
+    let Some(detail) = detail else { return Ok(()) };
     let level = match detail.decode().as_ref() {
+        "auto" | "" => return Ok(()),
         "low" => "MEDIA_RESOLUTION_LOW",
+        "medium" => "MEDIA_RESOLUTION_MEDIUM",
         "high" => "MEDIA_RESOLUTION_HIGH",
         "original" => "MEDIA_RESOLUTION_ULTRA_HIGH",
-        _ => return None,
-    };
-    Some(MediaResolution { level })
-}
-
-/// The characters of a token with the body's own lifetime, where no escape is among them.
-fn characters<'a>(text: &Text<'a>) -> Cow<'a, str> {
-    text.decode()
-}
-
-fn inline<'a>(mime_type: Cow<'a, str>, data: Base64<'a>) -> Part<'a> {
-    Part { inline_data: Some(Blob { mime_type, data, display_name: None }), ..Part::default() }
-}
-
-fn split(text: Cow<'_, str>, at: usize) -> (Cow<'_, str>, Cow<'_, str>) {
-    match text {
-        Cow::Borrowed(text) => {
-            let (head, tail) = text.split_at_checked(at).unwrap_or((text, ""));
-            (Cow::Borrowed(head), Cow::Borrowed(tail))
+        _ => {
+            let message = "Supported values are: 'auto', 'low', 'high' and 'original'.";
+            return Err(Error::invalid("detail", message));
         }
-        Cow::Owned(mut text) => {
-            let tail = if text.is_char_boundary(at) && at <= text.len() {
-                text.split_off(at)
-            } else {
-                String::new()
-            };
-            (Cow::Owned(text), Cow::Owned(tail))
-        }
-    }
-}
-
-/// A URL of any kind → the part that holds or names the media.
-fn located<'a>(url: &Text<'a>, wanted: &str, target: &Target<'_>) -> Result<Part<'a>> {
-    let url = characters(url);
-    if is_data(&url) {
-        return data_url(url, wanted);
-    }
-    remote(url, wanted, target)
-}
-
-fn is_data(url: &str) -> bool {
-    url.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"))
-}
-
-fn bad_data(wanted: &str, what: &str) -> Error {
-    let code = if wanted == "image" { "invalid_image_format" } else { "invalid_value" };
-    Error::invalid("", format!("The data URL cannot be used: {what}.")).code(code)
-}
-
-fn data_url<'a>(url: Cow<'a, str>, wanted: &str) -> Result<Part<'a>> {
-    let Some(comma) = memchr::memchr(b',', url.as_bytes()) else {
-        return Err(bad_data(wanted, "it has no comma before the data"));
     };
-    let (head, payload) = split(url, comma + 1);
-    let head = head.get(5..comma).unwrap_or_default();
-    let mut fields = head.split(';').map(str::trim);
-    let mime = fields.next().unwrap_or_default().to_ascii_lowercase();
-    let encoded = fields.any(|field| field.eq_ignore_ascii_case("base64"));
-    let data = if encoded {
-        plain_base64(payload)
+    // A hint for one part is understood by the same families that take media inside results.
+    if !target.traits.multimodal_results {
+        return drops.note("detail", "this model looks at all media alike");
+    }
+    part.media_resolution = Some(MediaResolution { level });
+    Ok(())
+}
+
+/// Google's own words about a video, checked.
+fn clip(given: Option<chat::VideoMetadata<'_>>) -> Result<Option<VideoMetadata>> {
+    let Some(given) = given else { return Ok(None) };
+    let place = |error: Error| error.within("video_metadata");
+    if let Some(name) = given.unknown.0.first() {
+        let shown: String = name.chars().take(40).collect();
+        return Err(place(
+            Error::invalid("", format!("A video has no '{shown}'.")).code("unknown_parameter"),
+        ));
+    }
+    if given.fps.is_some_and(|fps| !(fps > 0.0 && fps <= MOST_FRAMES)) {
+        let message = "Frames a second must be above 0, and 24 at most.";
+        return Err(place(Error::invalid("fps", message)));
+    }
+    Ok(Some(VideoMetadata {
+        start_offset: offset(given.start_offset).map_err(|error| place(error.within("start_offset")))?,
+        end_offset: offset(given.end_offset).map_err(|error| place(error.within("end_offset")))?,
+        fps: given.fps,
+    }))
+}
+
+/// Seconds as a number, or as Google writes durations: `1.5s`.
+fn offset(raw: Option<&RawValue>) -> Result<Option<String>> {
+    let Some(raw) = raw else { return Ok(None) };
+    let text = if raw.get().starts_with('"') {
+        read::<Text<'_>>(raw)?.decode().into_owned()
     } else {
-        let bytes: Vec<u8> = percent_encoding::percent_decode_str(&payload).collect();
-        Base64::new(STANDARD.encode(bytes))
+        format!("{}s", raw.get())
     };
-    let Some(data) = data.filter(|data| !data.as_str().is_empty()) else {
-        return Err(bad_data(wanted, "it holds no valid base64"));
+    let number = text.strip_suffix('s').unwrap_or_default();
+    let digits = |part: &str| !part.is_empty() && part.len() <= 9 && part.bytes().all(|b| b.is_ascii_digit());
+    let fits = match number.split_once('.') {
+        Some((whole, part)) => digits(whole) && digits(part),
+        None => digits(number),
     };
-    let mime = settle(mime, &data, wanted);
-    if wanted == "image" {
-        let kind = mime.split('/').next().unwrap_or_default();
-        let fits = match kind {
-            "image" => !mime.contains("svg"),
-            "video" | "audio" => true,
-            _ => mime == "application/pdf",
-        };
-        if !fits {
-            return Err(bad_data(wanted, "the media type is not an image type that Gemini reads"));
-        }
+    if fits {
+        Ok(Some(text))
+    } else {
+        Err(Error::invalid("", "An offset is a number of seconds, as in '1.5s'."))
     }
-    Ok(inline(mime, data))
-}
-
-/// The media type under the name Google knows, guessed from the first bytes where none is given.
-fn settle(mime: String, data: &Base64<'_>, wanted: &str) -> Cow<'static, str> {
-    match mime.as_str() {
-        "image/jpg" | "image/pjpeg" => "image/jpeg".into(),
-        "audio/x-wav" | "audio/wave" | "audio/vnd.wave" => "audio/wav".into(),
-        "application/x-pdf" => "application/pdf".into(),
-        "" | "application/octet-stream" | "binary/octet-stream" => sniff(data.as_str(), wanted).into(),
-        _ => mime.into(),
-    }
-}
-
-fn sniff(data: &str, wanted: &str) -> &'static str {
-    const MARKS: [(&str, &str); 7] = [
-        ("iVBORw0KGgo", "image/png"),
-        ("/9j/", "image/jpeg"),
-        ("R0lGOD", "image/gif"),
-        ("JVBERi", "application/pdf"),
-        ("SUQz", "audio/mp3"),
-        ("T2dnUw", "audio/ogg"),
-        ("ZkxhQ", "audio/flac"),
-    ];
-    if data.starts_with("UklGR") {
-        return if wanted == "image" { "image/webp" } else { "audio/wav" };
-    }
-    let found = MARKS.iter().find(|(mark, _)| data.starts_with(mark)).map(|(_, mime)| *mime);
-    found.unwrap_or(match wanted {
-        "image" => "image/jpeg",
-        "video" => "video/mp4",
-        _ => "application/pdf",
-    })
-}
-
-/// Base64 as Google likes it: a slice where it is plain, a clean copy where it is the URL alphabet, wrapped in
-/// lines or percent-encoded; nothing where it is none of these.
-fn plain_base64(payload: Cow<'_, str>) -> Option<Base64<'_>> {
-    let sound = |text: &str| {
-        let body = text.trim_end_matches('=');
-        text.len() - body.len() <= 2
-            && body.len() % 4 != 1
-            && body.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/')
-    };
-    if sound(&payload) {
-        return Base64::new(payload);
-    }
-    let text = percent_encoding::percent_decode_str(&payload).decode_utf8().ok()?;
-    let clean: String = text
-        .chars()
-        .filter(|c| !c.is_ascii_whitespace())
-        .map(|c| match c {
-            '-' => '+',
-            '_' => '/',
-            other => other,
-        })
-        .collect();
-    sound(&clean).then(|| Base64::new(clean)).flatten()
-}
-
-fn file_part<'a>(file_uri: Cow<'a, str>, mime_type: Option<Cow<'a, str>>) -> Part<'a> {
-    Part { file_data: Some(FileData { mime_type, file_uri, display_name: None }), ..Part::default() }
-}
-
-fn remote<'a>(url: Cow<'a, str>, wanted: &str, target: &Target<'_>) -> Result<Part<'a>> {
-    let refuse = |what: &str| Err(Error::invalid("", what.to_owned()).code("invalid_image_url"));
-    if url.starts_with("gs://") {
-        let mime = by_extension(&url).unwrap_or(usual(wanted));
-        return Ok(file_part(url, Some(mime.into())));
-    }
-    if url.starts_with(FILES) {
-        if target.backend == Backend::Vertex {
-            return refuse("A file of the Gemini API cannot be read by Vertex AI.");
-        }
-        return Ok(file_part(url, None));
-    }
-    if let Some(found) = uploaded(&url, target) {
-        return found;
-    }
-    let https = url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"));
-    if !https || url.len() > 8192 || url.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return refuse("The URL must be a data URL, or begin with https:// or gs://.");
-    }
-    let host = host(&url);
-    if !public(host) {
-        return refuse("The URL's host is private or cannot be resolved from outside.");
-    }
-    let tube = ["youtube.com", "www.youtube.com", "m.youtube.com", "youtu.be"];
-    if tube.iter().any(|name| host.eq_ignore_ascii_case(name)) {
-        return Ok(file_part(url, Some("video/mp4".into())));
-    }
-    let mime = by_extension(&url).unwrap_or(usual(wanted));
-    Ok(file_part(url, Some(mime.into())))
-}
-
-fn uploaded<'a>(id: &str, target: &Target<'_>) -> Option<Result<Part<'a>>> {
-    let name = id.strip_prefix("files/")?;
-    let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if !plain || target.backend == Backend::Vertex {
-        let error = Error::invalid("", "This is not the name of a file that the model can read.");
-        return Some(Err(error.code("invalid_value")));
-    }
-    Some(Ok(file_part(format!("{FILES}v1beta/files/{name}").into(), None)))
-}
-
-fn host(url: &str) -> &str {
-    let rest = url.get(8..).unwrap_or_default();
-    let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
-    let authority = rest.get(..end).unwrap_or_default();
-    if authority.starts_with('[') {
-        return authority;
-    }
-    let end = authority.rfind(':').unwrap_or(authority.len());
-    authority.get(..end).unwrap_or_default()
-}
-
-/// Whether a host can be meant for anybody: no private names, no addresses outside the public ranges.
-fn public(host: &str) -> bool {
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
-    if host.is_empty() || host.contains(['@', '[', ']', '%']) || !host.contains('.') {
-        return false;
-    }
-    let last = host.rsplit('.').next().unwrap_or_default();
-    if last.starts_with("0x") || last.bytes().all(|byte| byte.is_ascii_digit()) {
-        // A number of any other spelling than four plain decimals is a disguise.
-        return host.parse::<Ipv4Addr>().is_ok_and(|address| outside(IpAddr::V4(address)));
-    }
-    let inner = ["localhost", "local", "internal", "intranet", "lan", "home", "corp", "arpa"];
-    !inner.contains(&last)
-}
-
-fn outside(address: IpAddr) -> bool {
-    let IpAddr::V4(address) = address else { return false };
-    let [a, b, ..] = address.octets();
-    !(address.is_private()
-        || address.is_loopback()
-        || address.is_link_local()
-        || address.is_multicast()
-        || address.is_broadcast()
-        || a == 0
-        || a >= 240
-        || (a == 100 && (64..128).contains(&b))
-        || (a == 192 && b == 0)
-        || (a == 198 && (b == 18 || b == 19)))
-}
-
-fn usual(wanted: &str) -> &'static str {
-    match wanted {
-        "image" => "image/jpeg",
-        "video" => "video/mp4",
-        _ => "application/pdf",
-    }
-}
-
-fn by_extension(name: &str) -> Option<&'static str> {
-    let path = name.split(['?', '#']).next().unwrap_or_default();
-    let (_, extension) = path.rsplit('/').next().unwrap_or_default().rsplit_once('.')?;
-    Some(match extension.to_ascii_lowercase().as_str() {
-        "png" => "image/png",
-        "jpg" | "jpeg" => "image/jpeg",
-        "webp" => "image/webp",
-        "gif" => "image/gif",
-        "heic" => "image/heic",
-        "heif" => "image/heif",
-        "pdf" => "application/pdf",
-        "txt" | "md" | "csv" => "text/plain",
-        "html" | "htm" => "text/html",
-        "mp3" => "audio/mp3",
-        "wav" => "audio/wav",
-        "ogg" => "audio/ogg",
-        "flac" => "audio/flac",
-        "m4a" => "audio/m4a",
-        "aac" => "audio/aac",
-        "mp4" => "video/mp4",
-        "mov" => "video/quicktime",
-        "webm" => "video/webm",
-        "mpg" | "mpeg" => "video/mpeg",
-        "avi" => "video/avi",
-        "json" => "application/json",
-        _ => return None,
-    })
-}
-
-fn heard(audio: chat::InputAudio<'_>) -> Result<Part<'_>> {
-    let data = characters(&audio.data);
-    if is_data(&data) {
-        return data_url(data, "audio").map_err(|error| error.within("data"));
-    }
-    let format = audio.format.map(|format| format.decode().to_ascii_lowercase()).unwrap_or_default();
-    let mime: Cow<'_, str> = match format.as_str() {
-        "wav" | "" => "audio/wav".into(),
-        "mp3" => "audio/mp3".into(),
-        "pcm16" | "pcm" => "audio/pcm".into(),
-        "opus" | "ogg" => "audio/ogg".into(),
-        other if other.len() < 12 && other.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
-            format!("audio/{other}").into()
-        }
-        _ => return Err(Error::invalid("format", "This is not the name of an audio format.")),
-    };
-    let data = plain_base64(data).filter(|data| !data.as_str().is_empty());
-    let data = data.ok_or_else(|| Error::invalid("data", "The audio is not valid base64."))?;
-    Ok(inline(mime, data))
-}
-
-fn filed<'a>(file: chat::File<'a>, target: &Target<'_>) -> Result<Part<'a>> {
-    if let Some(data) = file.file_data {
-        let data = characters(&data);
-        if is_data(&data) {
-            return data_url(data, "file").map_err(|error| error.within("file_data"));
-        }
-        let data = plain_base64(data).filter(|data| !data.as_str().is_empty());
-        let data = data.ok_or_else(|| Error::invalid("file_data", "The file is not valid base64."))?;
-        let name = file.filename.map(|name| name.decode()).unwrap_or_default();
-        let mime = by_extension(&name).unwrap_or_else(|| sniff(data.as_str(), "file"));
-        return Ok(inline(mime.into(), data));
-    }
-    let Some(id) = file.file_id.map(|id| id.decode()) else {
-        let message = "A file needs 'file_data' or 'file_id'.";
-        return Err(Error::invalid("file_data", message).code("missing_required_parameter"));
-    };
-    if id.starts_with("gs://") || id.starts_with(FILES) || id.starts_with("files/") {
-        return remote(id, "file", target).map_err(|error| error.within("file_id"));
-    }
-    let shown: String = id.chars().take(80).collect();
-    Err(Error::invalid("file_id", format!("No file with the id '{shown}' is known here.")))
 }

@@ -5,10 +5,10 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::messages::{self, Conversation};
-use super::{Ask, Shape, sampling, tools};
+use super::{Ask, Shape, google, sampling, tools};
 use crate::error::{Error, Kind, Origin, Result};
 use crate::gemini::ask::{Content, GenerateRequest, Part, Role, SystemInstruction};
-use crate::openai::chat::{Google, Request};
+use crate::openai::chat::Request;
 use crate::translate::{Signatures, Target};
 use crate::wire::{self, Text, Unfit, Unknown};
 
@@ -32,13 +32,34 @@ impl Drops {
         if self.strict {
             return Err(Error::unsupported(name.to_owned(), format!("'{name}': {why}")));
         }
-        if self.names.len() < MOST_DROPPED && !self.names.iter().any(|known| known == name) {
-            self.names.push(name.to_owned());
+        if self.names.iter().any(|known| known == name) {
+            return Ok(());
+        }
+        match self.names.len() {
+            // The names leave in a header, which has an end.
+            MOST_DROPPED => self.names.push("and-more".to_owned()),
+            0..MOST_DROPPED => self.names.push(name.to_owned()),
+            _ => {}
         }
         Ok(())
     }
 
-    fn unknown(&mut self, prefix: &str, unknown: &Unknown) -> Result<()> {
+    /// Notes what a schema says and the model will not hear: `label` says where, each pointer what.
+    pub(super) fn lost(&mut self, param: &str, label: &str, pointers: &[String]) -> Result<()> {
+        for pointer in pointers {
+            if self.strict {
+                let message =
+                    format!("'{label}': this model's schemas have no place for what stands at '{pointer}'.");
+                return Err(Error::unsupported(param.to_owned(), message));
+            }
+            let printable = |c: char| if c.is_ascii_graphic() && c != ',' { c } else { '_' };
+            let name: String = format!("{label}#{pointer}").chars().take(160).map(printable).collect();
+            self.note(&name, "")?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn unknown(&mut self, prefix: &str, unknown: &Unknown) -> Result<()> {
         for name in &unknown.0 {
             // The names leave in a header: only what is harmless there.
             let plain = name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
@@ -141,10 +162,12 @@ fn field_error(path: &str, error: serde_json::Error) -> Error {
         let param = if path.rsplit('.').next() == Some(name.as_str()) { path.clone() } else { join(&name) };
         (param.clone(), "duplicate_parameter", format!("'{param}' is given twice."))
     } else if what.starts_with("invalid type") {
-        let message = format!("Invalid type for '{path}': {}.", what.trim_start_matches("invalid type: "));
+        let place = if path.is_empty() { String::new() } else { format!(" for '{path}'") };
+        let message = format!("Invalid type{place}: {}.", what.trim_start_matches("invalid type: "));
         (path, "invalid_type", message)
     } else {
-        let message = format!("Invalid value for '{path}': {what}.");
+        let place = if path.is_empty() { String::new() } else { format!(" for '{path}'") };
+        let message = format!("Invalid value{place}: {what}.");
         (path, "invalid_value", message)
     };
     Error::invalid(param, message).code(code).because(error)
@@ -169,15 +192,15 @@ pub fn ask<'a>(
         let message = "'stream_options' is only allowed when 'stream' is true.";
         return Err(Error::invalid("stream_options", message));
     }
-    let google = google(&mut request, &mut drops)?;
+    let mut google = google::take(&mut request, &mut drops)?;
 
-    let mut toolbox = tools::build(&mut request, target, &mut shape, &mut drops)?;
+    let mut toolbox = tools::build(&mut request, &mut google, target, &mut shape, &mut drops)?;
     let mut generation = sampling::build(&request, google.as_ref(), target, &mut shape, &mut drops)?;
     tools::answer_format(&mut request, &mut toolbox, &mut generation, target, &mut shape, &mut drops)?;
 
     let messages = std::mem::take(&mut request.messages);
     let Conversation { mut system, mut contents } =
-        messages::build(messages, target, signatures, &mut shape.names)?;
+        messages::build(messages, target, signatures, &mut shape.names, &mut drops)?;
     open(&mut contents);
     if !system.is_empty() && !target.traits.system_instruction {
         // Without a place of its own it comes first in the user's first turn.
@@ -195,16 +218,17 @@ pub fn ask<'a>(
         contents,
         ..GenerateRequest::default()
     };
-    let settings = google.as_ref().and_then(|google| google.safety_settings).or(request.safety_settings);
-    if let Some(settings) = settings {
-        if !settings.get().starts_with('[') {
-            return Err(
-                Error::invalid("safety_settings", "'safety_settings' must be an array.").code("invalid_type")
-            );
+    let settings = match &google {
+        Some(found) if found.google.safety_settings.is_some() => {
+            found.google.safety_settings.map(|raw| (format!("{}.safety_settings", found.place), raw))
         }
-        upstream.safety_settings = Some(settings);
+        _ => request.safety_settings.map(|raw| ("safety_settings".to_owned(), raw)),
+    };
+    if let Some((place, raw)) = settings {
+        let settings = google::safety(raw, target, &mut drops).map_err(|error| error.within(&place))?;
+        upstream.safety_settings = (!settings.is_empty()).then_some(settings);
     }
-    if let Some(cached) = google.and_then(|google| google.cached_content) {
+    if let Some(cached) = google::cached(&mut google)? {
         // The prepared context holds these itself; beside it Google refuses them.
         if upstream.system_instruction.take().is_some() {
             drops.note("system", "the cached content has its own system instruction")?;
@@ -217,19 +241,6 @@ pub fn ask<'a>(
     }
     drops.unknown("", &request.unknown)?;
     Ok(Ask { request: upstream, shape, dropped: drops.names })
-}
-
-/// The extension object, from either place.
-fn google<'a>(request: &mut Request<'a>, drops: &mut Drops) -> Result<Option<Google<'a>>> {
-    let mut found = request.google.take();
-    if let Some(extra) = request.extra_body.take() {
-        drops.unknown("extra_body.", &extra.unknown)?;
-        found = found.or(extra.google);
-    }
-    if let Some(google) = &found {
-        drops.unknown("google.", &google.unknown)?;
-    }
-    Ok(found)
 }
 
 /// Gemini wants at least one turn, and a call only behind a user's turn.

@@ -1,16 +1,18 @@
 //! Sampling, lengths, thinking, modalities, tiers.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::Shape;
+use super::google::{self, Extension};
 use super::request::{Drops, read};
 use crate::catalog::{Level, Thinking};
 use crate::error::{Error, Result};
 use crate::gemini::ask::{GenerationConfig, ThinkingConfig};
-use crate::openai::chat::{Google, Request};
+use crate::openai::chat::{self, Request};
 use crate::translate::Target;
 use crate::wire::{Text, Unknown};
 
@@ -47,7 +49,7 @@ fn integer(name: &'static str, value: Option<i64>, min: i64, max: i64) -> Result
 /// Builds `generationConfig`, but for the form of the answer.
 pub(super) fn build<'a>(
     request: &Request<'a>,
-    google: Option<&Google<'a>>,
+    extension: Option<&Extension<'a>>,
     target: &Target<'_>,
     shape: &mut Shape,
     drops: &mut Drops,
@@ -57,8 +59,10 @@ pub(super) fn build<'a>(
     counted(request, target, &mut config, shape, drops)?;
     config.stop_sequences = stops(request.stop, drops)?;
     shape.may_be_empty = !config.stop_sequences.is_empty();
-    config.thinking_config = thinking(request, google, target, shape, drops)?;
+    config.thinking_config = thinking(request, extension, target, shape, drops)?;
     modalities(request, target, &mut config, drops)?;
+    config.media_resolution = google::media_resolution(extension)?;
+    config.image_config = google::image_config(extension, target, drops)?;
     unheard(request, drops)?;
     // An empty configuration is left out: compared as JSON, for it has a field for everything.
     let empty = serde_json::to_value(&config).is_ok_and(|value| value == json!({}));
@@ -74,7 +78,9 @@ fn sampled(
     let traits = target.traits;
     config.temperature = decimal("temperature", request.temperature, 0.0, 2.0)?;
     config.top_p = decimal("top_p", request.top_p, 0.0, 1.0)?;
-    config.top_k = integer("top_k", request.top_k, 1, i64::from(i32::MAX))?;
+    // An extension, in which 0 and −1 mean "all of them", as without it.
+    let top_k = request.top_k.filter(|top_k| !matches!(top_k, -1 | 0));
+    config.top_k = integer("top_k", top_k, 1, i64::from(i32::MAX))?;
     config.presence_penalty = decimal("presence_penalty", request.presence_penalty, -2.0, 2.0)?;
     config.frequency_penalty = decimal("frequency_penalty", request.frequency_penalty, -2.0, 2.0)?;
     if !traits.sampling {
@@ -136,9 +142,8 @@ fn counted(
         drops.note("max_tokens", "'max_completion_tokens' is given too, and wins")?;
     }
     config.max_output_tokens = new.or(old);
-    let ceiling = traits.max_output_tokens.filter(|_| !traits.long_decode);
-    if let (Some(wanted), Some(ceiling)) =
-        (config.max_output_tokens, ceiling.and_then(|c| i64::try_from(c).ok()))
+    let ceiling = traits.max_output_tokens.and_then(|ceiling| i64::try_from(ceiling).ok());
+    if let (Some(wanted), Some(ceiling)) = (config.max_output_tokens, ceiling)
         && wanted > ceiling
     {
         let name = if new.is_some() { "max_completion_tokens" } else { "max_tokens" };
@@ -191,36 +196,164 @@ fn stops<'a>(raw: Option<&'a RawValue>, drops: &mut Drops) -> Result<Vec<Text<'a
 
 fn thinking(
     request: &Request<'_>,
-    google: Option<&Google<'_>>,
+    extension: Option<&Extension<'_>>,
     target: &Target<'_>,
     shape: &mut Shape,
     drops: &mut Drops,
 ) -> Result<Option<ThinkingConfig>> {
     const NAME: &str = "reasoning_effort";
+    let known = &target.traits.thinking;
     let effort = request.reasoning_effort.as_ref().map(Text::decode).filter(|effort| !effort.is_empty());
-    if let Some(own) = google.and_then(|google| google.thinking_config.as_ref()) {
+    let own = extension.and_then(|found| Some((found.google.thinking_config.as_ref()?, found.place)));
+    if let Some((own, place)) = own {
+        let place = format!("{place}.thinking_config");
         shape.thoughts = own.include_thoughts.unwrap_or(false);
-        if own.thinking_budget.is_some() && own.thinking_level.is_some() {
-            let message = "Give a thinking budget or a thinking level, not both.";
-            return Err(Error::invalid("google.thinking_config", message));
-        }
-        let level = own.thinking_level.as_ref().map(|level| Cow::Owned(level.decode().to_ascii_uppercase()));
-        let mut config = ThinkingConfig {
-            include_thoughts: own.include_thoughts,
-            thinking_level: level,
-            thinking_budget: own.thinking_budget,
-        };
+        let mut config = native(own, target, drops).map_err(|error| error.within(&place))?;
         if let Some(effort) = effort {
-            if config.thinking_level.is_some() || config.thinking_budget.is_some() {
+            if own.thinking_level.is_some() || own.thinking_budget.is_some() {
                 drops.note(NAME, "the thinking configuration says it already")?;
-            } else if let Some(by_effort) = by_effort(&effort, &target.traits.thinking, drops)? {
+            } else if let Some(by_effort) = by_effort(&effort, known, drops)? {
                 config.thinking_level = by_effort.thinking_level;
                 config.thinking_budget = by_effort.thinking_budget;
             }
         }
+        if request.thinking.is_some() {
+            drops.note("thinking", "the thinking configuration says it already")?;
+        }
         return Ok((config != ThinkingConfig::default()).then_some(config));
     }
-    effort.map_or(Ok(None), |effort| by_effort(&effort, &target.traits.thinking, drops))
+    if let Some(thinking) = &request.thinking {
+        if effort.is_some() {
+            drops.note("thinking", "'reasoning_effort' says it already")?;
+        } else {
+            return by_tokens(thinking, known, shape, drops);
+        }
+    }
+    effort.map_or(Ok(None), |effort| by_effort(&effort, known, drops))
+}
+
+/// Google's own words, checked against what the model takes.
+fn native(own: &chat::ThinkingConfig<'_>, target: &Target<'_>, drops: &mut Drops) -> Result<ThinkingConfig> {
+    let known = &target.traits.thinking;
+    if own.thinking_budget.is_some() && own.thinking_level.is_some() {
+        return Err(Error::invalid("", "Give a thinking budget or a thinking level, not both."));
+    }
+    let mut config = ThinkingConfig { include_thoughts: own.include_thoughts, ..ThinkingConfig::default() };
+    if *known == Thinking::None {
+        if own.thinking_budget.is_some_and(|budget| budget != 0) || own.thinking_level.is_some() {
+            drops.note("google.thinking_config", "this model does not think")?;
+        }
+        return Ok(ThinkingConfig::default());
+    }
+    if let Some(level) = &own.thinking_level {
+        let word = level.decode().to_ascii_uppercase();
+        let word = word.strip_prefix("THINKING_LEVEL_").unwrap_or(&word);
+        let wrong =
+            |error: fn(&'static str, String) -> Error, message: String| Err(error("thinking_level", message));
+        let level = match word {
+            "MINIMAL" => Level::Minimal,
+            "LOW" => Level::Low,
+            "MEDIUM" => Level::Medium,
+            "HIGH" => Level::High,
+            "XHIGH" => Level::Xhigh,
+            "UNSPECIFIED" => return Ok(config),
+            _ => {
+                let message = "Supported values are: 'minimal', 'low', 'medium', 'high' and 'xhigh'.";
+                return wrong(Error::invalid, message.to_owned());
+            }
+        };
+        match known {
+            Thinking::Levels(levels) if levels.contains(&level) => {
+                config.thinking_level = Some(word_of(level).into());
+            }
+            Thinking::Levels(_) => {
+                return wrong(Error::unsupported, format!("This model has no thinking level '{word}'."));
+            }
+            Thinking::Budget { .. } | Thinking::None => {
+                let message = "This model has a thinking budget, and no levels.";
+                return wrong(Error::unsupported, message.to_owned());
+            }
+        }
+    }
+    if let Some(budget) = own.thinking_budget {
+        let fits = match known {
+            Thinking::Budget { min, max, can_be_off } => {
+                budget == -1
+                    || (budget == 0 && *can_be_off)
+                    || u32::try_from(budget).is_ok_and(|budget| (*min..=*max).contains(&budget))
+            }
+            // Levels came later, and with them the older models' switch was tolerated for one generation.
+            Thinking::Levels(_) => !target.traits.long_decode && budget >= -1,
+            Thinking::None => true,
+        };
+        if !fits {
+            let message = format!("This model does not take a thinking budget of {budget}.");
+            return Err(Error::unsupported("thinking_budget", message).code("unsupported_value"));
+        }
+        config.thinking_budget = Some(budget);
+    }
+    Ok(config)
+}
+
+/// `thinking`, as other gateways take it: on or off, and tokens.
+fn by_tokens(
+    thinking: &chat::Thinking<'_>,
+    known: &Thinking,
+    shape: &mut Shape,
+    drops: &mut Drops,
+) -> Result<Option<ThinkingConfig>> {
+    let kind = thinking.kind.as_ref().map(Text::decode).unwrap_or_default();
+    let tokens = thinking.budget_tokens;
+    let mut config = match (kind.as_ref(), tokens) {
+        ("disabled", _) => return by_effort("none", known, drops),
+        ("enabled" | "adaptive" | "auto" | "", None) => ThinkingConfig::default(),
+        ("enabled" | "adaptive" | "auto" | "", Some(tokens)) => {
+            let Some(tokens) = u32::try_from(tokens).ok().filter(|tokens| *tokens > 0) else {
+                return Err(Error::invalid("thinking.budget_tokens", "A budget is a positive number."));
+            };
+            match known {
+                Thinking::None => ThinkingConfig::default(),
+                Thinking::Budget { min, max, .. } => {
+                    let budget = tokens.clamp(*min, (*max).max(*min));
+                    if budget != tokens {
+                        drops.note("thinking.budget_tokens", "the nearest budget of this model is used")?;
+                    }
+                    let budget = i32::try_from(budget).unwrap_or(i32::MAX);
+                    ThinkingConfig { thinking_budget: Some(budget), ..ThinkingConfig::default() }
+                }
+                Thinking::Levels(_) => {
+                    drops.note("thinking.budget_tokens", "this model has levels; the nearest is used")?;
+                    let effort = match tokens {
+                        0..=1024 => "low",
+                        1025..=8192 => "medium",
+                        _ => "high",
+                    };
+                    by_effort(effort, known, drops)?.unwrap_or_default()
+                }
+            }
+        }
+        _ => {
+            let message = "Supported values are: 'enabled' and 'disabled'.";
+            return Err(Error::invalid("thinking.type", message));
+        }
+    };
+    if *known == Thinking::None {
+        drops.note("thinking", "this model does not think")?;
+        return Ok(None);
+    }
+    config.include_thoughts = Some(true);
+    shape.thoughts = true;
+    Ok(Some(config))
+}
+
+fn word_of(level: Level) -> &'static str {
+    match level {
+        Level::Minimal => "MINIMAL",
+        Level::Low => "LOW",
+        Level::Medium => "MEDIUM",
+        Level::High => "HIGH",
+        Level::Xhigh => "XHIGH",
+    }
 }
 
 fn by_effort(effort: &str, thinking: &Thinking, drops: &mut Drops) -> Result<Option<ThinkingConfig>> {
@@ -262,13 +395,7 @@ fn by_effort(effort: &str, thinking: &Thinking, drops: &mut Drops) -> Result<Opt
             if *chosen != level {
                 drops.note(NAME, "the nearest level of this model is used")?;
             }
-            let word = match chosen {
-                Level::Minimal => "MINIMAL",
-                Level::Low => "LOW",
-                Level::Medium => "MEDIUM",
-                Level::High => "HIGH",
-                Level::Xhigh => "XHIGH",
-            };
+            let word = word_of(*chosen);
             Ok(Some(ThinkingConfig { thinking_level: Some(word.into()), ..ThinkingConfig::default() }))
         }
     }
@@ -294,14 +421,16 @@ fn modalities(
         }
     }
     let has = |name: &str| wanted.iter().any(|wanted| wanted == name);
-    if has("audio") {
+    let mute = !can("text") && can("audio");
+    if mute && has("text") && !has("audio") {
+        let message = "This model speaks, and produces no text.";
+        return Err(Error::unsupported("modalities", message).code("unsupported_value"));
+    }
+    if has("audio") || (mute && wanted.is_empty()) {
         // Google's voices speak alone: the words are not given beside them.
         config.response_modalities = vec!["AUDIO"];
-        let voice = request.audio.as_ref().and_then(|audio| audio.voice);
-        if let Some(voice) = voice.filter(|raw| raw.get().starts_with('"')) {
-            let voice: Text<'_> = read(voice).map_err(|error| error.within("audio.voice"))?;
-            let name = spoken_by(&voice.decode()).into_owned();
-            config.speech_config = Some(json!({"voiceConfig": {"prebuiltVoiceConfig": {"voiceName": name}}}));
+        if let Some(audio) = &request.audio {
+            config.speech_config = spoken(audio, drops)?;
         }
     } else {
         if has("image") {
@@ -312,6 +441,32 @@ fn modalities(
         }
     }
     Ok(())
+}
+
+fn spoken(audio: &chat::AudioOut<'_>, drops: &mut Drops) -> Result<Option<serde_json::Value>> {
+    if let Some(format) = &audio.format {
+        match format.decode().as_ref() {
+            "wav" | "pcm16" => {}
+            "mp3" | "flac" | "opus" | "aac" => {
+                drops.note("audio.format", "the voice comes as uncompressed samples")?;
+            }
+            _ => {
+                let message = "Supported values are: 'wav', 'aac', 'mp3', 'flac', 'opus' and 'pcm16'.";
+                return Err(Error::invalid("audio.format", message));
+            }
+        }
+    }
+    let Some(voice) = audio.voice else { return Ok(None) };
+    if !voice.get().starts_with('"') {
+        drops.note("audio.voice", "only voices with names are known here")?;
+        return Ok(None);
+    }
+    let voice: Text<'_> = read(voice).map_err(|error| error.within("audio.voice"))?;
+    let name = spoken_by(&voice.decode()).into_owned();
+    if name.is_empty() || name.len() > 80 {
+        return Err(Error::invalid("audio.voice", "This is not the name of a voice."));
+    }
+    Ok(Some(json!({"voiceConfig": {"prebuiltVoiceConfig": {"voiceName": name}}})))
 }
 
 /// The voices of the client's dialect have no twins; each gets one of Google's, other names pass.
@@ -348,33 +503,88 @@ pub(super) fn service_tier(request: &Request<'_>, drops: &mut Drops) -> Result<O
     })
 }
 
-/// What has no equal.
+/// What has no equal: checked all the same, so that a typing error is not taken for a wish.
 fn unheard(request: &Request<'_>, drops: &mut Drops) -> Result<()> {
-    if let Some(user) = &request.user {
-        if user.decode().len() > LONGEST_LABEL {
-            let message = format!("'user' may be {LONGEST_LABEL} characters long at most.");
-            return Err(Error::invalid("user", message).code("string_above_max_length"));
+    let labels = [
+        ("user", &request.user, LONGEST_LABEL, "Gemini keeps no end users apart"),
+        ("safety_identifier", &request.safety_identifier, LONGEST_LABEL, "Gemini keeps no end users apart"),
+        ("prompt_cache_key", &request.prompt_cache_key, 1024, "Google's cache finds equal beginnings itself"),
+    ];
+    for (name, label, longest, why) in labels {
+        let Some(label) = label else { continue };
+        if label.decode().len() > longest {
+            let message = format!("'{name}' may be {longest} characters long at most.");
+            return Err(Error::invalid(name, message).code("string_above_max_length"));
         }
-        drops.note("user", "Gemini keeps no end users apart")?;
+        drops.note(name, why)?;
     }
     if let Some(metadata) = request.metadata {
-        let pairs: Unknown = read(metadata).map_err(|error| error.within("metadata"))?;
-        if pairs.0.len() > MOST_PAIRS {
-            let message = format!("'metadata' may hold {MOST_PAIRS} pairs at most.");
-            return Err(Error::invalid("metadata", message).code("object_above_max_properties"));
-        }
-        if !pairs.0.is_empty() {
-            drops.note("metadata", "Gemini keeps no metadata")?;
-        }
+        described(metadata, drops).map_err(|error| error.within("metadata"))?;
     }
-    if request.logit_bias.is_some_and(|raw| raw.get().contains(':')) {
-        drops.note("logit_bias", "Gemini's tokens cannot be biased")?;
+    if let Some(raw) = request.logit_bias {
+        biased(raw, drops).map_err(|error| error.within("logit_bias"))?;
     }
     if request.store == Some(true) {
         drops.note("store", "completions are not kept")?;
     }
-    if request.verbosity.as_ref().is_some_and(|verbosity| verbosity.decode() != "medium") {
-        drops.note("verbosity", "Gemini has no such setting")?;
+    if let Some(verbosity) = &request.verbosity {
+        match verbosity.decode().as_ref() {
+            "medium" | "" => {}
+            "low" | "high" => drops.note("verbosity", "Gemini has no such setting")?,
+            _ => {
+                let message = "Supported values are: 'low', 'medium' and 'high'.";
+                return Err(Error::invalid("verbosity", message));
+            }
+        }
+    }
+    let objects = [
+        ("prediction", request.prediction, "Gemini takes no expected answer"),
+        ("moderation", request.moderation, "Gemini has no moderation beside the answer"),
+        ("prompt_cache_options", request.prompt_cache_options, "Google's cache keeps its own time"),
+    ];
+    for (name, raw, why) in objects {
+        let Some(raw) = raw else { continue };
+        if !raw.get().starts_with('{') {
+            return Err(Error::invalid(name, format!("'{name}' must be an object.")).code("invalid_type"));
+        }
+        drops.note(name, why)?;
+    }
+    if request.prompt_cache_retention.is_some() {
+        drops.note("prompt_cache_retention", "Google's cache keeps its own time")?;
+    }
+    if request.stream_options.as_ref().is_some_and(|options| options.include_obfuscation == Some(true)) {
+        drops.note("stream_options.include_obfuscation", "chunks are not padded")?;
+    }
+    Ok(())
+}
+
+fn described(metadata: &RawValue, drops: &mut Drops) -> Result<()> {
+    let pairs: Unknown = read(metadata)?;
+    if pairs.0.len() > MOST_PAIRS {
+        let message = format!("'metadata' may hold {MOST_PAIRS} pairs at most.");
+        return Err(Error::invalid("", message).code("object_above_max_properties"));
+    }
+    let pairs: HashMap<Cow<'_, str>, Option<Text<'_>>> = read(metadata)?;
+    for (name, value) in &pairs {
+        let long = value.as_ref().is_some_and(|value| value.decode().chars().count() > LONGEST_LABEL);
+        if long || name.chars().count() > 64 {
+            let message = "A name in 'metadata' may have 64 characters, and a value 512.";
+            return Err(Error::invalid("", message).code("string_above_max_length"));
+        }
+    }
+    if !pairs.is_empty() {
+        drops.note("metadata", "Gemini keeps no metadata")?;
+    }
+    Ok(())
+}
+
+fn biased(raw: &RawValue, drops: &mut Drops) -> Result<()> {
+    let biases: HashMap<Cow<'_, str>, f64> = read(raw)?;
+    if biases.values().any(|bias| !(-100.0..=100.0).contains(bias)) {
+        return Err(Error::invalid("", "A bias must be between -100 and 100."));
+    }
+    if !biases.is_empty() {
+        drops.note("logit_bias", "Gemini's tokens cannot be biased")?;
     }
     Ok(())
 }

@@ -284,21 +284,20 @@ mod tests {
     use crate::memory::Memory;
     use crate::translate::Signatures;
 
-    fn machine(memory: &Arc<Memory>) -> ChatMachine {
-        let signatures: Arc<dyn Signatures> = Arc::<Memory>::clone(memory);
+    fn machine(signatures: &Arc<dyn Signatures>) -> ChatMachine {
         let stamp = Stamp {
             id: "chatcmpl-1".to_owned(),
             created: 1,
             model: "m".to_owned(),
             ids: Arc::new(Ids::counted()),
-            signatures,
+            signatures: Arc::clone(signatures),
         };
         ChatMachine::new(Shape::default(), stamp)
     }
 
     #[test]
     fn a_signature_is_remembered_and_given_once_even_when_it_comes_late() {
-        let memory = Arc::new(Memory::default());
+        let memory = Arc::new(Memory::default()).view("t");
         let mut machine = machine(&memory);
         let mut out = BytesMut::new();
         for event in [
@@ -320,7 +319,7 @@ mod tests {
 
     #[test]
     fn text_leaves_as_it_came() {
-        let mut machine = machine(&Arc::new(Memory::default()));
+        let mut machine = machine(&Arc::new(Memory::default()).view("t"));
         let mut out = BytesMut::new();
         let event = r#"{"candidates":[{"content":{"parts":[{"text":"\u00e9 \/ é"}]}}]}"#;
         machine.push(event.as_bytes(), &mut out).unwrap();

@@ -38,6 +38,7 @@ fn traits(model: &str) -> Traits {
         json_schema: true,
         system_instruction: true,
         multimodal_results: true,
+        remote_uris: true,
         long_decode: false,
         output: vec!["text".to_owned()],
         context_window: Some(1_048_576),
@@ -75,7 +76,9 @@ fn traits(model: &str) -> Traits {
         },
         "gemini-2.5-flash-preview-tts" => Traits { output: vec!["audio".to_owned()], ..classic },
         "gemini-3.1-flash-image" => Traits { output: vec!["text".to_owned(), "image".to_owned()], ..recent },
-        "gemini-1.5-flash" => Traits { thinking: Thinking::None, json_schema: false, ..classic },
+        "gemini-1.5-flash" => {
+            Traits { thinking: Thinking::None, json_schema: false, remote_uris: false, ..classic }
+        }
         "gemma-3" => {
             Traits { thinking: Thinking::None, json_schema: false, system_instruction: false, ..classic }
         }

@@ -6,8 +6,9 @@ use std::collections::{HashMap, HashSet};
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::google::{self, Extension};
 use super::request::{Drops, read};
-use super::{Shape, names, schema};
+use super::{Shape, names, schema, subset};
 use crate::error::{Error, Result};
 use crate::gemini::ask::{
     Empty, FunctionCallingConfig, FunctionDeclaration, GenerationConfig, Json, Tool, ToolConfig,
@@ -39,15 +40,16 @@ impl<'a> Toolbox<'a> {
     }
 }
 
-struct Declarations<'a, 't> {
+struct Declarations<'a, 't, 'd> {
     target: &'t Target<'t>,
+    drops: &'d mut Drops,
     back: &'t mut HashMap<String, String>,
     seen: HashSet<String>,
     all: Vec<FunctionDeclaration<'a>>,
     strict: bool,
 }
 
-impl<'a> Declarations<'a, '_> {
+impl<'a> Declarations<'a, '_, '_> {
     fn name(&mut self, name: &str) -> Result<String> {
         if name.is_empty() {
             return Err(Error::invalid("name", "A function's name must not be empty."));
@@ -70,7 +72,7 @@ impl<'a> Declarations<'a, '_> {
         };
         if let Some(raw) = function.parameters {
             let place = |error: Error| error.within("parameters").code("invalid_function_parameters");
-            if !raw.get().starts_with('{') {
+            if !raw.get().starts_with('{') || schema::is_other(raw) {
                 return Err(place(Error::invalid(
                     "",
                     "The parameters must be a JSON Schema of type 'object'.",
@@ -80,7 +82,10 @@ impl<'a> Declarations<'a, '_> {
                 if self.target.traits.json_schema {
                     declaration.parameters_json_schema = Some(schema::parameters(raw).map_err(place)?);
                 } else {
-                    declaration.parameters = schema::subset(raw, self.target.backend).map_err(place)?;
+                    let subset = subset::convert(raw, self.target.backend).map_err(place)?;
+                    let label = format!("{}.parameters", function.name);
+                    self.drops.lost("parameters", &label, &subset.lost)?;
+                    declaration.parameters = subset.schema;
                 }
             }
         }
@@ -107,8 +112,9 @@ impl<'a> Declarations<'a, '_> {
         self.all.push(FunctionDeclaration {
             name: name.into(),
             description,
-            parameters_json_schema: modern.then(|| Json::Value(input.clone())),
-            parameters: (!modern).then_some(input),
+            parameters_json_schema: modern.then_some(Json::Value(input)),
+            parameters: (!modern)
+                .then(|| json!({"type": "OBJECT", "properties": {"input": {"type": "STRING"}}, "required": ["input"]})),
         });
         Ok(())
     }
@@ -117,6 +123,7 @@ impl<'a> Declarations<'a, '_> {
 /// Builds declarations and the choice among them.
 pub(super) fn build<'a>(
     request: &mut Request<'a>,
+    extension: &mut Option<Extension<'a>>,
     target: &Target<'_>,
     shape: &mut Shape,
     drops: &mut Drops,
@@ -132,7 +139,7 @@ pub(super) fn build<'a>(
     shape.legacy_functions = tools.is_empty() && !functions.is_empty();
     let mut back = std::mem::take(&mut shape.names);
     let mut declared =
-        Declarations { target, back: &mut back, seen: HashSet::new(), all: Vec::new(), strict: false };
+        Declarations { target, drops, back: &mut back, seen: HashSet::new(), all: Vec::new(), strict: false };
     let mut search = request.web_search_options.is_some();
     for (at, tool) in tools.into_iter().enumerate() {
         let within = |error: Error| error.within(&format!("tools[{at}]"));
@@ -161,7 +168,7 @@ pub(super) fn build<'a>(
     for (at, function) in functions.into_iter().enumerate() {
         declared.function(function).map_err(|error| error.within(&format!("functions[{at}]")))?;
     }
-    let Declarations { all, strict, seen, .. } = declared;
+    let Declarations { mut all, strict, seen, drops, .. } = declared;
     shape.names = back;
     let mut toolbox = Toolbox::default();
     if all.is_empty()
@@ -174,7 +181,6 @@ pub(super) fn build<'a>(
         }
     }
     if !all.is_empty() {
-        toolbox.tools.push(Tool { function_declarations: all, google_search: None });
         let (param, raw) = match (request.tool_choice, request.function_call) {
             (Some(raw), _) => ("tool_choice", Some(raw)),
             (None, raw) => ("function_call", raw),
@@ -184,44 +190,87 @@ pub(super) fn build<'a>(
             None => None,
         };
         if strict && target.traits.json_schema && config.as_ref().is_none_or(|config| config.mode == "AUTO") {
-            config = Some(FunctionCallingConfig { mode: "VALIDATED", allowed_function_names: Vec::new() });
+            config = Some(FunctionCallingConfig::of("VALIDATED"));
         }
+        if let Some(config) = &mut config
+            && config.mode == "VALIDATED"
+            && !target.traits.json_schema
+        {
+            // Older families know no subset without a call: what may not be called is not declared.
+            let allowed = std::mem::take(&mut config.allowed_function_names);
+            all.retain(|function| allowed.is_empty() || allowed.iter().any(|name| function.name == *name));
+            config.mode = "AUTO";
+        }
+        toolbox.tools.push(Tool { function_declarations: all, ..Tool::default() });
         if config.is_some() {
             *toolbox.calling() = config;
         }
     }
+    let mut own = google::tools(extension, target)?;
     if search {
-        searching(request, target, &mut toolbox, drops)?;
+        searching(request, drops)?;
+        if !own.search {
+            own.tools.push(Tool { google_search: Some(Empty {}), ..Tool::default() });
+        }
+        own.exclusive.get_or_insert_with(|| "web_search_options".to_owned());
+    }
+    beside(own, target, &mut toolbox)?;
+    if extension.as_ref().is_some_and(|found| found.google.stream_function_call_arguments == Some(true)) {
+        let able = target.backend == Backend::Vertex && target.traits.signatures;
+        if able && request.stream && toolbox.functions().is_some() {
+            toolbox
+                .calling()
+                .get_or_insert_with(|| FunctionCallingConfig::of("AUTO"))
+                .stream_function_call_arguments = Some(true);
+        } else {
+            let why = "only Vertex AI streams arguments, and only of functions, where the answer is streamed";
+            drops.note("google.stream_function_call_arguments", why)?;
+        }
     }
     Ok(toolbox)
 }
 
-fn searching(
-    request: &Request<'_>,
-    target: &Target<'_>,
-    toolbox: &mut Toolbox<'_>,
-    drops: &mut Drops,
-) -> Result<()> {
-    if !toolbox.tools.is_empty() {
-        if !target.traits.mixed_tools || target.backend == Backend::Vertex {
-            let message = "This model cannot search the web and call functions in one request.";
-            return Err(Error::unsupported("web_search_options", message));
+/// Puts Google's own tools beside the functions, where the model takes both.
+fn beside<'a>(own: google::Own<'a>, target: &Target<'_>, toolbox: &mut Toolbox<'a>) -> Result<()> {
+    if own.tools.is_empty() {
+        return Ok(());
+    }
+    if toolbox.functions().is_some() {
+        let mixed = target.traits.mixed_tools && target.backend == Backend::GeminiApi;
+        if let Some(param) = own.exclusive.filter(|_| !mixed) {
+            let message = "This model cannot use this tool and call functions in one request.";
+            return Err(Error::unsupported(param, message));
         }
-        let calling = toolbox.calling();
-        if calling.as_ref().is_none_or(|config| config.mode == "AUTO") {
-            *calling = Some(FunctionCallingConfig { mode: "VALIDATED", allowed_function_names: Vec::new() });
-        }
-        if let Some(config) = &mut toolbox.config {
-            config.include_server_side_tool_invocations = Some(true);
+        if mixed {
+            let calling = toolbox.calling();
+            if calling.as_ref().is_none_or(|config| config.mode == "AUTO") {
+                *calling = Some(FunctionCallingConfig::of("VALIDATED"));
+            }
+            if let Some(config) = &mut toolbox.config {
+                config.include_server_side_tool_invocations = Some(true);
+            }
         }
     }
-    toolbox.tools.push(Tool { function_declarations: Vec::new(), google_search: Some(Empty {}) });
-    if let Some(options) = &request.web_search_options {
-        if options.user_location.is_some() {
-            drops.note("web_search_options.user_location", "Google Search takes no location")?;
-        }
-        if options.search_context_size.as_ref().is_some_and(|size| size.decode() != "medium") {
-            drops.note("web_search_options.search_context_size", "Google Search takes no context size")?;
+    toolbox.tools.extend(own.tools);
+    Ok(())
+}
+
+fn searching(request: &Request<'_>, drops: &mut Drops) -> Result<()> {
+    let Some(options) = &request.web_search_options else { return Ok(()) };
+    if options.user_location.is_some() {
+        drops.note("web_search_options.user_location", "Google Search takes no location")?;
+    }
+    if let Some(size) = &options.search_context_size {
+        match size.decode().as_ref() {
+            "medium" => {}
+            "low" | "high" => {
+                drops
+                    .note("web_search_options.search_context_size", "Google Search takes no context size")?;
+            }
+            _ => {
+                let message = "Supported values are: 'low', 'medium' and 'high'.";
+                return Err(Error::invalid("web_search_options.search_context_size", message));
+            }
         }
     }
     Ok(())
@@ -238,7 +287,7 @@ fn mode(word: &str) -> Option<&'static str> {
 }
 
 fn choice(raw: &RawValue, declared: &HashSet<String>) -> Result<FunctionCallingConfig> {
-    let plain = |mode| FunctionCallingConfig { mode, allowed_function_names: Vec::new() };
+    let plain = FunctionCallingConfig::of;
     let odd = || {
         let message =
             "Supported values are 'none', 'auto', 'required', and an object that names a declared tool.";
@@ -264,13 +313,13 @@ fn choice(raw: &RawValue, declared: &HashSet<String>) -> Result<FunctionCallingC
         if allowed_function_names.is_empty() {
             return Err(odd().within("allowed_tools.tools").code("empty_array"));
         }
-        return Ok(FunctionCallingConfig { mode, allowed_function_names });
+        return Ok(FunctionCallingConfig { allowed_function_names, ..plain(mode) });
     }
     if let Some(mode) = mode(&kind) {
         return Ok(plain(mode));
     }
     let name = named(choice, declared)?;
-    Ok(FunctionCallingConfig { mode: "ANY", allowed_function_names: vec![name] })
+    Ok(FunctionCallingConfig { allowed_function_names: vec![name], ..plain("ANY") })
 }
 
 fn named(choice: Choice<'_>, declared: &HashSet<String>) -> Result<String> {
@@ -335,8 +384,12 @@ pub(super) fn answer_format<'a>(
             (_, None) => {
                 return drops.note("response_format", "this model takes no JSON mode beside functions");
             }
-            (_, Some(raw)) => return hide(raw, toolbox, target, shape).map_err(place),
+            (_, Some(raw)) => return hide(raw, toolbox, target, shape, drops).map_err(place),
         }
+    }
+    if !traits.tools_with_schema && !toolbox.tools.is_empty() {
+        let message = "This model gives no JSON beside Google's own tools.";
+        return Err(Error::unsupported("response_format", message));
     }
     let generation = generation.get_or_insert_default();
     generation.response_mime_type = Some("application/json");
@@ -344,7 +397,9 @@ pub(super) fn answer_format<'a>(
         if traits.json_schema {
             generation.response_json_schema = Some(schema::answer(raw).map_err(place)?);
         } else {
-            generation.response_schema = schema::subset(raw, target.backend).map_err(place)?;
+            let subset = subset::convert(raw, target.backend).map_err(place)?;
+            drops.lost("response_format.json_schema.schema", "response_format", &subset.lost)?;
+            generation.response_schema = subset.schema;
         }
     }
     Ok(())
@@ -355,6 +410,7 @@ fn hide<'a>(
     toolbox: &mut Toolbox<'a>,
     target: &Target<'_>,
     shape: &mut Shape,
+    drops: &mut Drops,
 ) -> Result<()> {
     let modern = target.traits.json_schema;
     let Some(functions) = toolbox.functions() else { return Ok(()) };
@@ -366,20 +422,23 @@ fn hide<'a>(
         let message = "Beside functions this model gives structured answers only as objects.";
         return Err(Error::unsupported("", message));
     }
+    let old = if modern { None } else { Some(subset::convert(raw, target.backend)?) };
+    let old = old.map(|subset| drops.lost("", "response_format", &subset.lost).map(|()| subset.schema));
     functions.push(FunctionDeclaration {
         name: name.clone().into(),
         description: Some(Text::plain(
             "Gives the final answer to the user. Call it once nothing else needs to be called.",
         )),
         parameters_json_schema: if modern { Some(schema::parameters(raw)?) } else { None },
-        parameters: if modern { None } else { schema::subset(raw, target.backend)? },
+        parameters: old.transpose()?.flatten(),
     });
     let calling = toolbox.calling();
     let mut allowed = calling.take().map(|config| config.allowed_function_names).unwrap_or_default();
     if !allowed.is_empty() {
         allowed.push(name.clone());
     }
-    *calling = Some(FunctionCallingConfig { mode: "ANY", allowed_function_names: allowed });
+    *calling =
+        Some(FunctionCallingConfig { allowed_function_names: allowed, ..FunctionCallingConfig::of("ANY") });
     shape.answer_function = Some(name);
     Ok(())
 }

@@ -1,0 +1,166 @@
+//! Metrics of the books: the ledger, limits and budgets, and who used how many tokens.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use prometheus::{CounterVec, IntCounterVec, IntGaugeVec};
+
+use super::families::Families;
+use crate::usage::Usage;
+
+/// Names of keys that may become labels; whoever comes later is `other`.
+const KEYS: usize = 1000;
+
+/// Handles to the metrics; clones count in the same place.
+#[derive(Clone, Debug)]
+pub struct Accounts(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    keys: Mutex<HashSet<String>>,
+    tokens: IntCounterVec,
+    cost: CounterVec,
+    unpriced: IntCounterVec,
+    rows: IntCounterVec,
+    lost: IntCounterVec,
+    errors: IntCounterVec,
+    queue: IntGaugeVec,
+    ledger_up: IntGaugeVec,
+    refusals: IntCounterVec,
+    store_up: IntGaugeVec,
+    store_errors: IntCounterVec,
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Accounts {
+    /// Fresh ones that nobody scrapes.
+    pub fn new() -> Self {
+        Self::of(&Families::new())
+    }
+
+    pub(super) fn of(families: &Families) -> Self {
+        let accounts = Self(Arc::new(Inner {
+            keys: Mutex::default(),
+            tokens: families.key_tokens.clone(),
+            cost: families.key_cost.clone(),
+            unpriced: families.unpriced.clone(),
+            rows: families.ledger_rows.clone(),
+            lost: families.ledger_lost.clone(),
+            errors: families.ledger_errors.clone(),
+            queue: families.ledger_queue.clone(),
+            ledger_up: families.ledger_up.clone(),
+            refusals: families.refusals.clone(),
+            store_up: families.limit_store_up.clone(),
+            store_errors: families.limit_store_errors.clone(),
+        }));
+        lone(&accounts.0.ledger_up).set(1);
+        lone(&accounts.0.store_up).set(1);
+        accounts
+    }
+
+    /// Counts what a key used. `cost` is in dollars; nothing where no price is known.
+    pub fn used(&self, key: &str, model: &str, usage: &Usage, cost: Option<f64>) {
+        let known = {
+            let mut keys = self.0.keys.lock();
+            let known = keys.contains(key);
+            if !known && keys.len() < KEYS {
+                keys.insert(key.to_owned());
+            }
+            known || keys.contains(key)
+        };
+        let key = if known { key } else { "other" };
+        let kinds = [
+            ("input", usage.prompt()),
+            ("cached", usage.cached),
+            ("output", usage.completion()),
+            ("reasoning", usage.thoughts),
+        ];
+        for (kind, count) in kinds {
+            if count > 0 {
+                self.0.tokens.with_label_values(&[key, model, kind]).inc_by(count);
+            }
+        }
+        match cost {
+            Some(cost) if cost > 0.0 => self.0.cost.with_label_values(&[key, model]).inc_by(cost),
+            Some(_) => {}
+            None => self.0.unpriced.with_label_values(&[model]).inc(),
+        }
+    }
+
+    /// Rows were handed to the ledger's thread.
+    pub fn ledger_queued(&self, rows: usize) {
+        lone(&self.0.queue).add(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
+
+    /// The ledger's thread took rows.
+    pub fn ledger_taken(&self, rows: usize) {
+        lone(&self.0.queue).sub(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
+
+    /// Rows are safe.
+    pub fn ledger_written(&self, rows: usize) {
+        count(&self.0.rows, rows);
+    }
+
+    /// Rows are lost.
+    pub fn ledger_lost(&self, rows: usize) {
+        count(&self.0.lost, rows);
+    }
+
+    /// A write failed.
+    pub fn ledger_error(&self) {
+        count(&self.0.errors, 1);
+    }
+
+    /// The ledger takes rows, or does not.
+    pub fn ledger_up(&self, up: bool) {
+        lone(&self.0.ledger_up).set(up.into());
+    }
+
+    /// A request was refused; both words are from closed sets.
+    pub fn refused(&self, limit: &str, scope: &str) {
+        self.0.refusals.with_label_values(&[limit, scope]).inc();
+    }
+
+    /// The store that shares limits answers, or does not.
+    pub fn store_up(&self, up: bool) {
+        lone(&self.0.store_up).set(up.into());
+    }
+
+    /// A call to that store failed.
+    pub fn store_error(&self) {
+        count(&self.0.store_errors, 1);
+    }
+}
+
+/// The only series of a gauge without labels.
+fn lone(gauge: &IntGaugeVec) -> prometheus::IntGauge {
+    gauge.with_label_values::<&str>(&[])
+}
+
+fn count(counter: &IntCounterVec, by: usize) {
+    counter.with_label_values::<&str>(&[]).inc_by(by as u64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_stay_bounded() {
+        let accounts = Accounts::new();
+        let usage = Usage { input: 2, ..Usage::default() };
+        for key in 0..KEYS + 10 {
+            accounts.used(&format!("key-{key}"), "m", &usage, None);
+        }
+        let other = accounts.0.tokens.with_label_values(&["other", "m", "input"]);
+        assert_eq!(other.get(), 20);
+        assert_eq!(accounts.0.unpriced.with_label_values(&["m"]).get(), KEYS as u64 + 10);
+    }
+}
