@@ -45,9 +45,9 @@ impl Hop {
 fn hash(ask: &Value) -> u64 {
     let mut ask = ask.clone();
     if let Some(fields) = ask.as_object_mut() {
-        fields.remove("continuationToken");
+        fields.shift_remove("continuationToken");
         if let Some(config) = fields.get_mut("generationConfig").and_then(Value::as_object_mut) {
-            config.remove("maxOutputTokens");
+            config.shift_remove("maxOutputTokens");
         }
     }
     let mut hasher = DefaultHasher::new();

@@ -22,7 +22,7 @@ use crate::wire::Rope;
 
 /// The longest pause before an answer is resumed; Google asking for more ends it instead.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// The first pause; each break in a row doubles it.
+/// A quarter of the pause after the second break in a row; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// An answer that has begun.
@@ -166,8 +166,11 @@ impl Long {
             return Err(error);
         }
         let token = self.hops.failed(error)?;
-        let doublings = self.hops.breaks().saturating_sub(1).min(8);
-        let pause = FIRST_PAUSE.saturating_mul(1 << doublings).max(asked);
+        // What broke after it had said something is taken up at once.
+        let pause = match self.hops.breaks() {
+            0 | 1 => asked,
+            breaks => FIRST_PAUSE.saturating_mul(1 << breaks.min(8)).max(asked),
+        };
         self.ask(&token, pause);
         Ok(())
     }

@@ -281,6 +281,7 @@ fn headers(trip: &Trip<'_>, leg: &Leg<'_>, permit: Option<&Permit>, dropped: &[S
 }
 
 /// What came of one leg, and how many calls it took beyond one.
+#[expect(clippy::large_enum_variant, reason = "one lives for a moment in each request")]
 pub(super) enum Heard {
     Events((Primed, u32)),
     Reply(((Bytes, Usage), u32)),
