@@ -41,11 +41,17 @@ impl Gateway {
     ///
     /// # Errors
     /// As [`crate::upstream::Upstream::call`], if any of them fails.
-    pub(super) async fn open(&self, cx: &Ctx, leg: &Leg<'_>, call: &Call, branches: usize) -> Result<Opened> {
+    pub(super) async fn begin(
+        &self,
+        cx: &Ctx,
+        leg: &Leg<'_>,
+        call: &Call,
+        branches: usize,
+    ) -> Result<Opened> {
         if branches < 2 {
-            return self.open_one(cx, leg, call).await;
+            return self.begin_one(cx, leg, call).await;
         }
-        let opened = try_join_all((0..branches).map(|_| self.open_one(cx, leg, call))).await?;
+        let opened = try_join_all((0..branches).map(|_| self.begin_one(cx, leg, call))).await?;
         let again = opened.iter().map(|opened| opened.again + 1).sum::<u32>().saturating_sub(1);
         let tier = opened.first().and_then(|opened| opened.tier.clone());
         let branches: Vec<_> = opened.into_iter().map(|opened| Some(opened.source)).collect();
@@ -53,7 +59,7 @@ impl Gateway {
         Ok(Opened { source: Box::new(source), again, tier })
     }
 
-    async fn open_one(&self, cx: &Ctx, leg: &Leg<'_>, call: &Call) -> Result<Opened> {
+    async fn begin_one(&self, cx: &Ctx, leg: &Leg<'_>, call: &Call) -> Result<Opened> {
         let answer = self.call_on(cx, leg, call).await?;
         let source: Box<dyn EventSource> = match answer.body {
             AnswerBody::Whole(bytes) => Box::new(Whole(Some(bytes))),

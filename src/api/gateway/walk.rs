@@ -189,7 +189,7 @@ impl Gateway {
         };
         let branches = operation.branches(&asked.shape);
         let Opened { mut source, again, tier } =
-            self.open(cx, leg, &call, branches).await.map_err(Unheard::Call)?;
+            self.begin(cx, leg, &call, branches).await.map_err(Unheard::Call)?;
         if let Some(tier) = tier {
             operation.served(&mut asked.shape, &tier);
         }
@@ -255,7 +255,6 @@ impl Gateway {
     ///
     /// # Errors
     /// `Internal` where there is none, which the configuration makes impossible.
-    #[expect(dead_code, reason = "the fronts that need it land next")]
     pub(super) fn site(&self, model: &str) -> Result<&Site> {
         self.upstream.first(model).ok_or_else(|| Error::internal("there is no site"))
     }
@@ -333,7 +332,7 @@ impl<M: Machine> Drop for Settling<M> {
 }
 
 /// OpenTelemetry's name for a site's kind.
-fn provider(site: &Site) -> &'static str {
+pub(super) fn provider(site: &Site) -> &'static str {
     match site.backend() {
         Backend::GeminiApi => "gcp.gemini",
         Backend::Vertex => "gcp.vertex_ai",
