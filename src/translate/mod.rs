@@ -18,6 +18,7 @@ pub mod fan;
 pub mod fault;
 pub mod finish;
 pub mod hops;
+pub mod responses;
 mod splice;
 pub mod tokens;
 
@@ -87,4 +88,23 @@ pub trait Machine: Send + 'static {
     /// # Errors
     /// When the answer is not complete (no `finishReason`, nothing at all): nothing is appended then.
     fn finish(&mut self, out: &mut BytesMut) -> Result<Usage>;
+
+    /// The stream cannot go on: appends how this front says so. `false`: it has no way of its own, and nothing
+    /// was appended.
+    fn fail(&mut self, _failure: &Failure<'_>, _out: &mut BytesMut) -> bool {
+        false
+    }
+}
+
+/// Why a stream cannot go on, in the client's words.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure<'f> {
+    /// The sentence.
+    pub message: &'f str,
+    /// The error's `type`.
+    pub kind: &'static str,
+    /// The error's `code`.
+    pub code: Option<&'f str>,
+    /// The field at fault, if one is.
+    pub param: Option<&'f str>,
 }
