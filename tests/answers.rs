@@ -33,10 +33,8 @@ impl Google {
     async fn with(fault: Option<&str>, hook: Hook) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        // At some pace, so that what was said before a reset has left.
-        let pace = if fault.is_some_and(|fault| fault.ends_with("reset")) { 100.0 } else { 0.0 };
         let fault = fault.map(str::to_owned);
-        let config = simulator::Config { fault, tokens_per_second: pace, ..simulator::Config::default() };
+        let config = simulator::Config { fault, ..simulator::Config::default() };
         let (simulator, asked) = (Simulator::new(config), Arc::<Mutex<Vec<Value>>>::default());
         let google = Self { address, asked: Arc::clone(&asked) };
         tokio::spawn(async move {

@@ -293,6 +293,8 @@ pub(super) struct Stream {
     gap: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     started: Instant,
+    /// Before a reset, so that what was said has left: a broken body takes along what is still in a buffer.
+    rest: Option<Pin<Box<Sleep>>>,
     emitted: u32,
     ended: bool,
     guard: Guard,
@@ -300,6 +302,8 @@ pub(super) struct Stream {
 
 /// Events before a fault strikes.
 const BEFORE_FAULT: u32 = 3;
+/// How long a stream is silent before it is reset in the middle of a long answer.
+const REST: Duration = Duration::from_millis(20);
 /// Without a pace, events share frames of about this size.
 const BATCH: usize = 8 * 1024;
 
@@ -324,7 +328,18 @@ impl Stream {
 
     fn new(source: Source, framing: Framing, fault: Fault, gap: Duration, guard: Guard) -> Self {
         let started = Instant::now();
-        Self { source, framing, fault, gap, timer: None, started, emitted: 0, ended: false, guard }
+        Self {
+            source,
+            framing,
+            fault,
+            gap,
+            timer: None,
+            started,
+            rest: None,
+            emitted: 0,
+            ended: false,
+            guard,
+        }
     }
 
     fn end(&mut self) {
@@ -427,6 +442,12 @@ impl HttpBody for Stream {
                 if timer.as_mut().poll(context).is_pending() {
                     return Poll::Pending;
                 }
+            }
+        }
+        if this.fault == Fault::HopsReset && this.emitted >= BEFORE_FAULT {
+            let rest = this.rest.get_or_insert_with(|| Box::pin(tokio::time::sleep(REST)));
+            if rest.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
             }
         }
         if let Some(struck) = this.strike() {
