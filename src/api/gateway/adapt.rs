@@ -211,9 +211,8 @@ impl Gateway {
                 return Err(Unheard::Call(error));
             }
             lessons += 1;
-            let memory = self.signatures.view(cx.tenant.name());
-            let unsigned = Unsigned(&*memory);
-            let signatures: &dyn Signatures = if believed { &*memory } else { &unsigned };
+            let unsigned = Unsigned(&*stamp.signatures);
+            let signatures: &dyn Signatures = if believed { &*stamp.signatures } else { &unsigned };
             asked = self.ask(cx, leg, operation, signatures).map_err(Unheard::Call)?;
         }
     }

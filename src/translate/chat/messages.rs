@@ -241,7 +241,9 @@ impl<'a> Builder<'a, '_> {
                 let found = self.signatures.recall(id.as_deref()?)?;
                 Some(Text::plain(found.to_string()))
             });
-            let mark = mark.filter(|_| self.signatures.believed());
+            // A foreign one is as good as none: the current turn gets the documented value in its place.
+            let native = id.as_deref().is_none_or(|id| self.signatures.native(id));
+            let mark = mark.filter(|_| native && self.signatures.believed());
             out.push(self.call(id, name, args, mark, (index, at)).map_err(within)?);
         }
         if out.is_empty()
