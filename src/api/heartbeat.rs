@@ -30,15 +30,15 @@ pub(super) fn keep(body: Body, every: Duration) -> Body {
 
 /// A response whose body is still being made. It begins with a sign.
 pub(super) fn early(
-    making: BoxFuture<'static, Result<Body>>,
+    body: BoxFuture<'static, Result<Body>>,
     every: Duration,
     meter: Meter,
     cut: CancellationToken,
 ) -> Response<Body> {
     let cut = Box::pin(cut.cancelled_owned());
-    let from = From::Making(Making { making, meter, cut });
-    let body = Beating { from, every, alarm: alarm(Duration::ZERO) };
-    let mut response = Response::new(body.boxed_unsync());
+    let from = From::Making(Making { body, meter, cut });
+    let beating = Beating { from, every, alarm: alarm(Duration::ZERO) };
+    let mut response = Response::new(beating.boxed_unsync());
     pump::dress(response.headers_mut());
     response
 }
@@ -60,14 +60,14 @@ enum From {
 }
 
 struct Making {
-    making: BoxFuture<'static, Result<Body>>,
+    body: BoxFuture<'static, Result<Body>>,
     meter: Meter,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Making {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Body>> {
-        let made = match self.making.as_mut().poll(cx) {
+        let made = match self.body.as_mut().poll(cx) {
             Poll::Pending if self.cut.as_mut().poll(cx).is_ready() => Err(pump::draining()),
             Poll::Pending => return Poll::Pending,
             Poll::Ready(made) => made,
