@@ -211,7 +211,7 @@ impl Front {
                 futures_util::future::Either::Right(((), _)) => Err(pump::draining()),
             }
         };
-        match answered {
+        let mut response = match answered {
             Ok(response) => response,
             Err(error) => {
                 meter.fail(&error, render::code(&error));
@@ -227,7 +227,11 @@ impl Front {
                 }
                 response
             }
+        };
+        for (name, value) in meter.told() {
+            response.headers_mut().insert(name, value);
         }
+        response
     }
 
     async fn walk(
@@ -258,6 +262,7 @@ impl Front {
         };
         meter.note(|entry| {
             entry.key = Some(tenant.name().to_string());
+            entry.labels = Some(Arc::clone(tenant.labels()));
             entry.cost_asked |= head.headers.contains_key(&COST);
         });
         let cx = Ctx {

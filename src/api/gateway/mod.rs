@@ -17,9 +17,11 @@ use crate::ids::Ids;
 use crate::keys::{Credentials, Keys, Tenant};
 use crate::limits::Limiter;
 use crate::memory::Memory;
+use crate::meter::price::Prices;
 use crate::openai::models::Model;
 use crate::upstream::{Site, Upstream};
 
+mod admit;
 mod background;
 mod chat;
 mod conversations;
@@ -46,6 +48,8 @@ pub struct Gateway {
     pub keys: Keys,
     /// Limits by key.
     pub limiter: Limiter,
+    /// What tokens cost.
+    pub prices: Arc<Prices>,
     /// Other names for models.
     pub aliases: std::collections::BTreeMap<String, String>,
     /// What models can do.
@@ -75,6 +79,9 @@ impl Gateway {
     pub fn inherit(&mut self, old: &Self) {
         self.signatures = Arc::clone(&old.signatures);
         self.ids = Arc::clone(&old.ids);
+        old.limiter.adopt(self.limiter.rules().to_vec());
+        self.limiter = old.limiter.clone();
+        self.keys.inherit(&old.keys);
         self.state = Arc::clone(&old.state);
     }
 
@@ -140,6 +147,9 @@ impl Engine for Gateway {
         let simulator = self.upstream.sites().any(Site::is_simulator);
         let sites: Vec<_> = self.upstream.sites().map(Site::name).collect();
         let mut detail = vec![("sites".to_owned(), sites.join(","))];
+        if let Some(store) = self.state.kept() {
+            detail.push(("store".to_owned(), store.name().to_owned()));
+        }
         if simulator {
             let words = "answers are made up: no Google credential is configured";
             detail.push(("upstream".to_owned(), words.to_owned()));
