@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -44,8 +45,19 @@ pub struct Settlement {
     pub permit: Permit,
     /// The request's meter.
     pub meter: Meter,
-    /// Tokens of the prompt, if Google should not say.
-    pub estimate: u64,
+    /// Tokens of the prompt, if Google should not say; without it, silence costs nothing.
+    pub estimate: Option<u64>,
+    /// Called when Google has said what it cost.
+    pub told: Option<Told>,
+}
+
+/// What is done when Google has said what something cost.
+pub struct Told(pub Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Told")
+    }
 }
 
 /// An answer on its way down.
@@ -58,6 +70,9 @@ pub(super) struct Down {
     settlement: Option<Settlement>,
     meter: Meter,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// The end waits for this: the ledger's word that the request is written down.
+    hold: Option<BoxFuture<'static, Result<()>>>,
+    status: u16,
     _open: Option<Streaming>,
 }
 
@@ -65,7 +80,7 @@ impl Down {
     /// Wraps an answer's body.
     pub(super) fn wrap(
         inner: Body,
-        (framing, shape): (Framing, Shape),
+        (framing, shape, status): (Framing, Shape, u16),
         settlement: Settlement,
         cut: CancellationToken,
         open: Option<Streaming>,
@@ -79,6 +94,8 @@ impl Down {
             settlement: Some(settlement),
             meter,
             cut: Box::pin(cut.cancelled_owned()),
+            hold: None,
+            status,
             _open: open,
         };
         down.boxed_unsync()
@@ -114,14 +131,22 @@ impl Settlement {
             self.permit.settle(0);
             return;
         };
-        let told = peek.usage();
-        // Four bytes a token, when Google said nothing or was cut off before it could.
-        let usage = told.unwrap_or_else(|| Usage {
-            input: self.estimate,
-            output: peek.seen() / 4,
-            estimated: true,
-            ..Usage::default()
-        });
+        let usage = match (peek.usage(), self.estimate) {
+            (Some(usage), _) => {
+                if let Some(Told(tell)) = self.told {
+                    tell();
+                }
+                usage
+            }
+            // Four bytes a token, when Google said nothing or was cut off before it could.
+            (None, Some(input)) => {
+                Usage { input, output: peek.seen() / 4, estimated: true, ..Usage::default() }
+            }
+            (None, None) => {
+                self.permit.settle(0);
+                return;
+            }
+        };
         self.meter.usage(usage);
         self.permit.settle(usage.total());
     }
@@ -136,6 +161,14 @@ impl HttpBody for Down {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        if let Some(hold) = &mut this.hold {
+            let written = std::task::ready!(hold.as_mut().poll(cx));
+            this.hold = None;
+            return match written {
+                Ok(()) => Poll::Ready(None),
+                Err(error) => this.fail(error),
+            };
+        }
         let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
         match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -156,8 +189,16 @@ impl HttpBody for Down {
             }
             Poll::Ready(None) => {
                 this.inner = None;
-                this.settle(Outcome::Complete);
-                Poll::Ready(None)
+                if !this.meter.commits() {
+                    this.settle(Outcome::Complete);
+                    return Poll::Ready(None);
+                }
+                if let Some(settlement) = this.settlement.take() {
+                    settlement.settle();
+                }
+                let (meter, status) = (this.meter.clone(), this.status);
+                this.hold = Some(Box::pin(async move { meter.complete(status).await }));
+                Pin::new(this).poll_frame(cx)
             }
             Poll::Ready(Some(Err(error))) => {
                 let error = error.downcast::<Error>().map_or_else(
@@ -180,12 +221,14 @@ impl HttpBody for Down {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
+        let over = self.inner.as_ref().is_none_or(HttpBody::is_end_stream);
+        // With a ledger that must be written first, the end is not the end of Google's bytes.
+        over && self.hold.is_none() && (self.inner.is_none() || !self.meter.commits())
     }
 
     fn size_hint(&self) -> SizeHint {
         match (&self.inner, self.framing) {
-            (Some(inner), Framing::Plain) => inner.size_hint(),
+            (Some(inner), Framing::Plain) if !self.meter.commits() => inner.size_hint(),
             _ => SizeHint::default(),
         }
     }

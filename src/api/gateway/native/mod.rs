@@ -127,9 +127,10 @@ impl Gateway {
             payload,
             credential,
             permit,
-            billing: Billing { told, estimate, shape: Shape::Rpc, framing },
+            billing: Billing { told, estimate: Some(estimate), shape: Shape::Rpc, framing },
             rise,
             label: self.labels.get(&model).map_or(UNRESOLVED, String::as_str),
+            paid: None,
         };
         self.send(cx, sending, cut).await
     }

@@ -11,7 +11,7 @@ use super::sift;
 use crate::api::Ctx;
 use crate::api::gateway::Gateway;
 use crate::api::gateway::walk::{ATTEMPTS, SERVED_BY, provider};
-use crate::api::passage::{Down, Framing, Rise, Settlement};
+use crate::api::passage::{Down, Framing, Rise, Settlement, Told as Paid};
 use crate::api::peek::{Peek, Told};
 use crate::api::render_google::Shape;
 use crate::body::{self, Body};
@@ -39,6 +39,8 @@ pub(in crate::api::gateway) struct Sending<'s> {
     pub(in crate::api::gateway) rise: Option<Rise>,
     /// The model, as a metric label.
     pub(in crate::api::gateway) label: &'s str,
+    /// Called when Google has said what it cost.
+    pub(in crate::api::gateway) paid: Option<Paid>,
 }
 
 /// How the answer is read and settled.
@@ -46,8 +48,8 @@ pub(in crate::api::gateway) struct Sending<'s> {
 pub(in crate::api::gateway) struct Billing {
     /// Where it says what it cost; nothing where it costs nothing.
     pub(in crate::api::gateway) told: Option<Told>,
-    /// Tokens of the prompt, if it should not say.
-    pub(in crate::api::gateway) estimate: u64,
+    /// Tokens of the prompt, if it should not say; without it, silence costs nothing.
+    pub(in crate::api::gateway) estimate: Option<u64>,
     /// How its errors look.
     pub(in crate::api::gateway) shape: Shape,
     /// How its pieces are framed, unless its head says that they are events.
@@ -57,7 +59,7 @@ pub(in crate::api::gateway) struct Billing {
 impl Billing {
     /// An answer that costs no tokens.
     pub(in crate::api::gateway) const FREE: Self =
-        Self { told: None, estimate: 0, shape: Shape::Rpc, framing: Framing::Plain };
+        Self { told: None, estimate: None, shape: Shape::Rpc, framing: Framing::Plain };
 }
 
 impl Gateway {
@@ -71,7 +73,7 @@ impl Gateway {
         sending: Sending<'_>,
         cut: CancellationToken,
     ) -> Result<Response<Body>> {
-        let Sending { site, method, path, query, payload, credential, permit, billing, rise, label } =
+        let Sending { site, method, path, query, payload, credential, permit, billing, rise, label, paid } =
             sending;
         let mut headers = sift::headers(&cx.headers);
         if matches!(payload, Payload::Whole(_)) {
@@ -107,6 +109,10 @@ impl Gateway {
             return Ok(Response::from_parts(head, body::full(text)));
         }
         let framing = framing(&head.headers, billing.framing);
+        if cx.meter.commits() {
+            // Or else the client would have its whole answer before it is written down.
+            head.headers.remove(CONTENT_LENGTH);
+        }
         if framing != Framing::Plain {
             // An error may have to follow what was announced.
             head.headers.remove(CONTENT_LENGTH);
@@ -122,8 +128,9 @@ impl Gateway {
             permit,
             meter: cx.meter.clone(),
             estimate: billing.estimate,
+            told: paid,
         };
-        let body = Down::wrap(body, (framing, billing.shape), settlement, cut, open);
+        let body = Down::wrap(body, (framing, billing.shape, head.status.as_u16()), settlement, cut, open);
         Ok(Response::from_parts(head, body))
     }
 }
