@@ -282,12 +282,17 @@ impl Simulator {
             }
             ("embedContent", Makes::Vectors(size)) => {
                 guard.finish();
-                embed::one(&ask, size, route.vertex)
+                embed::one(&ask, model, size, route.vertex)
                     .map_or_else(|refusal| refused(&refusal, false), |value| json_reply(&value))
             }
             ("batchEmbedContents", Makes::Vectors(size)) => {
                 guard.finish();
-                embed::batch(&ask, &route.model, size, route.vertex)
+                embed::batch(&ask, (&route.model, model), size, route.vertex)
+                    .map_or_else(|refusal| refused(&refusal, false), |value| json_reply(&value))
+            }
+            ("predict", Makes::Vectors(size)) if route.vertex && model.id != "gemini-embedding-2" => {
+                guard.finish();
+                embed::predict(&ask, model, size)
                     .map_or_else(|refusal| refused(&refusal, false), |value| json_reply(&value))
             }
             _ => {
@@ -317,10 +322,13 @@ impl Simulator {
                     model.ok_or_else(|| models::unknown(&route.model, route.version, route.method))?;
                 return Ok((Value::Null, model));
             }
+            "predict" if route.vertex => &schema_fields::PREDICT,
             _ => return Err(models::unknown(&route.model, route.version, route.method)),
         };
         let ask = validate::parse(body, message, side)?;
-        let model = model.ok_or_else(|| models::unknown(&route.model, route.version, route.method))?;
+        let model = model
+            .filter(|model| route.vertex || !model.vertex_only)
+            .ok_or_else(|| models::unknown(&route.model, route.version, route.method))?;
         if matches!(model.makes, Makes::Text) {
             let stream = route.method == "streamGenerateContent";
             match route.method {

@@ -22,11 +22,14 @@ use crate::upstream::{Site, Upstream};
 
 mod chat;
 mod conversations;
+mod embeddings;
+mod homes;
 mod interactions;
 mod items;
 mod models;
 mod native;
 mod patience;
+mod responses;
 mod stored;
 mod walk;
 
@@ -103,6 +106,8 @@ impl Engine for Gateway {
         }
         match endpoint {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
+            Endpoint::Responses => Box::pin(self.responses(cx, incoming)),
+            Endpoint::Embeddings => Box::pin(self.embeddings(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
             Endpoint::Native(native) => Box::pin(self.native(cx, native, incoming)),
@@ -118,13 +123,11 @@ impl Engine for Gateway {
                 "This gateway keeps no completions, so there is none to fetch, change or delete.",
             )),
             Endpoint::Root
-            | Endpoint::Responses
             | Endpoint::InputTokens
             | Endpoint::Compact
             | Endpoint::Response(_)
             | Endpoint::CancelResponse(_)
             | Endpoint::ResponseItems(_)
-            | Endpoint::Embeddings
             | Endpoint::Completions => {
                 let (method, path) = (&incoming.method, incoming.uri.path());
                 refuse(routes::unserved(method, path))
