@@ -20,7 +20,6 @@ use super::render_google::{self, Shape};
 use super::{pump, render};
 use crate::body::{Body, BoxError};
 use crate::error::{Error, Kind, Origin, Result, Retry};
-use crate::limits::Permit;
 use crate::meter::{Meter, Outcome};
 use crate::telemetry::metrics::Streaming;
 use crate::usage::Usage;
@@ -41,8 +40,6 @@ pub enum Framing {
 pub struct Settlement {
     /// Reads the counts; nothing is read where nothing is billed.
     pub peek: Option<Peek>,
-    /// The place among the requests of the key.
-    pub permit: Permit,
     /// The request's meter.
     pub meter: Meter,
     /// Tokens of the prompt, if Google should not say; without it, silence costs nothing.
@@ -60,6 +57,12 @@ impl std::fmt::Debug for Told {
     }
 }
 
+/// The ledger's word that is waited for, and the last piece that waits with it.
+struct Hold {
+    written: BoxFuture<'static, Result<()>>,
+    last: Option<Frame<Bytes>>,
+}
+
 /// An answer on its way down.
 pub(super) struct Down {
     /// None once it has ended.
@@ -69,10 +72,9 @@ pub(super) struct Down {
     place: Position,
     settlement: Option<Settlement>,
     meter: Meter,
+    /// The end, or the last piece, waits for this: the ledger's word that it is written down.
+    hold: Option<Hold>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// The end waits for this: the ledger's word that the request is written down.
-    hold: Option<BoxFuture<'static, Result<()>>>,
-    status: u16,
     _open: Option<Streaming>,
 }
 
@@ -80,7 +82,7 @@ impl Down {
     /// Wraps an answer's body.
     pub(super) fn wrap(
         inner: Body,
-        (framing, shape, status): (Framing, Shape, u16),
+        (framing, shape): (Framing, Shape),
         settlement: Settlement,
         cut: CancellationToken,
         open: Option<Streaming>,
@@ -93,9 +95,8 @@ impl Down {
             place: Position::default(),
             settlement: Some(settlement),
             meter,
-            cut: Box::pin(cut.cancelled_owned()),
             hold: None,
-            status,
+            cut: Box::pin(cut.cancelled_owned()),
             _open: open,
         };
         down.boxed_unsync()
@@ -106,6 +107,20 @@ impl Down {
             settlement.settle();
         }
         self.meter.end(outcome);
+    }
+
+    /// The body is whole. `last` is its last piece, where that was known before it was passed on.
+    fn complete(&mut self, last: Option<Frame<Bytes>>) {
+        self.inner = None;
+        if !self.meter.commits() {
+            self.settle(Outcome::Complete);
+            return;
+        }
+        if let Some(settlement) = self.settlement.take() {
+            settlement.settle();
+        }
+        let meter = self.meter.clone();
+        self.hold = Some(Hold { written: Box::pin(async move { meter.complete(200).await }), last });
     }
 
     /// Ends a broken body: with an error that the client's parser finds, where there is a place for it.
@@ -127,10 +142,7 @@ impl Down {
 
 impl Settlement {
     fn settle(self) {
-        let Some(peek) = self.peek else {
-            self.permit.settle(0);
-            return;
-        };
+        let Some(peek) = self.peek else { return };
         let usage = match (peek.usage(), self.estimate) {
             (Some(usage), _) => {
                 if let Some(Told(tell)) = self.told {
@@ -142,13 +154,9 @@ impl Settlement {
             (None, Some(input)) => {
                 Usage { input, output: peek.seen() / 4, estimated: true, ..Usage::default() }
             }
-            (None, None) => {
-                self.permit.settle(0);
-                return;
-            }
+            (None, None) => return,
         };
         self.meter.usage(usage);
-        self.permit.settle(usage.total());
     }
 }
 
@@ -162,10 +170,11 @@ impl HttpBody for Down {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         if let Some(hold) = &mut this.hold {
-            let written = std::task::ready!(hold.as_mut().poll(cx));
+            let Poll::Ready(written) = hold.written.as_mut().poll(cx) else { return Poll::Pending };
+            let last = hold.last.take();
             this.hold = None;
             return match written {
-                Ok(()) => Poll::Ready(None),
+                Ok(()) => Poll::Ready(last.map(Ok)),
                 Err(error) => this.fail(error),
             };
         }
@@ -185,20 +194,16 @@ impl HttpBody for Down {
                         this.meter.first_token();
                     }
                 }
+                // Where the length was told, the last piece is the end.
+                if this.meter.commits() && this.inner.as_ref().is_some_and(HttpBody::is_end_stream) {
+                    this.complete(Some(frame));
+                    return self.poll_frame(cx);
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
-                this.inner = None;
-                if !this.meter.commits() {
-                    this.settle(Outcome::Complete);
-                    return Poll::Ready(None);
-                }
-                if let Some(settlement) = this.settlement.take() {
-                    settlement.settle();
-                }
-                let (meter, status) = (this.meter.clone(), this.status);
-                this.hold = Some(Box::pin(async move { meter.complete(status).await }));
-                Pin::new(this).poll_frame(cx)
+                this.complete(None);
+                if this.hold.is_some() { self.poll_frame(cx) } else { Poll::Ready(None) }
             }
             Poll::Ready(Some(Err(error))) => {
                 let error = error.downcast::<Error>().map_or_else(
@@ -221,14 +226,12 @@ impl HttpBody for Down {
     }
 
     fn is_end_stream(&self) -> bool {
-        let over = self.inner.as_ref().is_none_or(HttpBody::is_end_stream);
-        // With a ledger that must be written first, the end is not the end of Google's bytes.
-        over && self.hold.is_none() && (self.inner.is_none() || !self.meter.commits())
+        self.hold.is_none() && self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
         match (&self.inner, self.framing) {
-            (Some(inner), Framing::Plain) if !self.meter.commits() => inner.size_hint(),
+            (Some(inner), Framing::Plain) => inner.size_hint(),
             _ => SizeHint::default(),
         }
     }

@@ -16,6 +16,7 @@ use super::Gateway;
 use super::native::send::{Billing, Sending};
 use super::native::{Goal, Walk, sift};
 use crate::api::Ctx;
+use crate::api::gateway::admit::Size;
 use crate::api::passage::{Framing, Told as Paid};
 use crate::api::peek::Told;
 use crate::api::render_google::Shape;
@@ -79,7 +80,9 @@ impl Gateway {
         let id = path.split(['/', ':']).nth(1).unwrap_or_default().to_owned();
         let owed = method == Method::GET && self.unpaid.has(&id);
         let unpaid = self.unpaid.clone();
-        let permit = self.limiter.admit(cx.tenant.name(), estimate)?;
+        let size = if creates { Size::about(estimate) } else { Size::FREE };
+        let model = cx.meter.entry().asked.unwrap_or_default();
+        self.admit(cx, &model, size).await?;
         let sending = Sending {
             site,
             method,
@@ -87,7 +90,6 @@ impl Gateway {
             query: query.as_deref(),
             payload: Payload::Whole(body.join()),
             credential,
-            permit,
             billing: Billing {
                 told: (creates || owed).then_some(Told::Usage),
                 estimate: (creates && !quiet).then_some(estimate),
