@@ -11,6 +11,7 @@
 mod embed;
 mod faults;
 mod kept;
+mod long;
 mod models;
 mod rules;
 mod sample;
@@ -264,6 +265,7 @@ impl Simulator {
             ("generateContent" | "streamGenerateContent", Makes::Text) => {
                 let mut answer = script::answer(&ask, body, model, fault);
                 answer.prompt.cached += cached;
+                long::cut(&mut answer, &ask, model, (fault, stream));
                 drop(ask);
                 let framing = if in_array { Framing::Array } else { Framing::Sse };
                 self.say(answer, route, stream.then_some(framing), fault, guard).await
@@ -334,6 +336,7 @@ impl Simulator {
             match route.method {
                 "generateContent" | "streamGenerateContent" => {
                     rules::check(&ask, model, Way { vertex: route.vertex, stream })?;
+                    long::check(&ask, model)?;
                 }
                 "countTokens" => {
                     let counted = ask.get("generateContentRequest").unwrap_or(&ask);
