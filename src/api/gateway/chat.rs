@@ -1,5 +1,7 @@
 //! Chat Completions on the walk.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 
 use super::Gateway;
@@ -8,8 +10,8 @@ use crate::api::{Ctx, Incoming, Reply};
 use crate::error::{Error, Result};
 use crate::openai::chat::Request;
 use crate::translate::chat::stream::ChatMachine;
-use crate::translate::chat::{Ask, Shape, reply, request};
-use crate::translate::{Signatures, Stamp, Target};
+use crate::translate::chat::{Ask, Shape, fill, reply, request};
+use crate::translate::{Media, Signatures, Stamp, Target, Wanted};
 use crate::usage::Usage;
 use crate::wire;
 
@@ -23,7 +25,18 @@ impl Gateway {
             _ => asked.model.to_string(),
         };
         let streams = asked.stream;
-        self.walk(&cx, Chat { body: &body, asked: Some(asked), model, streams }).await
+        self.walk(
+            &cx,
+            Chat {
+                body: &body,
+                asked: Some(asked),
+                model,
+                streams,
+                wanted: Vec::new(),
+                media: HashMap::new(),
+            },
+        )
+        .await
     }
 }
 
@@ -33,6 +46,9 @@ struct Chat<'b> {
     asked: Option<Request<'b>>,
     model: String,
     streams: bool,
+    /// Media that the request still waits for.
+    wanted: Vec<Wanted>,
+    media: HashMap<String, Media>,
 }
 
 impl Operation for Chat<'_> {
@@ -58,10 +74,19 @@ impl Operation for Chat<'_> {
             Some(asked) => asked,
             None => request::parse(self.body)?,
         };
-        let Ask { request, shape, dropped } = request::ask(asked, target, signatures)?;
+        let Ask { mut request, shape, dropped } = request::ask(asked, target, signatures)?;
+        self.wanted = fill(&mut request, &self.media);
         let body = wire::encode(&request, self.body).map_err(Error::internal)?;
         let several = shape.choices > 1;
         Ok(Asked { body, shape, dropped, several })
+    }
+
+    fn wanted(&self) -> &[Wanted] {
+        &self.wanted
+    }
+
+    fn given(&mut self, media: HashMap<String, Media>) {
+        self.media.extend(media);
     }
 
     fn machine(&self, shape: Shape, stamp: Stamp) -> ChatMachine {

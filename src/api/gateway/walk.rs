@@ -3,6 +3,7 @@
 //! What differs between the fronts is an [`Operation`]; what they share, limits and headers and the wait for
 //! the first event among it, is here once.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -15,7 +16,7 @@ use crate::api::{Ctx, EventSource, Reply, Stream};
 use crate::error::{Error, Result, Retry};
 use crate::limits::Permit;
 use crate::telemetry::metrics::UNRESOLVED;
-use crate::translate::{Backend, Machine, Signatures, Stamp, Target};
+use crate::translate::{Backend, Machine, Media, Signatures, Stamp, Target, Wanted};
 use crate::upstream::{Answer, AnswerBody, Call, Events, Flight, Leg, Method, Repeat, Site, Trip};
 use crate::usage::Usage;
 use crate::wire::Rope;
@@ -50,6 +51,12 @@ pub(super) trait Operation: Send + Sync {
     /// # Errors
     /// When the request asks for what cannot be had there; names the field.
     fn ask(&mut self, target: &Target<'_>, signatures: &dyn Signatures) -> Result<Asked<Self::Shape>>;
+    /// Media that what was asked last still waits for.
+    fn wanted(&self) -> &[Wanted] {
+        &[]
+    }
+    /// Takes what was fetched, by address, before it is asked again.
+    fn given(&mut self, _media: HashMap<String, Media>) {}
     /// A translator for the events of a streamed reply.
     fn machine(&self, shape: Self::Shape, stamp: Stamp) -> Self::Machine;
     /// The whole reply to a whole answer (one body, or the events of a stream).
@@ -103,7 +110,7 @@ impl Gateway {
                 // The pause before another try is Google's doing, not ours.
                 cx.meter.waited(provider(leg.site()), paused.elapsed());
             }
-            let asked = match self.ask(cx, &leg, &mut operation) {
+            let mut asked = match self.ask(cx, &leg, &mut operation) {
                 Ok(asked) => asked,
                 // What was asked for suits the model it was asked of, so its failure is what the client is told.
                 Err(_unfit) if trip.moved() => {
@@ -114,6 +121,11 @@ impl Gateway {
             };
             if permit.is_none() {
                 permit = Some(self.limiter.admit(cx.tenant.name(), operation.estimate())?);
+            }
+            if let Some(fetcher) = self.fetcher.as_ref().filter(|_| !operation.wanted().is_empty()) {
+                let media = fetcher.all(operation.wanted().to_vec()).await?;
+                operation.given(media);
+                asked = self.ask(cx, &leg, &mut operation)?;
             }
             let Asked { body, shape, dropped, several } = asked;
             // Families with an output cap per request are always streamed upstream.
@@ -172,7 +184,15 @@ impl Gateway {
         cx.tenant.may_use(model)?;
         let traits = self.catalog.traits(model);
         let target = Target { model, traits, backend: leg.site().backend(), strict: self.strict };
-        operation.ask(&target, &*self.signatures.view(cx.tenant.name()))
+        let asked = operation.ask(&target, &*self.signatures.view(cx.tenant.name()))?;
+        match operation.wanted().first() {
+            Some(waits) if self.fetcher.is_none() => {
+                let message = "This model does not read media by their address, and this gateway does not fetch \
+                               them: send the data itself, as a data URL.";
+                Err(Error::invalid(waits.place.clone(), message).code("invalid_image_url"))
+            }
+            _ => Ok(asked),
+        }
     }
 
     /// The upstream's events, the first of them looked at: an answer that is over before it said anything is

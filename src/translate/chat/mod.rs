@@ -21,6 +21,8 @@ pub mod stream;
 mod subset;
 mod tools;
 
+pub use self::media::fill;
+
 #[cfg(test)]
 mod tests;
 
