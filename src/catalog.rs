@@ -77,6 +77,24 @@ pub struct Traits {
     pub context_window: Option<u64>,
     /// Tokens out.
     pub max_output_tokens: Option<u64>,
+    /// How it is asked for vectors.
+    pub embedding: Embedding,
+}
+
+/// How a family is asked for vectors. The default is what is believed of a family nobody has described.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Embedding {
+    /// Inputs in one `:predict` at Vertex AI; 0: that family is asked there by `:embedContent`.
+    pub predict: u32,
+    /// `taskType` and `title` are fields; else they are words before the text.
+    pub task_type: bool,
+    /// Takes text only.
+    pub text_only: bool,
+    /// Vectors are of length one at every size; else at the full size only.
+    pub unit: bool,
+    /// Numbers in a vector of full size; 0 where nobody knows.
+    pub dimensions: u32,
 }
 
 impl Default for Traits {
@@ -102,6 +120,7 @@ impl Default for Traits {
             output: vec!["text".to_owned()],
             context_window: None,
             max_output_tokens: None,
+            embedding: Embedding::default(),
         }
     }
 }
@@ -290,6 +309,7 @@ struct Family {
     output: Option<Vec<String>>,
     context_window: Option<u64>,
     max_output_tokens: Option<u64>,
+    embedding: Option<Embedding>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -329,6 +349,7 @@ impl Family {
             output: self.output.clone().unwrap_or(base.output),
             context_window: self.context_window.or(base.context_window),
             max_output_tokens: self.max_output_tokens.or(base.max_output_tokens),
+            embedding: self.embedding.unwrap_or(base.embedding),
         })
     }
 

@@ -17,6 +17,8 @@ use crate::catalog::Pattern;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::limits::Quota;
 
+const GOOGLE_KEY: &str = "x-goog-api-key";
+
 /// Whose Google credential a tenant's requests travel with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Credentials {
@@ -96,6 +98,11 @@ impl Tenant {
         self.models.is_empty() || self.models.iter().any(|pattern| pattern.matches(model))
     }
 
+    /// Whether there is no model that it would refuse.
+    pub fn sees_all(&self) -> bool {
+        self.models.is_empty()
+    }
+
     /// Refuses a model (a bare id, after aliases) that this key may not dispatch.
     pub fn may_use(&self, model: &str) -> Result<()> {
         if self.sees(model) {
@@ -138,7 +145,66 @@ impl Keys {
         }
     }
 
-    /// Recognises the caller by `Authorization: Bearer`, `api-key`, `x-api-key`, `x-goog-api-key` or the
+    /// Whose credential goes upstream with everybody's requests, where there are no keys.
+    #[must_use]
+    pub fn everybody(mut self, credentials: Credentials) -> Self {
+        self.anonymous = self.anonymous.map(|local| {
+            Arc::new(Tenant {
+                name: Arc::clone(&local.name),
+                models: Vec::new(),
+                credentials,
+                anonymous: true,
+            })
+        });
+        self
+    }
+
+    /// The tenant of this name.
+    pub fn named(&self, name: &str) -> Option<Arc<Tenant>> {
+        let mut all = self.known.iter().map(|(_, tenant)| tenant).chain(&self.anonymous);
+        all.find(|tenant| &**tenant.name() == name).map(Arc::clone)
+    }
+
+    /// The credential for Google that a request brings along: a key or a token that is none of ours, with the
+    /// project that it is to be billed to.
+    pub fn foreign(&self, headers: &HeaderMap, query: Option<&str>) -> Option<HeaderMap> {
+        let ours = |secret: &[u8]| self.holder(secret).is_some();
+        let mut theirs = HeaderMap::new();
+        if let Some(key) = headers.get(GOOGLE_KEY).filter(|key| !key.is_empty() && !ours(key.as_bytes())) {
+            theirs.insert(GOOGLE_KEY, key.clone());
+        } else if let Some(token) = headers.get(AUTHORIZATION).filter(|value| {
+            value.as_bytes().split_at_checked(7).is_some_and(|(scheme, token)| {
+                scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty() && !ours(token)
+            })
+        }) {
+            theirs.insert(AUTHORIZATION, token.clone());
+        } else {
+            let key = asked(query?)?;
+            let value = http::HeaderValue::from_bytes(&key).ok().filter(|_| !ours(&key))?;
+            theirs.insert(GOOGLE_KEY, value);
+        }
+        for value in theirs.values_mut() {
+            value.set_sensitive(true);
+        }
+        if let Some(project) = headers.get("x-goog-user-project") {
+            theirs.insert("x-goog-user-project", project.clone());
+        }
+        Some(theirs)
+    }
+
+    fn holder(&self, secret: &[u8]) -> Option<&Arc<Tenant>> {
+        let digest: [u8; 32] = Sha256::digest(secret).into();
+        let mut found = None;
+        for (known, tenant) in &self.known {
+            let same: Choice = known.ct_eq(&digest);
+            if bool::from(same) {
+                found = Some(tenant);
+            }
+        }
+        found
+    }
+
+    /// Recognises the caller by `x-gemway-key`, `Authorization: Bearer`, `api-key`, `x-api-key`, `x-goog-api-key` or the
     /// query's `key`; the first one present decides.
     pub fn authenticate(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<Tenant>> {
         if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
@@ -152,20 +218,21 @@ impl Keys {
             return Ok(Arc::clone(local));
         }
         let given = presented(headers, query).ok_or_else(stranger)?;
-        let digest: [u8; 32] = Sha256::digest(&*given).into();
-        let mut found = None;
-        for (known, tenant) in &self.known {
-            let same: Choice = known.ct_eq(&digest);
-            if bool::from(same) {
-                found = Some(tenant);
-            }
+        if let Some(found) = self.holder(&given) {
+            return Ok(Arc::clone(found));
         }
-        found.map(Arc::clone).ok_or_else(stranger)
+        // Beside a token for Google, our key is in the other header; only who sends both upstream may do that.
+        let beside = headers.get(GOOGLE_KEY).and_then(|key| self.holder(key.as_bytes()));
+        let beside = beside.filter(|tenant| tenant.credentials() == Credentials::Caller);
+        beside.map(Arc::clone).ok_or_else(stranger)
     }
 }
 
 /// The key a request carries, if it carries one in a form we know.
 fn presented<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Option<Cow<'a, [u8]>> {
+    if let Some(value) = headers.get("x-gemway-key") {
+        return (!value.is_empty()).then(|| Cow::Borrowed(value.as_bytes()));
+    }
     if let Some(value) = headers.get(AUTHORIZATION) {
         let (scheme, token) = value.as_bytes().split_at_checked(7)?;
         let good = scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty();
@@ -176,9 +243,13 @@ fn presented<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Option<Cow<'
             return (!value.is_empty()).then(|| Cow::Borrowed(value.as_bytes()));
         }
     }
-    let pairs = query?.split('&');
-    let value = pairs.filter_map(|pair| pair.strip_prefix("key=")).find(|value| !value.is_empty())?;
-    Some(percent_encoding::percent_decode_str(value).into())
+    asked(query?)
+}
+
+/// The key in a query.
+fn asked(query: &str) -> Option<Cow<'_, [u8]>> {
+    let mut values = query.split('&').filter_map(|pair| pair.strip_prefix("key="));
+    Some(percent_encoding::percent_decode_str(values.find(|value| !value.is_empty())?).into())
 }
 
 /// One answer for no key and for a wrong one: a guesser learns nothing.

@@ -19,6 +19,7 @@ pub mod openai;
 pub mod server;
 pub mod simulator;
 pub mod sse;
+pub mod store;
 pub mod telemetry;
 pub mod translate;
 pub mod upstream;

@@ -82,7 +82,7 @@ fn the_example_is_valid_and_complete() {
     assert_eq!(full.simulator, config.simulator);
     assert_eq!(full.log, config.log);
     assert_eq!((&full.listen, &full.admin_listen), (&config.listen, &config.admin_listen));
-    for what in ["[store]", "limits.redis", "budget"] {
+    for what in ["limits.redis", "budget"] {
         let warned = full.warnings().iter().any(|w| w.contains(what) && w.contains("not enforced"));
         assert!(warned, "{what}");
     }

@@ -393,8 +393,14 @@ async fn embeds_counts_and_lists() {
     let values = answer["embeddings"][0]["values"].as_array().unwrap();
     let length: f64 = values.iter().map(|value| value.as_f64().unwrap().powi(2)).sum();
     assert_eq!(values.len(), 8);
-    assert!((length - 1.0).abs() < 1e-9);
+    assert!(length < 0.5, "the start of a vector of length one is shorter: {length}");
     assert_eq!(answer["embeddings"][0], answer["embeddings"][1]);
+
+    let one = json!({ "content": content, "outputDimensionality": 8 });
+    let (_, answer) = ask("/v1beta/models/gemini-embedding-2:embedContent", one).await;
+    let values = answer["embedding"]["values"].as_array().unwrap();
+    let length: f64 = values.iter().map(|value| value.as_f64().unwrap().powi(2)).sum();
+    assert!((length - 1.0).abs() < 1e-6, "this model's vectors are of length one at every size: {length}");
 
     let counted = json!({ "generateContentRequest": { "model": "models/gemini-3-flash-preview", "contents": [user("a b c")] } });
     assert_eq!(ask(&format!("{MODEL}:countTokens"), counted).await.1["totalTokens"], 3);
@@ -410,6 +416,31 @@ async fn embeds_counts_and_lists() {
     assert_eq!(simulator.respond(get("/v1beta/models/none")).await.status(), 404);
     assert_eq!(simulator.respond(get("/v1beta1/publishers/google/models")).await.status(), 200);
     assert_eq!(simulator.respond(get("/else")).await.status(), 404);
+}
+
+#[tokio::test]
+async fn predicts_at_vertex_only_and_counts_instances() {
+    let at =
+        |model: &str| format!("/v1/projects/p/locations/global/publishers/google/models/{model}:predict");
+    let body =
+        |count: usize| json!({ "instances": vec![json!({ "content": "a b" }); count], "parameters": {} });
+    let (status, answer) = ask(&at("gemini-embedding-001"), body(1)).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["predictions"][0]["embeddings"]["statistics"]["token_count"], 2);
+    assert_eq!(ask(&at("gemini-embedding-001"), body(2)).await.0, 400);
+    assert_eq!(ask(&at("text-embedding-005"), body(250)).await.0, 200);
+    assert_eq!(ask(&at("text-embedding-005"), body(251)).await.0, 400);
+    assert_eq!(ask(&at("gemini-embedding-2"), body(1)).await.0, 404);
+    assert_eq!(ask("/v1beta/models/gemini-embedding-001:predict", body(1)).await.0, 404);
+    let titled = json!({ "instances": [{ "content": "a", "title": "t", "task_type": "CLUSTERING" }] });
+    assert_eq!(ask(&at("text-embedding-005"), titled).await.0, 400);
+    let long = "word ".repeat(3_000);
+    let (_, answer) = ask(&at("text-embedding-005"), json!({ "instances": [{ "content": long }] })).await;
+    assert_eq!(answer["predictions"][0]["embeddings"]["statistics"]["truncated"], true);
+    let kept = json!({ "instances": [{ "content": long }], "parameters": { "autoTruncate": false } });
+    assert_eq!(ask(&at("text-embedding-005"), kept).await.0, 400);
+    let many = json!({ "instances": vec![json!({ "content": "word ".repeat(1_500) }); 20] });
+    assert_eq!(ask(&at("text-embedding-005"), many).await.0, 400);
 }
 
 #[tokio::test]

@@ -637,6 +637,10 @@ impl Local for Inside {
             Response::new(body)
         })
     }
+
+    fn pass(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
+        Box::pin(async move { Response::new(request.into_body()) })
+    }
 }
 
 #[tokio::test]

@@ -95,10 +95,10 @@ async fn discard(mut body: Timed) {
 
 #[derive(Debug, thiserror::Error)]
 #[error("the body came too slowly")]
-struct TooSlow;
+pub(super) struct TooSlow;
 
 /// A body that must keep coming.
-struct Timed {
+pub(super) struct Timed {
     inner: Body,
     idle: Duration,
     deadline: Instant,
@@ -106,7 +106,7 @@ struct Timed {
 }
 
 impl Timed {
-    fn new(inner: Body, idle: Duration, total: Duration) -> Self {
+    pub(super) fn new(inner: Body, idle: Duration, total: Duration) -> Self {
         let now = Instant::now();
         let deadline = now + total;
         Self { inner, idle, deadline, sleep: Box::pin(tokio::time::sleep_until(deadline.min(now + idle))) }

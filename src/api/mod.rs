@@ -13,20 +13,25 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::{self, Body};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Origin, Result};
 use crate::keys::Tenant;
 use crate::meter::Meter;
 use crate::telemetry::Metrics;
 
 pub mod gateway;
 pub mod intake;
+pub mod native_routes;
+pub mod passage;
+pub mod peek;
 pub mod pump;
 pub mod render;
+pub mod render_google;
 pub mod routes;
 
 pub use intake::Intake;
 pub use pump::{EventSource, Stream};
 
+use native_routes::Native;
 use routes::Endpoint;
 
 /// Who answers. Futures may be dropped at any point (the client left): whatever they hold must be let go then.
@@ -40,6 +45,15 @@ pub trait Engine: Send + Sync + 'static {
     /// Answers one request of a caller who is known. A stream is returned when its first upstream event is in
     /// hand, so that early failures are real HTTP errors.
     fn serve(&self, cx: Ctx, endpoint: Endpoint, incoming: Incoming) -> BoxFuture<'_, Result<Reply>>;
+
+    /// Who began the native upload that this token continues; the token is all that its pieces bring along.
+    ///
+    /// # Errors
+    /// 404 for a token that is not of this gateway.
+    fn uploader(&self, token: &str) -> Result<Arc<Tenant>> {
+        let _ = token;
+        Err(Error::new(Kind::NotFound, Origin::Client, "No uploads are taken here."))
+    }
 
     /// Whether requests can be served.
     fn ready(&self) -> Readiness;
@@ -73,6 +87,8 @@ pub struct Incoming {
     pub body: Body,
     /// How much of it may be read.
     pub intake: Intake,
+    /// Cancelled when what still runs has to end.
+    pub cut: CancellationToken,
 }
 
 impl Incoming {
@@ -83,6 +99,14 @@ impl Incoming {
     /// breaks off.
     pub async fn json(self, cx: &Ctx) -> Result<Bytes> {
         intake::check(&cx.headers)?;
+        self.whole(cx).await
+    }
+
+    /// Reads any body whole.
+    ///
+    /// # Errors
+    /// 413 over the limit, 408 when it comes too slowly, `ClientGone` when it breaks off.
+    pub async fn whole(self, cx: &Ctx) -> Result<Bytes> {
         let body = intake::read(&cx.headers, self.body, self.intake).await?;
         cx.meter.note(|entry| entry.bytes_in = body.len() as u64);
         Ok(body)
@@ -167,9 +191,11 @@ impl Front {
     /// Handles one request; every failure comes back rendered.
     pub async fn handle(&self, request: Request<Body>, arrival: Arrival) -> Response<Body> {
         let path = request.uri().path().to_owned();
+        let native = native_routes::find(request.method(), &path, request.uri().query(), request.headers());
+        let shape = native.as_ref().map(|_| native_routes::shape(&path));
         let Arrival { request_id, meter } = arrival;
         let answered = {
-            let walk = std::pin::pin!(self.walk(request, &request_id, &meter));
+            let walk = std::pin::pin!(self.walk(request, native, &request_id, &meter));
             let cut = std::pin::pin!(self.cut.cancelled());
             match futures_util::future::select(walk, cut).await {
                 futures_util::future::Either::Left((answered, _)) => answered,
@@ -180,6 +206,9 @@ impl Front {
             Ok(response) => response,
             Err(error) => {
                 meter.fail(&error, render::code(&error));
+                if let Some(shape) = shape {
+                    return render_google::response(&error, shape, &request_id);
+                }
                 let mut response = render::response(&error, &request_id);
                 if error.kind() == Kind::MethodNotAllowed
                     && let Some(allowed) = routes::allow(&path)
@@ -195,22 +224,29 @@ impl Front {
     async fn walk(
         &self,
         request: Request<Body>,
+        native: Option<Result<Native>>,
         request_id: &Arc<str>,
         meter: &Meter,
     ) -> Result<Response<Body>> {
         let (mut head, body) = request.into_parts();
-        for name in ["authorization", "api-key", "x-goog-api-key", "cookie"] {
+        for name in ["authorization", "api-key", "x-goog-api-key", "x-gemway-key", "cookie"] {
             if let http::header::Entry::Occupied(mut entry) = head.headers.entry(name) {
                 // Whoever prints these headers prints `Sensitive` in their place.
                 entry.iter_mut().for_each(|value| value.set_sensitive(true));
             }
         }
-        let found = routes::find(&head.method, head.uri.path())?;
+        let found = match native {
+            Some(native) => native?.into(),
+            None => routes::find(&head.method, head.uri.path())?,
+        };
         meter.note(|entry| entry.route = found.name);
         if found.endpoint == Endpoint::Root {
             return Ok(greeting());
         }
-        let tenant = self.engine.authenticate(&head.headers, head.uri.query())?;
+        let tenant = match found.endpoint.upload() {
+            Some(token) => self.engine.uploader(token)?,
+            None => self.engine.authenticate(&head.headers, head.uri.query())?,
+        };
         meter.note(|entry| {
             entry.key = Some(tenant.name().to_string());
             entry.cost_asked |= head.headers.contains_key(&COST);
@@ -223,7 +259,8 @@ impl Front {
             meter: meter.clone(),
             metrics: Arc::clone(&self.metrics),
         };
-        let incoming = Incoming { method: head.method, uri: head.uri, body, intake: self.intake };
+        let incoming =
+            Incoming { method: head.method, uri: head.uri, body, intake: self.intake, cut: self.cut.clone() };
         let meter = cx.meter.clone();
         match self.engine.serve(cx, found.endpoint, incoming).await? {
             Reply::Whole { body: bytes, headers } => {

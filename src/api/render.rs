@@ -135,7 +135,7 @@ fn hopeless(error: &Error, status: StatusCode) -> bool {
     }
 }
 
-fn ceil_seconds(wait: Duration) -> u64 {
+pub(super) fn ceil_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 

@@ -6,6 +6,7 @@
 use http::Method;
 use percent_encoding::percent_decode_str;
 
+use super::native_routes::{Native, Thing};
 use crate::error::{Error, Kind, Origin};
 
 /// What a path stands for; what was named in it, decoded.
@@ -45,6 +46,16 @@ pub enum Endpoint {
     Embeddings,
     /// Legacy completions.
     Completions,
+    /// One of Google's own endpoints.
+    Native(Native),
+}
+
+impl Endpoint {
+    /// The token of the upload that a request continues, if it continues one.
+    pub fn upload(&self) -> Option<&str> {
+        let Self::Native(Native { thing: Thing::Session(token), .. }) = self else { return None };
+        Some(token)
+    }
 }
 
 /// A path that was found.
@@ -56,6 +67,12 @@ pub struct Found {
     pub name: &'static str,
     /// The Azure deployment in the path, which stands for the model.
     pub deployment: Option<String>,
+}
+
+impl From<Native> for Found {
+    fn from(native: Native) -> Self {
+        Self { name: native.name, endpoint: Endpoint::Native(native), deployment: None }
+    }
 }
 
 /// Makes the endpoint from what stood in place of `{}` and `*`.

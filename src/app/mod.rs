@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use parking_lot::Mutex;
 
-use crate::api::gateway::Gateway;
+use crate::api::gateway::{Gateway, State};
 use crate::api::{Engine, Intake};
 use crate::body::Body;
 use crate::catalog::Pattern;
@@ -24,6 +24,7 @@ use crate::meter::Books;
 use crate::meter::ledger::{Durability, Ledger};
 use crate::server::{self, Shutdown};
 use crate::simulator::{self, Simulator};
+use crate::store::{self, Store};
 use crate::telemetry::Metrics;
 use crate::telemetry::log::{self, Format};
 use crate::upstream::{self, Local, Upstream};
@@ -48,7 +49,9 @@ pub fn log(config: &Config) {
 /// # Errors
 /// When the configuration asks for what cannot be had: an address in use, a catalogue that cannot be read.
 pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
-    let (gateway, care) = gateway(&config)?;
+    let (mut gateway, care) = gateway(&config)?;
+    gateway.state = Arc::new(State::new(config.store.as_ref().map(store).transpose()?));
+    let state = Arc::clone(&gateway.state);
     let tls = config.tls.as_ref().map(|tls| server::Tls::new(&tls.pem)).transpose()?.map(Arc::new);
     // Before anybody can see that we run: until then SIGHUP ends the process.
     let hangups = server::Hangups::listen()?;
@@ -101,6 +104,7 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         ended = server.run(engine, metrics, shutdown.clone()) => ended,
         failed = server::watch(&shutdown) => failed,
         () = watch.run() => Ok(()),
+        () = state.keep() => Ok(()),
     };
     if let Some(ledger) = ledger {
         ledger.close().await;
@@ -151,14 +155,21 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
     let labels = catalog.models().map(|model| model.id.clone()).collect();
     let gateway = Gateway {
         limiter: Limiter::new(config.quotas()),
-        keys: Keys::new(&keys),
+        keys: Keys::new(&keys).everybody(config.credentials.into()),
         aliases: config.aliases.clone(),
         catalog,
         upstream,
         signatures: Arc::new(Memory::default()),
         ids: Arc::new(Ids::Random),
         clock: Clock::System,
+        state: Arc::default(),
         strict: config.strict,
+        open_places: config
+            .sites
+            .iter()
+            .filter(|site| site.caller_place)
+            .map(|site| site.name.clone())
+            .collect(),
         listed: Mutex::new(None),
         labels,
         fetcher: config.fetch.as_ref().map(fetcher).transpose()?,
@@ -173,6 +184,14 @@ fn fetcher(fetch: &config::Fetch) -> Result<Fetcher> {
         timeout: fetch.timeout,
         max_count: fetch.max_count,
         loopback: false,
+    })
+}
+
+fn store(config: &config::Store) -> Result<Store> {
+    Store::open(&store::Config {
+        url: config.url.clone(),
+        max_age: config.max_age,
+        max_bytes: config.max_bytes,
     })
 }
 
@@ -234,5 +253,10 @@ impl Local for InProcess {
     fn respond(&self, request: Request<Bytes>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
         let simulator = Arc::clone(&self.0);
         Box::pin(async move { simulator.respond(request).await })
+    }
+
+    fn pass(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
+        let simulator = Arc::clone(&self.0);
+        Box::pin(async move { simulator.pass(request).await })
     }
 }

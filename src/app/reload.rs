@@ -11,6 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
+use secrecy::ExposeSecret;
 
 use crate::api::gateway::Gateway;
 use crate::api::routes::Endpoint;
@@ -125,7 +126,13 @@ fn fixed(old: &Config, new: &Config) -> impl Iterator<Item = &'static str> {
         ("admin_listen", old.admin_listen != new.admin_listen),
         ("server", old.server != new.server),
         ("log", old.log != new.log),
+        ("store", old.store.as_ref().map(place) != new.store.as_ref().map(place)),
         ("tls", old.tls.is_some() != new.tls.is_some()),
     ];
     changed.into_iter().filter_map(|(what, changed)| changed.then_some(what))
+}
+
+/// Where state is kept, for comparing.
+fn place(store: &crate::config::Store) -> (&str, Duration, u64) {
+    (store.url.expose_secret(), store.max_age, store.max_bytes)
 }

@@ -4,14 +4,19 @@ use std::collections::HashSet;
 
 use serde_spanned::Spanned;
 
-use crate::keys::{Credentials, KeyConfig, Proof};
+use crate::keys::{KeyConfig, Proof};
 use crate::limits::Quota;
 
 use super::resolve::Resolver;
 use super::{Amount, Budget, ConfigError, Key, KeyProof, file, secret};
 
 impl Resolver<'_> {
-    pub(super) fn keys(&mut self, written: &[file::Key]) -> Result<Vec<Key>, ConfigError> {
+    /// The keys; `unless_said` is whose credential goes upstream with one that does not say.
+    pub(super) fn keys(
+        &mut self,
+        written: &[file::Key],
+        unless_said: file::KeyCredentials,
+    ) -> Result<Vec<Key>, ConfigError> {
         let mut keys = Vec::new();
         let mut names = HashSet::new();
         let mut budgets = Vec::new();
@@ -27,12 +32,7 @@ impl Resolver<'_> {
                     Some(self.budget(budget)?)
                 }
             };
-            let credentials = key.credentials.unwrap_or_default();
-            if credentials == file::KeyCredentials::Caller {
-                // Taken lightly, such a key would spend the gateway's own credential.
-                let words = "credentials = \"caller\" cannot be served by this version; use \"gateway\"";
-                return Err(self.complaint(&key.name, words));
-            }
+            let credentials = key.credentials.unwrap_or(unless_said);
             keys.push(Key {
                 name: name.clone(),
                 proof: self.proof(key)?,
@@ -62,7 +62,7 @@ impl Resolver<'_> {
                 tokens_per_minute: None,
                 concurrent_requests: None,
                 budget: None,
-                credentials: file::KeyCredentials::default(),
+                credentials: unless_said,
             });
             names.extend(keys.last().map(|key| key.name.clone()));
         }
@@ -109,10 +109,7 @@ impl Key {
             },
             models: self.models.clone(),
             quota: self.quota(),
-            credentials: match self.credentials {
-                file::KeyCredentials::Gateway => Credentials::Gateway,
-                file::KeyCredentials::Caller => Credentials::Caller,
-            },
+            credentials: self.credentials.into(),
         }
     }
 }

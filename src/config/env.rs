@@ -7,7 +7,12 @@ const GEMINI_BASE: &str = "https://generativelanguage.googleapis.com";
 
 /// The one site the environment describes; the simulator if it describes none.
 pub(super) fn site(env: Env<'_>, warnings: &mut Vec<String>) -> Result<Site, ConfigError> {
-    let named = |name: &str, kind| Site { name: name.to_owned(), quota_group: name.to_owned(), kind };
+    let named = |name: &str, kind| Site {
+        name: name.to_owned(),
+        quota_group: name.to_owned(),
+        kind,
+        caller_place: false,
+    };
     // Google's SDK prefers GOOGLE_API_KEY when both are set.
     let api_key = env("GOOGLE_API_KEY").or_else(|| env("GEMINI_API_KEY")).map(|key| key.trim().to_owned());
     let url = |name: &str, default: String| match env(name) {

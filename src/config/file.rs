@@ -16,6 +16,7 @@ pub(super) struct File {
     pub(super) listen: Option<Spanned<String>>,
     pub(super) admin_listen: Option<Spanned<String>>,
     pub(super) strict: Option<bool>,
+    pub(super) credentials: Option<KeyCredentials>,
     pub(super) insecure_no_auth: Option<bool>,
     pub(super) catalog: Option<String>,
     pub(super) prices: Option<String>,
@@ -64,6 +65,18 @@ pub(super) struct Site {
     pub(super) credentials: Option<Spanned<String>>,
     pub(super) quota_project: Option<String>,
     pub(super) quota_group: Option<String>,
+    pub(super) native_place: Option<NativePlace>,
+}
+
+/// Whose project and location a native Vertex request is sent to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum NativePlace {
+    /// The site's, whatever the path says.
+    #[default]
+    Site,
+    /// The path's.
+    Caller,
 }
 
 #[derive(Debug, Deserialize)]
@@ -117,6 +130,25 @@ pub enum KeyCredentials {
     Gateway,
     /// The caller's own.
     Caller,
+}
+
+impl KeyCredentials {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Caller => "caller",
+        }
+    }
+}
+
+impl From<KeyCredentials> for crate::keys::Credentials {
+    fn from(written: KeyCredentials) -> Self {
+        match written {
+            KeyCredentials::Gateway => Self::Gateway,
+            KeyCredentials::Caller => Self::Caller,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -179,6 +211,8 @@ pub enum Durability {
 #[serde(deny_unknown_fields)]
 pub(super) struct Store {
     pub(super) url: Spanned<String>,
+    pub(super) max_age: Option<Span>,
+    pub(super) max_bytes: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -41,6 +41,8 @@ pub struct Config {
     pub admin_listen: Listen,
     /// Refuse what would be dropped.
     pub strict: bool,
+    /// Whose Google credential goes upstream, where a key does not say.
+    pub credentials: KeyCredentials,
     /// Serve beyond loopback without keys.
     pub insecure_no_auth: bool,
     /// Places to call; never empty.
@@ -115,6 +117,8 @@ pub struct Site {
     pub kind: SiteKind,
     /// Sites of one Google project share this; the site's own name unless given.
     pub quota_group: String,
+    /// Native requests choose project and location (Vertex AI only).
+    pub caller_place: bool,
 }
 
 /// What a site is.
@@ -255,8 +259,12 @@ pub struct Ledger {
 /// Where state is kept.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// `sqlite:…` or `postgres://…`; may hold a password.
+    /// `sqlite:…`, `memory:` or `postgres://…`; may hold a password.
     pub url: SecretString,
+    /// What is older goes.
+    pub max_age: Duration,
+    /// When there is more, the oldest goes.
+    pub max_bytes: u64,
 }
 
 /// The pace of the built-in simulator.

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_spanned::Spanned;
 
 use crate::meter::ledger::Place;
@@ -61,7 +61,7 @@ impl Resolver<'_> {
             || file.insecure_no_auth.unwrap_or_default();
         let sites = self.sites(&file.sites)?;
         let routes = self.routes(&file.routes, &sites)?;
-        let keys = self.keys(&file.keys)?;
+        let keys = self.keys(&file.keys, file.credentials.unwrap_or_default())?;
         if keys.is_empty() && !listen.is_local() {
             if !insecure_no_auth {
                 return Err(ConfigError::new(format!(
@@ -87,6 +87,7 @@ impl Resolver<'_> {
             listen,
             admin_listen,
             strict,
+            credentials: file.credentials.unwrap_or_default(),
             insecure_no_auth,
             sites,
             routes,
@@ -154,6 +155,7 @@ impl Resolver<'_> {
                     name: name.clone(),
                     kind: self.site_kind(site)?,
                     quota_group: site.quota_group.clone().unwrap_or_else(|| name.clone()),
+                    caller_place: site.native_place == Some(file::NativePlace::Caller),
                 })
             })
             .collect()
@@ -206,6 +208,7 @@ impl Resolver<'_> {
             ("location", site.location.is_some()),
             ("credentials", site.credentials.is_some()),
             ("quota_project", site.quota_project.is_some()),
+            ("native_place", site.native_place.is_some()),
         ];
         let foreign: Vec<&str> = match site.kind {
             SiteKindName::Vertex => Vec::new(),
@@ -336,8 +339,12 @@ impl Resolver<'_> {
         let store = match store {
             None => None,
             Some(store) => {
-                self.ignored("[store]");
-                Some(Store { url: self.secret(&store.url)? })
+                let url = self.secret(&store.url)?;
+                let in_memory = url.expose_secret().starts_with("memory");
+                // OpenAI promises thirty days.
+                let max_age = store.max_age.map_or(Duration::from_hours(30 * 24), |span| span.0);
+                let max_bytes = store.max_bytes.unwrap_or(if in_memory { 256 * MIB } else { 8192 * MIB });
+                Some(Store { url, max_age, max_bytes })
             }
         };
         Ok((ledger, store))

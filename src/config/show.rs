@@ -5,8 +5,8 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::{
-    Amount, Balance, Config, Durability, GoogleCredentials, Key, KeyCredentials, KeyProof, OnStoreFailure,
-    Period, Site, SiteKind,
+    Amount, Balance, Config, Durability, GoogleCredentials, Key, KeyProof, OnStoreFailure, Period, Site,
+    SiteKind,
 };
 
 const MASK: &str = "***";
@@ -16,6 +16,7 @@ pub(super) fn show(config: &Config) -> String {
     top.put("listen", config.listen.to_string())
         .put("admin_listen", config.admin_listen.to_string())
         .put("strict", config.strict)
+        .put("credentials", config.credentials.as_str())
         .put("insecure_no_auth", config.insecure_no_auth)
         .put("cost_header", config.cost_header)
         .maybe("prices", config.prices.as_ref().map(|path| path.display().to_string()))
@@ -68,9 +69,12 @@ pub(super) fn show(config: &Config) -> String {
             table.put("url", MASK).put("durability", durability);
         });
     }
-    if config.store.is_some() {
+    if let Some(store) = &config.store {
         top.table("store", |table| {
-            table.put("url", MASK);
+            table
+                .put("url", MASK)
+                .put("max_age", span(store.max_age))
+                .put("max_bytes", i64::try_from(store.max_bytes).unwrap_or(i64::MAX));
         });
     }
     organs(config, &mut top);
@@ -155,6 +159,7 @@ fn site(site: &Site) -> Entries {
                 .put("api_version", api_version.as_str())
                 .maybe("project", project.as_deref())
                 .put("location", location.as_str())
+                .put("native_place", if site.caller_place { "caller" } else { "site" })
                 .put("credentials", credentials)
                 .maybe("quota_project", quota_project.as_deref());
         }
@@ -191,11 +196,7 @@ fn key(key: &Key) -> Entries {
             table.put("per", per);
         });
     }
-    let credentials = match key.credentials {
-        KeyCredentials::Gateway => "gateway",
-        KeyCredentials::Caller => "caller",
-    };
-    entry.put("credentials", credentials);
+    entry.put("credentials", key.credentials.as_str());
     entry
 }
 

@@ -1,4 +1,5 @@
 //! The gemini dialect: types only.
 pub mod answer;
 pub mod ask;
+pub mod embed;
 pub mod error;

@@ -108,6 +108,8 @@ pub struct Entry {
     pub dropped: Option<String>,
     /// The reply is streamed.
     pub stream: bool,
+    /// The reply's body is Google's, passed on as it comes: how it ends is not known when its head goes out.
+    pub passed: bool,
     /// The status that was sent; 0 before one was.
     pub status: u16,
     /// How it ended.
@@ -440,9 +442,10 @@ impl Meter {
         });
     }
 
-    /// Whether the reply is a stream.
-    pub fn streams(&self) -> bool {
-        self.0.entry.lock().stream
+    /// Whether the reply goes on after its head, and its end is told by whoever brings the rest.
+    pub fn goes_on(&self) -> bool {
+        let entry = self.0.entry.lock();
+        entry.stream || entry.passed
     }
 
     /// The entry as it stands.

@@ -1,5 +1,6 @@
 //! The openai dialect: types only.
 pub mod chat;
 pub mod completion;
+pub mod embeddings;
 pub mod error;
 pub mod models;

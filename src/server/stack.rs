@@ -248,7 +248,7 @@ where
             }
             let dropped = response.headers().get("x-gemway-dropped-params");
             let ours = meter.headed(status.as_u16(), dropped.and_then(|dropped| dropped.to_str().ok()));
-            if !meter.streams() {
+            if !meter.goes_on() {
                 // An error has said its own word already; this one counts for the rest.
                 meter.end(if status.is_client_error() { Outcome::Refused } else { Outcome::Complete });
             }

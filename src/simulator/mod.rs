@@ -135,6 +135,8 @@ fn head(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
     response
 }
 
+/// Google's own bound on a request, roughly.
+const LARGEST_REQUEST: usize = 100 << 20;
 const JSON: &str = "application/json; charset=UTF-8";
 const HTML: &str = "text/html; charset=UTF-8";
 const BAD_GATEWAY: &str =
@@ -165,6 +167,15 @@ impl Simulator {
     /// Requests that were dropped before their answer came to its end.
     pub fn cancelled(&self) -> usize {
         self.counters.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Answers one request whose body is still coming, as Google would.
+    pub async fn pass(&self, request: Request<Body>) -> Response<Body> {
+        let (parts, incoming) = request.into_parts();
+        match body::read(incoming, LARGEST_REQUEST).await {
+            Ok(bytes) => self.respond(Request::from_parts(parts, bytes)).await,
+            Err(error) => refused(&Refusal::new(413, "INVALID_ARGUMENT", error.to_string()), false),
+        }
     }
 
     /// Answers one request, as Google would.
@@ -240,12 +251,17 @@ impl Simulator {
             }
             ("embedContent", Makes::Vectors(size)) => {
                 guard.finish();
-                embed::one(&ask, size, route.vertex)
+                embed::one(&ask, model, size, route.vertex)
                     .map_or_else(|refusal| refused(&refusal, false), |value| json_reply(&value))
             }
             ("batchEmbedContents", Makes::Vectors(size)) => {
                 guard.finish();
-                embed::batch(&ask, &route.model, size, route.vertex)
+                embed::batch(&ask, (&route.model, model), size, route.vertex)
+                    .map_or_else(|refusal| refused(&refusal, false), |value| json_reply(&value))
+            }
+            ("predict", Makes::Vectors(size)) if route.vertex && model.id != "gemini-embedding-2" => {
+                guard.finish();
+                embed::predict(&ask, model, size)
                     .map_or_else(|refusal| refused(&refusal, false), |value| json_reply(&value))
             }
             _ => {
@@ -268,10 +284,13 @@ impl Simulator {
             "countTokens" => &schema_fields::COUNT,
             "embedContent" => &schema_fields::EMBED,
             "batchEmbedContents" => &schema_fields::BATCH_EMBED,
+            "predict" if route.vertex => &schema_fields::PREDICT,
             _ => return Err(models::unknown(&route.model, route.version, route.method)),
         };
         let ask = validate::parse(body, message, side)?;
-        let model = model.ok_or_else(|| models::unknown(&route.model, route.version, route.method))?;
+        let model = model
+            .filter(|model| route.vertex || !model.vertex_only)
+            .ok_or_else(|| models::unknown(&route.model, route.version, route.method))?;
         if matches!(model.makes, Makes::Text) {
             let stream = route.method == "streamGenerateContent";
             match route.method {

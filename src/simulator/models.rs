@@ -33,6 +33,8 @@ pub(super) struct Model {
     /// The conversation may end with the model's turn.
     pub(super) prefill: bool,
     pub(super) logprobs: bool,
+    /// The Gemini API does not know it.
+    pub(super) vertex_only: bool,
 }
 
 impl Model {
@@ -53,7 +55,16 @@ const fn text(id: &'static str, version: u8, thinking: Thinking) -> Model {
     let old = version < 25;
     let output = if old { 8_192 } else { 65_536 };
     let logprobs = matches!(thinking, FLASH | LITE) || old;
-    Model { id, version, thinking, makes: Makes::Text, output, prefill: version <= 35, logprobs }
+    Model {
+        id,
+        version,
+        thinking,
+        makes: Makes::Text,
+        output,
+        prefill: version <= 35,
+        logprobs,
+        vertex_only: false,
+    }
 }
 
 const fn no_prefill(model: Model) -> Model {
@@ -98,7 +109,8 @@ pub(super) static MODELS: &[Model] = &[
     text("gemma-4-26b-a4b-it", 26, Thinking::None),
     vectors("gemini-embedding-001", 3_072),
     vectors("gemini-embedding-2", 3_072),
-    vectors("text-embedding-005", 768),
+    Model { vertex_only: true, ..vectors("text-embedding-005", 768) },
+    Model { vertex_only: true, ..vectors("text-multilingual-embedding-002", 768) },
 ];
 
 /// Stands for every `sim-…` name: takes anything any family takes.
@@ -168,7 +180,7 @@ pub(super) fn list(query: &super::Query, vertex: bool) -> Result<Value, Refusal>
         Some(Ok(start)) if start < MODELS.len() => start,
         Some(_) => return Err(Refusal::invalid("Request contains an invalid argument: page token")),
     };
-    let page = MODELS.iter().skip(start).take(size);
+    let page = MODELS.iter().filter(|model| vertex || !model.vertex_only).skip(start).take(size);
     let models: Vec<Value> = if vertex {
         page.map(|model| {
             json!({ "name": format!("publishers/google/models/{}", model.id), "versionId": "default", "launchStage": "GA" })

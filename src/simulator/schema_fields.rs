@@ -147,6 +147,20 @@ pub(super) static BATCH_EMBED: Message = Message {
     fields: &[one("model", Str), list("requests", msg(&EMBED))],
 };
 
+/// The body of `predict`, as far as embeddings go.
+pub(super) static PREDICT: Message = Message {
+    name: "PredictRequest",
+    fields: &[list("instances", msg(&INSTANCE)), one("parameters", msg(&PARAMETERS))],
+};
+static INSTANCE: Message = Message {
+    name: "TextEmbeddingInstance",
+    fields: &[one("content", Str), one("taskType", Enum(TASKS)), one("title", Str), one("mimeType", Str)],
+};
+static PARAMETERS: Message = Message {
+    name: "TextEmbeddingParameters",
+    fields: &[one("outputDimensionality", Int), one("autoTruncate", Bool)],
+};
+
 static CONTENT: Message = Message { name: "Content", fields: &[one("role", Str), list("parts", msg(&PART))] };
 
 /// The fields of a part of which exactly one must stand.

@@ -13,8 +13,10 @@ use crate::usage::Usage;
 pub mod chat;
 pub mod citations;
 pub mod counts;
+pub mod embeddings;
 pub mod fault;
 pub mod finish;
+pub mod tokens;
 
 /// Which Google surface a request goes to; a few fields exist on one of them only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

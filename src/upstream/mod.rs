@@ -25,6 +25,7 @@ mod credential;
 mod events;
 mod fail;
 mod health;
+mod raw;
 mod retry;
 mod route;
 mod settings;
@@ -36,6 +37,7 @@ mod token;
 mod trip;
 
 pub use events::Events;
+pub use raw::{Credential, Payload, Raw, RawPath};
 pub use route::{Balance, RouteConfig, Times, hash};
 pub use settings::{Config, Credentials, Local, SiteConfig, SiteKind, Timeouts};
 pub use site::Site;
@@ -78,6 +80,8 @@ pub enum Method {
     Embed,
     /// `batchEmbedContents`
     BatchEmbed,
+    /// `predict`, the older way to embed at Vertex AI
+    Predict,
 }
 
 /// What came back from a call that worked.

@@ -113,8 +113,13 @@ impl Routes {
 
     /// The first route that names the model.
     pub(super) fn find(&self, model: &str) -> &Route {
+        self.written(model).unwrap_or(&self.other)
+    }
+
+    /// The same, where there is one.
+    pub(super) fn written(&self, model: &str) -> Option<&Route> {
         let named = |route: &&Route| route.models.iter().any(|pattern| pattern.matches(model));
-        self.written.iter().find(named).unwrap_or(&self.other)
+        self.written.iter().find(named)
     }
 }
 

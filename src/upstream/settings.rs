@@ -92,6 +92,9 @@ pub enum SiteKind {
 pub trait Local: Send + Sync + Debug {
     /// Answers one request as Google would.
     fn respond(&self, request: Request<Bytes>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+    /// The same for a request whose body is still coming.
+    fn pass(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 }
 
 /// Who we are to Vertex AI.

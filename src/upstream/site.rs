@@ -4,9 +4,11 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
 use super::connect::Client;
@@ -18,6 +20,8 @@ use super::{Call, Method};
 use crate::error::{Error, Result};
 use crate::translate::Backend;
 
+/// The simulator inside this process; no resolver knows the name.
+const LOCAL: &str = "http://simulator.invalid";
 const KEY_HEADER: &str = "x-goog-api-key";
 const PROJECT_HEADER: &str = "x-goog-user-project";
 /// What may stand in a path segment as it is.
@@ -145,6 +149,79 @@ impl Site {
         }
     }
 
+    /// Where its addresses begin, and the version that they name.
+    pub(super) fn base(&self) -> (&str, &str) {
+        match &self.place {
+            Place::Gemini { base, version } | Place::Vertex { base, version, .. } => (base, version),
+            Place::Local(_) => (LOCAL, "v1beta"),
+        }
+    }
+
+    /// Where addresses of another location begin: at that location's host, unless an operator named a host.
+    pub(super) fn base_at(&self, there: &str) -> Cow<'_, str> {
+        match &self.place {
+            Place::Vertex { base, location, .. } if location != there && *base == vertex_host(location) => {
+                vertex_host(there).into()
+            }
+            Place::Gemini { base, .. } | Place::Vertex { base, .. } => base.into(),
+            Place::Local(_) => LOCAL.into(),
+        }
+    }
+
+    /// The project and location of a Vertex site; nothing elsewhere and in express mode.
+    pub(super) async fn named(&self, client: &Client) -> Result<Option<(&str, &str)>> {
+        match &self.place {
+            Place::Vertex { location, project: Project::Named(cell), .. } => {
+                Ok(Some((self.project(cell, client).await?, location)))
+            }
+            Place::Vertex { project: Project::Express, .. } | Place::Gemini { .. } | Place::Local(_) => {
+                Ok(None)
+            }
+        }
+    }
+
+    /// The location of a Vertex site.
+    pub(super) fn location(&self) -> Option<&str> {
+        match &self.place {
+            Place::Vertex { location, .. } => Some(location),
+            Place::Gemini { .. } | Place::Local(_) => None,
+        }
+    }
+
+    /// Whether its credential is a token that can be renewed when Google refuses it.
+    pub fn renews(&self) -> bool {
+        self.tokens.is_some()
+    }
+
+    /// Whether a Vertex path with this location is meant for it.
+    pub fn serves(&self, there: &str) -> bool {
+        matches!(&self.place, Place::Vertex { location, .. } if location == there)
+    }
+
+    /// Something that the processes of one installation share and nobody else knows; nothing where the site has
+    /// no key of its own.
+    pub fn seal(&self) -> Option<[u8; 32]> {
+        let secrets = self.secrets();
+        let secret = secrets.first()?;
+        Some(Sha256::digest([b"gemway seal\0", secret.as_bytes()].concat()).into())
+    }
+
+    /// Replaces this site's credential wherever it stands in a text.
+    pub fn mask(&self, text: Bytes) -> Bytes {
+        let found = |secret: &&str| memchr::memmem::find(&text, secret.as_bytes()).is_some();
+        let Some(secret) = self.secrets().into_iter().find(found) else { return text };
+        let mut clean = Vec::with_capacity(text.len());
+        let mut rest = &text[..];
+        while let Some(at) = memchr::memmem::find(rest, secret.as_bytes()) {
+            let (before, after) = rest.split_at(at);
+            clean.extend_from_slice(before);
+            clean.extend_from_slice(b"***");
+            rest = after.get(secret.len()..).unwrap_or_default();
+        }
+        clean.extend_from_slice(rest);
+        clean.into()
+    }
+
     /// The address of a call.
     pub(super) async fn uri(&self, call: &Call, client: &Client) -> Result<Uri> {
         let (method, query) = match call.method {
@@ -153,6 +230,7 @@ impl Site {
             Method::CountTokens => ("countTokens", ""),
             Method::Embed => ("embedContent", ""),
             Method::BatchEmbed => ("batchEmbedContents", ""),
+            Method::Predict => ("predict", ""),
         };
         let address = match &self.place {
             Place::Gemini { base, version } => {

@@ -15,16 +15,24 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::fetch::Fetcher;
 use crate::ids::Ids;
-use crate::keys::{Keys, Tenant};
+use crate::keys::{Credentials, Keys, Tenant};
 use crate::limits::Limiter;
 use crate::memory::Memory;
 use crate::openai::models::Model;
 use crate::upstream::{Site, Upstream};
 
 mod chat;
+mod conversations;
+mod embeddings;
+mod interactions;
+mod items;
 mod models;
+mod native;
 mod patience;
+mod stored;
 mod walk;
+
+pub use stored::State;
 
 /// Everything the walk stands on; made by `app`.
 #[derive(Debug)]
@@ -45,8 +53,12 @@ pub struct Gateway {
     pub ids: Arc<Ids>,
     /// Time.
     pub clock: Clock,
+    /// What is kept between requests.
+    pub state: Arc<State>,
     /// Refuse what would be dropped.
     pub strict: bool,
+    /// Vertex sites where a native request chooses project and location.
+    pub open_places: HashSet<String>,
     /// Upstream's models, and when they were read.
     pub listed: Mutex<Option<(Instant, Arc<[Model]>)>>,
     /// Model ids that may become metric labels: those the catalogue names.
@@ -60,6 +72,7 @@ impl Gateway {
     pub fn inherit(&mut self, old: &Self) {
         self.signatures = Arc::clone(&old.signatures);
         self.ids = Arc::clone(&old.ids);
+        self.state = Arc::clone(&old.state);
     }
 
     /// What the client calls `name`, as Google calls it.
@@ -79,10 +92,27 @@ impl Engine for Gateway {
     }
 
     fn serve(&self, cx: Ctx, endpoint: Endpoint, incoming: Incoming) -> BoxFuture<'_, Result<Reply>> {
+        let native = matches!(endpoint, Endpoint::Native(_) | Endpoint::Models | Endpoint::Model(_));
+        if cx.tenant.credentials() == Credentials::Caller && !native {
+            // Never ours in place of theirs.
+            return refuse(Error::new(
+                Kind::Forbidden,
+                Origin::Client,
+                "This key forwards its own Google credential, which Google's native endpoints do                  (/v1beta/models/…); OpenAI's endpoints are served with the gateway's.",
+            ));
+        }
         match endpoint {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
+            Endpoint::Embeddings => Box::pin(self.embeddings(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
+            Endpoint::Native(native) => Box::pin(self.native(cx, native, incoming)),
+            Endpoint::Conversations => Box::pin(self.create_conversation(cx, incoming)),
+            Endpoint::Conversation(id) => Box::pin(self.conversation(cx, id, incoming)),
+            Endpoint::ConversationItems(id) => Box::pin(self.conversation_items(cx, id, incoming)),
+            Endpoint::ConversationItem(id, item) => {
+                Box::pin(self.conversation_item(cx, (id, item), incoming))
+            }
             Endpoint::StoredChat => refuse(Error::new(
                 Kind::NotFound,
                 Origin::Client,
@@ -95,16 +125,15 @@ impl Engine for Gateway {
             | Endpoint::Response(_)
             | Endpoint::CancelResponse(_)
             | Endpoint::ResponseItems(_)
-            | Endpoint::Conversations
-            | Endpoint::Conversation(_)
-            | Endpoint::ConversationItems(_)
-            | Endpoint::ConversationItem(..)
-            | Endpoint::Embeddings
             | Endpoint::Completions => {
                 let (method, path) = (&incoming.method, incoming.uri.path());
                 refuse(routes::unserved(method, path))
             }
         }
+    }
+
+    fn uploader(&self, token: &str) -> Result<Arc<Tenant>> {
+        self.begun_by(token)
     }
 
     fn ready(&self) -> Readiness {

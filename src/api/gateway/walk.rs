@@ -292,7 +292,6 @@ impl Gateway {
     ///
     /// # Errors
     /// `Internal` where there is none, which the configuration makes impossible.
-    #[expect(dead_code, reason = "the fronts that need it land next")]
     pub(super) fn site(&self, model: &str) -> Result<&Site> {
         self.upstream.first(model).ok_or_else(|| Error::internal("there is no site"))
     }
@@ -360,7 +359,7 @@ impl<M: Machine> Drop for Settling<M> {
 }
 
 /// OpenTelemetry's name for a site's kind.
-fn provider(site: &Site) -> &'static str {
+pub(super) fn provider(site: &Site) -> &'static str {
     match site.backend() {
         Backend::GeminiApi => "gcp.gemini",
         Backend::Vertex => "gcp.vertex_ai",

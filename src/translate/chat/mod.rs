@@ -9,7 +9,7 @@ mod media;
 mod messages;
 mod names;
 mod partial;
-mod parts;
+pub(in crate::translate) mod parts;
 mod pieces;
 pub mod reply;
 pub mod request;

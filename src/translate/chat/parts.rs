@@ -105,7 +105,16 @@ pub(super) fn drawn<'a>(
 
 /// A user's message or a tool's result.
 pub(super) fn user<'a>(raw: &'a RawValue, target: &Target<'_>, drops: &mut Drops) -> Result<Vec<Part<'a>>> {
-    each(raw, |mut part| match part.kind.as_ref() {
+    each(raw, |part| one(part, target, drops))
+}
+
+/// One part of a user's message; nothing for an empty text.
+pub(in crate::translate) fn one<'a>(
+    mut part: chat::Part<'a>,
+    target: &Target<'_>,
+    drops: &mut Drops,
+) -> Result<Option<Part<'a>>> {
+    match part.kind.as_ref() {
         "text" | "input_text" | "output_text" => said(part.text, "text"),
         "refusal" => said(part.refusal, "refusal"),
         "image_url" | "input_image" => image(part, target, drops).map(Some),
@@ -143,7 +152,7 @@ pub(super) fn user<'a>(raw: &'a RawValue, target: &Target<'_>, drops: &mut Drops
             Ok(Some(made))
         }
         other => Err(unknown_kind(other, "'text', 'image_url', 'input_audio', 'file' and 'video_url'")),
-    })
+    }
 }
 
 fn image<'a>(part: chat::Part<'a>, target: &Target<'_>, drops: &mut Drops) -> Result<Part<'a>> {

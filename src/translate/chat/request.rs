@@ -21,14 +21,24 @@ const OPENING: &str = "Begin.";
 
 /// Fields that Gemini has no equal of: listed, or refused where the operator wants that.
 #[derive(Debug)]
-pub(super) struct Drops {
+pub(in crate::translate) struct Drops {
     strict: bool,
     names: Vec<String>,
 }
 
 impl Drops {
+    /// None yet.
+    pub(in crate::translate) fn new(strict: bool) -> Self {
+        Self { strict, names: Vec::new() }
+    }
+
+    /// Their names, for `x-gemway-dropped-params`.
+    pub(in crate::translate) fn into_names(self) -> Vec<String> {
+        self.names
+    }
+
     /// Notes that `name` has no effect, or not the one it says.
-    pub(super) fn note(&mut self, name: &str, why: &str) -> Result<()> {
+    pub(in crate::translate) fn note(&mut self, name: &str, why: &str) -> Result<()> {
         if self.strict {
             return Err(Error::unsupported(name.to_owned(), format!("'{name}': {why}")));
         }
@@ -59,7 +69,8 @@ impl Drops {
         Ok(())
     }
 
-    pub(super) fn unknown(&mut self, prefix: &str, unknown: &Unknown) -> Result<()> {
+    /// Notes fields that nobody here knows.
+    pub(in crate::translate) fn unknown(&mut self, prefix: &str, unknown: &Unknown) -> Result<()> {
         for name in &unknown.0 {
             // The names leave in a header: only what is harmless there.
             let plain = name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
@@ -77,20 +88,30 @@ impl Drops {
 /// [`Kind::Malformed`] when it is no JSON object, [`Kind::Invalid`] with the field's path when a value has
 /// the wrong type or is missing.
 pub fn parse(body: &[u8]) -> Result<Request<'_>> {
+    let request: Request<'_> = document(body, MOST_VALUES)?;
+    check_model(&request.model)?;
+    Ok(request)
+}
+
+/// Reads a body as a request of any kind, of at most `most` values.
+///
+/// # Errors
+/// As [`parse`].
+pub(in crate::translate) fn document<'a, T: Deserialize<'a>>(body: &'a [u8], most: usize) -> Result<T> {
     let text = std::str::from_utf8(body).map_err(|error| {
         malformed(&format!("byte {} is not valid UTF-8", error.valid_up_to())).because(error)
     })?;
-    fits(body)?;
-    let request: Request<'_> = match serde_json::from_str(text) {
-        Ok(request) => request,
-        Err(error) => return Err(explain(text, error)),
-    };
-    let model = request.model.as_ref();
+    survey(body, most)?;
+    serde_json::from_str(text).map_err(|error| explain::<T>(text, error))
+}
+
+/// What cannot be a model's name is refused before anybody is asked for it.
+pub(in crate::translate) fn check_model(model: &str) -> Result<()> {
     let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#' | '%' | '\\' | '&');
     if model.is_empty() || model.len() > 256 || model.contains("..") || model.contains(odd) {
         return Err(Error::invalid("model", "'model' must be the name of a model."));
     }
-    Ok(request)
+    Ok(())
 }
 
 fn malformed(what: &str) -> Error {
@@ -103,21 +124,23 @@ fn malformed(what: &str) -> Error {
 
 /// Bounds nesting and number of values.
 pub(super) fn fits(json: &[u8]) -> Result<()> {
+    survey(json, MOST_VALUES)
+}
+
+fn survey(json: &[u8], most: usize) -> Result<()> {
     let refuse =
         |what: String, code: &'static str| Err(Error::new(Kind::Invalid, Origin::Client, what).code(code));
-    match wire::survey(json, DEEPEST, MOST_VALUES) {
+    match wire::survey(json, DEEPEST, most) {
         Ok(()) => Ok(()),
         Err(Unfit::TooDeep) => {
             refuse(format!("The JSON is nested deeper than {DEEPEST} levels."), "json_too_deep")
         }
-        Err(Unfit::TooMany) => {
-            refuse(format!("The JSON holds more than {MOST_VALUES} values."), "json_too_large")
-        }
+        Err(Unfit::TooMany) => refuse(format!("The JSON holds more than {most} values."), "json_too_large"),
     }
 }
 
 /// Reads a raw value as a type; the error names the place within it.
-pub(super) fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T> {
+pub(in crate::translate) fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T> {
     if let Ok(value) = serde_json::from_str(raw.get()) {
         return Ok(value);
     }
@@ -129,7 +152,7 @@ pub(super) fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T> {
 }
 
 /// Why a body could not be read; reads again, slower, to find the place.
-fn explain(text: &str, error: serde_json::Error) -> Error {
+fn explain<'a, T: Deserialize<'a>>(text: &'a str, error: serde_json::Error) -> Error {
     if !matches!(error.classify(), Category::Data) && !error.to_string().starts_with("number out of range") {
         return malformed(&error.to_string()).because(error);
     }
@@ -137,7 +160,7 @@ fn explain(text: &str, error: serde_json::Error) -> Error {
         return malformed("it is not a JSON object").because(error);
     }
     let mut from = serde_json::Deserializer::from_str(text);
-    match serde_path_to_error::deserialize::<_, Request<'_>>(&mut from) {
+    match serde_path_to_error::deserialize::<_, T>(&mut from) {
         Ok(_) => malformed(&error.to_string()).because(error),
         Err(error) => {
             let path = error.path().to_string();
@@ -182,7 +205,7 @@ pub fn ask<'a>(
     target: &Target<'_>,
     signatures: &dyn Signatures,
 ) -> Result<Ask<'a>> {
-    let mut drops = Drops { strict: target.strict, names: Vec::new() };
+    let mut drops = Drops::new(target.strict);
     let mut shape = Shape {
         include_usage: request.stream_options.as_ref().and_then(|o| o.include_usage).unwrap_or(false),
         single_call: request.parallel_tool_calls == Some(false),
@@ -240,7 +263,7 @@ pub fn ask<'a>(
         upstream.cached_content = Some(cached);
     }
     drops.unknown("", &request.unknown)?;
-    Ok(Ask { request: upstream, shape, dropped: drops.names })
+    Ok(Ask { request: upstream, shape, dropped: drops.into_names() })
 }
 
 /// Gemini wants at least one turn, and a call only behind a user's turn.

@@ -43,6 +43,7 @@ fn traits(model: &str) -> Traits {
         output: vec!["text".to_owned()],
         context_window: Some(1_048_576),
         max_output_tokens: Some(65_536),
+        ..Traits::default()
     };
     let classic = Traits {
         thinking: Thinking::Budget { min: 1, max: 24_576, can_be_off: true },

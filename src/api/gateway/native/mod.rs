@@ -1,0 +1,251 @@
+//! Google's own endpoints behind the same keys: the same bytes in both directions, our credential in place of
+//! the client's, limits and metering by peeking.
+
+use std::borrow::Cow;
+
+use http::Method;
+
+use super::Gateway;
+use crate::api::native_routes::{Native, Place, Surface, Thing, segment};
+use crate::api::passage::{Framing, Rise, Up};
+use crate::api::peek::Told;
+use crate::api::render_google::Shape;
+use crate::api::{Ctx, Incoming, Reply};
+use crate::error::{Error, Kind, Origin, Result};
+use crate::keys::Credentials;
+use crate::telemetry::metrics::UNRESOLVED;
+use crate::translate::Backend;
+use crate::upstream::{Credential, Payload, RawPath, Site};
+
+mod kept;
+pub(super) mod send;
+mod session;
+pub(super) mod sift;
+
+use send::{Billing, Sending};
+
+/// A body up to this size is read before it is sent, so that it can be sent again with a new token.
+const REPLAYABLE: u64 = 256 << 10;
+
+/// Where a request goes at a site.
+#[derive(Debug)]
+pub(super) struct Address {
+    /// The caller's version; none is the site's own.
+    version: Option<&'static str>,
+    /// Whether a project and a location stand in front of the rest.
+    placed: bool,
+    /// The caller's own, where the site does not decide.
+    project: Option<String>,
+    location: Option<String>,
+    rest: String,
+}
+
+impl Address {
+    pub(super) fn raw(&self) -> RawPath<'_> {
+        let Self { version, placed, project, location, rest } = self;
+        if *placed {
+            let place = (project.as_deref(), location.as_deref());
+            RawPath::Placed { version: *version, place, rest }
+        } else {
+            RawPath::Bare { version: *version, rest }
+        }
+    }
+}
+
+/// What an address points at.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Goal<'t> {
+    /// A model: its family, its dispatched name, its method.
+    Call(&'t str, &'t str, &'t str),
+    /// The description of a model, or the list of them.
+    Models(&'t str),
+    /// Anything else below version and place.
+    Below(&'t str),
+}
+
+/// One native request on its way: what all of the handlers need.
+pub(super) struct Walk<'w> {
+    pub(super) cx: &'w Ctx,
+    pub(super) native: &'w Native,
+    pub(super) incoming: Incoming,
+    pub(super) credential: Credential,
+    /// The query without credentials.
+    pub(super) query: Option<String>,
+}
+
+impl Gateway {
+    /// Answers a native request.
+    ///
+    /// # Errors
+    /// When the caller may not, the limits say no, no site speaks this surface, or there is no answer.
+    pub(super) async fn native(&self, cx: Ctx, native: Native, incoming: Incoming) -> Result<Reply> {
+        let credential = self.credential(&cx, &native, incoming.uri.query())?;
+        let query = sift::query(incoming.uri.query());
+        let walk = Walk { cx: &cx, native: &native, incoming, credential, query };
+        let response = match &native.thing {
+            Thing::Call { family, model, method } => self.call_model(walk, (family, model, method)).await,
+            Thing::Model { family, model } => self.describe_model(walk, family, model).await,
+            Thing::Models(path) => self.list_models(walk, path).await,
+            Thing::Kept { collection: "interactions", path } => self.interactions(walk, path).await,
+            Thing::Kept { collection, path } => self.kept(walk, collection, path).await,
+            Thing::Upload(path) => self.upload(walk, path).await,
+            Thing::Session(token) => self.continue_upload(walk, token).await,
+        };
+        response.map(Reply::Raw)
+    }
+
+    async fn call_model(
+        &self,
+        walk: Walk<'_>,
+        (family, model, method): (&str, &str, &'static str),
+    ) -> Result<http::Response<crate::body::Body>> {
+        let Walk { cx, native, incoming, credential, query } = walk;
+        let asked = match family {
+            "tunedModels" | "endpoints" => Cow::from(format!("{family}/{model}")),
+            _ => Cow::from(model),
+        };
+        let model = self.dispatched(&asked)?;
+        cx.meter.model(&asked, self.labels.get(&model).map(String::as_str));
+        cx.meter.dispatched(&model);
+        cx.tenant.may_use(&model)?;
+        let site = self.speaker(native, Some(&model))?;
+        let address = self.address(native, site, &credential, Goal::Call(family, &model, method))?;
+        let length = sift::length(&cx.headers);
+        let told = told(method);
+        let estimate = if told.is_some() { length.unwrap_or(0) / 4 } else { 0 };
+        let permit = self.limiter.admit(cx.tenant.name(), estimate)?;
+        let cut = incoming.cut.clone();
+        let replay = site.renews() && length.is_some_and(|length| length <= REPLAYABLE);
+        let (payload, rise) = payload(cx, incoming, replay).await?;
+        let sse = query.as_deref().is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"));
+        let framing = if method == "streamGenerateContent" && !sse { Framing::Array } else { Framing::Plain };
+        let sending = Sending {
+            site,
+            method: Method::POST,
+            path: address.raw(),
+            query: query.as_deref(),
+            payload,
+            credential,
+            permit,
+            billing: Billing { told, estimate, shape: Shape::Rpc, framing },
+            rise,
+            label: self.labels.get(&model).map_or(UNRESOLVED, String::as_str),
+        };
+        self.send(cx, sending, cut).await
+    }
+
+    /// Whose credential goes upstream.
+    fn credential(&self, cx: &Ctx, native: &Native, query: Option<&str>) -> Result<Credential> {
+        match cx.tenant.credentials() {
+            Credentials::Gateway => Ok(Credential::Site),
+            Credentials::Caller => match self.keys.foreign(&cx.headers, query) {
+                Some(theirs) => Ok(Credential::Caller(theirs)),
+                // The address of an upload is its credential.
+                None if matches!(native.thing, Thing::Session(_)) => Ok(Credential::None),
+                None => Err(Error::new(
+                    Kind::Unauthenticated,
+                    Origin::Client,
+                    "This gateway forwards your own Google credential, and the request carries none. Send a Google \
+                     API key in x-goog-api-key or an access token in Authorization, and the gateway's key, if it \
+                     asks for one, in x-gemway-key.",
+                )),
+            },
+        }
+    }
+
+    /// The site for a native request: of those that the model's route names, the first that speaks this surface,
+    /// preferably at the location that the path names; else the first of them at all.
+    pub(super) fn speaker(&self, native: &Native, model: Option<&str>) -> Result<&Site> {
+        let sites = match model {
+            Some(model) => self.upstream.on_route(model),
+            None => self.upstream.sites().collect(),
+        };
+        let wanted = if native.surface == Surface::Gemini { Backend::GeminiApi } else { Backend::Vertex };
+        let speaks = |site: &&&Site| site.is_simulator() || site.backend() == wanted;
+        let near = |site: &&&Site| match &native.surface {
+            Surface::Vertex(Some(place)) => site.serves(&place.location),
+            Surface::Vertex(None) | Surface::Gemini => false,
+        };
+        let found = sites.iter().filter(speaks).find(near);
+        let found = found.or_else(|| sites.iter().find(speaks)).or_else(|| sites.first());
+        found.copied().ok_or_else(|| Error::internal("no site"))
+    }
+
+    /// What the address of a request is at a site. A call to a model is understood on both surfaces; everything
+    /// else lives on one.
+    pub(super) fn address(
+        &self,
+        native: &Native,
+        site: &Site,
+        credential: &Credential,
+        goal: Goal<'_>,
+    ) -> Result<Address> {
+        let vertex = native.surface != Surface::Gemini;
+        let simulated = site.is_simulator();
+        let at_vertex = if simulated { vertex } else { site.backend() == Backend::Vertex };
+        if at_vertex != vertex && !matches!(goal, Goal::Call("models" | "publishers/google/models", ..)) {
+            let (want, have) =
+                if vertex { ("Vertex AI", "the Gemini API") } else { ("the Gemini API", "Vertex AI") };
+            let words = format!("This path belongs to {want}, and the sites of this gateway speak {have}.");
+            return Err(Error::new(Kind::NotFound, Origin::Client, words).code("unsupported_endpoint"));
+        }
+        // Where the surface changes, so does the version: the site's own is right there.
+        let version = (at_vertex == vertex).then_some(native.version);
+        let rest = match goal {
+            Goal::Call("models" | "publishers/google/models", model, method) => {
+                let family = if at_vertex { "publishers/google/models" } else { "models" };
+                format!("{family}/{}:{method}", segment(model))
+            }
+            Goal::Call(family, model, method) => {
+                format!("{family}/{}:{method}", segment(model.rsplit('/').next().unwrap_or(model)))
+            }
+            Goal::Models(path) | Goal::Below(path) => path.to_owned(),
+        };
+        let bare = |rest| Address { version, placed: false, project: None, location: None, rest };
+        Ok(match (&native.surface, goal) {
+            // The simulator has no place of its own: it is told the caller's.
+            (Surface::Vertex(Some(Place { project, location })), _) if simulated => {
+                bare(format!("projects/{project}/locations/{location}/{rest}"))
+            }
+            _ if simulated || !at_vertex => bare(rest),
+            // The publishers' models are the same everywhere.
+            (Surface::Vertex(None) | Surface::Gemini, Goal::Models(_) | Goal::Below(_)) => bare(rest),
+            (Surface::Vertex(None) | Surface::Gemini, Goal::Call(..)) => {
+                Address { version, placed: true, project: None, location: None, rest }
+            }
+            (Surface::Vertex(Some(place)), _) => {
+                // Our credential works where the operator says, unless they leave it to the caller.
+                let theirs =
+                    matches!(credential, Credential::Caller(_)) || self.open_places.contains(site.name());
+                let place = theirs.then_some(place);
+                Address {
+                    version,
+                    placed: true,
+                    project: place.map(|place| place.project.clone()),
+                    location: place.map(|place| place.location.clone()),
+                    rest,
+                }
+            }
+        })
+    }
+}
+
+/// The body, in hand where it may have to be sent twice.
+async fn payload(cx: &Ctx, incoming: Incoming, replay: bool) -> Result<(Payload, Option<Rise>)> {
+    if replay {
+        return Ok((Payload::Whole(incoming.whole(cx).await?), None));
+    }
+    let (body, rise) = Up::wrap(incoming.body, incoming.intake, cx.meter.clone());
+    Ok((Payload::Stream(body), Some(rise)))
+}
+
+/// Where the counts of a method's answer stand; nothing where it costs no tokens, or not yet.
+fn told(method: &str) -> Option<Told> {
+    match method {
+        "generateContent" | "streamGenerateContent" | "embedContent" | "batchEmbedContents" => {
+            Some(Told::UsageMetadata)
+        }
+        "predict" => Some(Told::TokenCount),
+        _ => None,
+    }
+}

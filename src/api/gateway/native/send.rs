@@ -1,0 +1,150 @@
+//! The one place where a native request leaves and its answer comes back.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use http::{HeaderMap, Method, Response, StatusCode};
+use tokio_util::sync::CancellationToken;
+
+use super::sift;
+use crate::api::Ctx;
+use crate::api::gateway::Gateway;
+use crate::api::gateway::walk::{ATTEMPTS, SERVED_BY, provider};
+use crate::api::passage::{Down, Framing, Rise, Settlement};
+use crate::api::peek::{Peek, Told};
+use crate::api::render_google::Shape;
+use crate::body::{self, Body};
+use crate::error::Result;
+use crate::limits::Permit;
+use crate::meter::Outcome;
+use crate::upstream::{Credential, Payload, Raw, RawPath, Site};
+
+/// How much of an error is read, and for how long: all of it is looked through for secrets of ours.
+const LARGEST_ERROR: usize = 1 << 20;
+const ERROR_WITHIN: Duration = Duration::from_secs(10);
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("gemway/", env!("CARGO_PKG_VERSION")));
+
+/// One native request, admitted and ready to be sent.
+pub(in crate::api::gateway) struct Sending<'s> {
+    pub(in crate::api::gateway) site: &'s Site,
+    pub(in crate::api::gateway) method: Method,
+    pub(in crate::api::gateway) path: RawPath<'s>,
+    pub(in crate::api::gateway) query: Option<&'s str>,
+    pub(in crate::api::gateway) payload: Payload,
+    pub(in crate::api::gateway) credential: Credential,
+    pub(in crate::api::gateway) permit: Permit,
+    pub(in crate::api::gateway) billing: Billing,
+    /// How the body on its way up fares.
+    pub(in crate::api::gateway) rise: Option<Rise>,
+    /// The model, as a metric label.
+    pub(in crate::api::gateway) label: &'s str,
+}
+
+/// How the answer is read and settled.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::api::gateway) struct Billing {
+    /// Where it says what it cost; nothing where it costs nothing.
+    pub(in crate::api::gateway) told: Option<Told>,
+    /// Tokens of the prompt, if it should not say.
+    pub(in crate::api::gateway) estimate: u64,
+    /// How its errors look.
+    pub(in crate::api::gateway) shape: Shape,
+    /// How its pieces are framed, unless its head says that they are events.
+    pub(in crate::api::gateway) framing: Framing,
+}
+
+impl Billing {
+    /// An answer that costs no tokens.
+    pub(in crate::api::gateway) const FREE: Self =
+        Self { told: None, estimate: 0, shape: Shape::Rpc, framing: Framing::Plain };
+}
+
+impl Gateway {
+    /// Sends a request on and makes a response of the answer, whatever its status.
+    ///
+    /// # Errors
+    /// When there was no answer.
+    pub(in crate::api::gateway) async fn send(
+        &self,
+        cx: &Ctx,
+        sending: Sending<'_>,
+        cut: CancellationToken,
+    ) -> Result<Response<Body>> {
+        let Sending { site, method, path, query, payload, credential, permit, billing, rise, label } =
+            sending;
+        let mut headers = sift::headers(&cx.headers);
+        if matches!(payload, Payload::Whole(_)) {
+            headers.remove(CONTENT_LENGTH);
+        }
+        headers.insert(USER_AGENT, AGENT);
+        let raw = Raw { method, path, query, headers, payload, credential };
+        let begun = Instant::now();
+        let answered = self.upstream.raw(site, raw).await;
+        cx.meter.waited(provider(site), begun.elapsed());
+        let status = answered.as_ref().ok().map(Response::status);
+        let code = if status.is_some_and(|status| status.is_success()) { "ok" } else { "error" };
+        cx.metrics.attempt(site.name(), label, code);
+        cx.meter.attempt(site.name(), status.map(|status| status.as_u16()));
+        let (mut head, body) = match answered {
+            Ok(response) => response.into_parts(),
+            // A body that the client broke off ends the call to Google too: the first cause is told.
+            Err(error) => return Err(rise.and_then(|rise| rise.fault()).unwrap_or(error)),
+        };
+        sift::answer(&mut head.headers);
+        for (name, value) in permit.headers() {
+            head.headers.insert(name.clone(), value.clone());
+        }
+        let served = HeaderValue::from_str(site.name()).unwrap_or(HeaderValue::from_static("-"));
+        head.headers.insert(SERVED_BY, served);
+        head.headers.insert(ATTEMPTS, HeaderValue::from(1));
+        if !head.status.is_success() && head.status != StatusCode::NOT_MODIFIED {
+            permit.settle(0);
+            let ours = head.status.is_server_error();
+            cx.meter.end(if ours { Outcome::Failed } else { Outcome::Refused });
+            let text = site.mask(error_text(body).await);
+            head.headers.insert(CONTENT_LENGTH, text.len().into());
+            return Ok(Response::from_parts(head, body::full(text)));
+        }
+        let framing = framing(&head.headers, billing.framing);
+        if framing != Framing::Plain {
+            // An error may have to follow what was announced.
+            head.headers.remove(CONTENT_LENGTH);
+            head.headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+        }
+        cx.meter.note(|entry| {
+            entry.stream = framing != Framing::Plain;
+            entry.passed = true;
+        });
+        let open = (framing != Framing::Plain).then(|| cx.metrics.stream());
+        let settlement = Settlement {
+            peek: billing.told.map(Peek::new),
+            permit,
+            meter: cx.meter.clone(),
+            estimate: billing.estimate,
+        };
+        let body = Down::wrap(body, (framing, billing.shape), settlement, cut, open);
+        Ok(Response::from_parts(head, body))
+    }
+}
+
+fn framing(headers: &HeaderMap, otherwise: Framing) -> Framing {
+    let encoded = headers.get(CONTENT_ENCODING).is_some_and(|value| value != "identity");
+    let events = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/event-stream"));
+    match (encoded, events) {
+        (true, _) => Framing::Plain,
+        (false, true) => Framing::Sse,
+        (false, false) => otherwise,
+    }
+}
+
+/// An error's body; one that cannot be read is empty, for the status is an error all the same.
+async fn error_text(body: Body) -> Bytes {
+    match tokio::time::timeout(ERROR_WITHIN, body::read(body, LARGEST_ERROR)).await {
+        Ok(Ok(text)) => text,
+        Ok(Err(_)) | Err(_) => Bytes::new(),
+    }
+}

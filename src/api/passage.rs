@@ -1,0 +1,348 @@
+//! Bodies that pass through: the client's on its way up, Google's on its way down.
+//!
+//! Frames are handed on as they come; nothing is joined, copied or held back. On the way down the token counts
+//! are read as they pass, and when the body ends, breaks or is dropped, the permit and the meter are settled.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::intake::{Intake, Timed, TooSlow};
+use super::peek::Peek;
+use super::render_google::{self, Shape};
+use super::{pump, render};
+use crate::body::{Body, BoxError};
+use crate::error::{Error, Kind, Origin, Result, Retry};
+use crate::limits::Permit;
+use crate::meter::{Meter, Outcome};
+use crate::telemetry::metrics::Streaming;
+use crate::usage::Usage;
+
+/// How the pieces of an answer are framed, for the error that may have to follow them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Nothing can be added: a body that breaks stays broken.
+    Plain,
+    /// Server-sent events.
+    Sse,
+    /// A JSON array; an error may follow only between two elements.
+    Array,
+}
+
+/// What is to be settled at the end of an answer.
+#[derive(Debug)]
+pub struct Settlement {
+    /// Reads the counts; nothing is read where nothing is billed.
+    pub peek: Option<Peek>,
+    /// The place among the requests of the key.
+    pub permit: Permit,
+    /// The request's meter.
+    pub meter: Meter,
+    /// Tokens of the prompt, if Google should not say.
+    pub estimate: u64,
+}
+
+/// An answer on its way down.
+pub(super) struct Down {
+    /// None once it has ended.
+    inner: Option<Body>,
+    framing: Framing,
+    shape: Shape,
+    place: Position,
+    settlement: Option<Settlement>,
+    meter: Meter,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    _open: Option<Streaming>,
+}
+
+impl Down {
+    /// Wraps an answer's body.
+    pub(super) fn wrap(
+        inner: Body,
+        (framing, shape): (Framing, Shape),
+        settlement: Settlement,
+        cut: CancellationToken,
+        open: Option<Streaming>,
+    ) -> Body {
+        let meter = settlement.meter.clone();
+        let down = Self {
+            inner: Some(inner),
+            framing,
+            shape,
+            place: Position::default(),
+            settlement: Some(settlement),
+            meter,
+            cut: Box::pin(cut.cancelled_owned()),
+            _open: open,
+        };
+        down.boxed_unsync()
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        if let Some(settlement) = self.settlement.take() {
+            settlement.settle();
+        }
+        self.meter.end(outcome);
+    }
+
+    /// Ends a broken body: with an error that the client's parser finds, where there is a place for it.
+    fn fail(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.inner = None;
+        self.meter.fail(&error, render::code(&error));
+        self.settle(Outcome::of(&error));
+        let last = match self.framing {
+            Framing::Sse => Some(render_google::event(&error, self.shape)),
+            Framing::Array => self.place.element(&render_google::body(&error, self.shape).to_string()),
+            Framing::Plain => None,
+        };
+        Poll::Ready(Some(match last {
+            Some(event) => Ok(Frame::data(event)),
+            None => Err(error.into()),
+        }))
+    }
+}
+
+impl Settlement {
+    fn settle(self) {
+        let Some(peek) = self.peek else {
+            self.permit.settle(0);
+            return;
+        };
+        let told = peek.usage();
+        // Four bytes a token, when Google said nothing or was cut off before it could.
+        let usage = told.unwrap_or_else(|| Usage {
+            input: self.estimate,
+            output: peek.seen() / 4,
+            estimated: true,
+            ..Usage::default()
+        });
+        self.meter.usage(usage);
+        self.permit.settle(usage.total());
+    }
+}
+
+impl HttpBody for Down {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        match Pin::new(inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    if let Some(peek) =
+                        this.settlement.as_mut().and_then(|settlement| settlement.peek.as_mut())
+                    {
+                        peek.feed(data);
+                    }
+                    if this.framing == Framing::Array {
+                        this.place.pass(data);
+                    }
+                    if this.framing != Framing::Plain {
+                        this.meter.first_token();
+                    }
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                this.inner = None;
+                this.settle(Outcome::Complete);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let error = error.downcast::<Error>().map_or_else(
+                    |other| {
+                        let words = "The connection to Google broke off.";
+                        Error::new(Kind::UpstreamBroken, Origin::Upstream, words)
+                            .code("upstream_disconnected")
+                            .retry(Retry::Soon)
+                            .because(other)
+                    },
+                    |ours| *ours,
+                );
+                this.fail(error)
+            }
+            Poll::Pending => match this.cut.as_mut().poll(cx) {
+                Poll::Ready(()) => this.fail(pump::draining()),
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (&self.inner, self.framing) {
+            (Some(inner), Framing::Plain) => inner.size_hint(),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for Down {
+    fn drop(&mut self) {
+        let over = self.is_end_stream();
+        self.settle(if over { Outcome::Complete } else { Outcome::ClientGone });
+    }
+}
+
+/// Where in a JSON array of objects a stream stands.
+#[derive(Debug, Default)]
+struct Position {
+    depth: u32,
+    quoted: bool,
+    escaped: bool,
+    elements: bool,
+    /// A comma was the last thing between two elements.
+    comma: bool,
+}
+
+impl Position {
+    fn pass(&mut self, piece: &[u8]) {
+        for byte in piece {
+            if self.quoted {
+                self.quoted = self.escaped || *byte != b'"';
+                self.escaped = *byte == b'\\' && !self.escaped;
+                continue;
+            }
+            match byte {
+                b'"' => self.quoted = true,
+                b',' if self.depth == 1 => self.comma = true,
+                b'{' | b'[' => {
+                    self.depth += 1;
+                    self.comma = false;
+                }
+                b'}' | b']' => {
+                    self.depth = self.depth.saturating_sub(1);
+                    self.elements |= self.depth == 1;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// One more element and the end of the array, where it can have one here.
+    fn element(&self, value: &str) -> Option<Bytes> {
+        match (self.depth, self.elements) {
+            (0, false) => Some(format!("[{value}]").into()),
+            (1, false) => Some(format!("{value}]").into()),
+            (1, true) if self.comma => Some(format!("{value}]").into()),
+            (1, true) => Some(format!("\n,\n{value}]").into()),
+            _ => None,
+        }
+    }
+}
+
+const SLOW: u8 = 1;
+const BROKEN: u8 = 2;
+
+/// How a body on its way up fares.
+#[derive(Clone, Debug, Default)]
+pub struct Rise(Arc<AtomicU8>);
+
+impl Rise {
+    /// What the client did wrong, if it did.
+    pub fn fault(&self) -> Option<Error> {
+        match self.0.load(Ordering::Acquire) {
+            SLOW => Some(
+                Error::new(Kind::RequestTimeout, Origin::Client, "The request body took too long to arrive.")
+                    .retry(Retry::Soon),
+            ),
+            BROKEN => Some(Error::new(Kind::ClientGone, Origin::Client, "The request body broke off.")),
+            _ => None,
+        }
+    }
+}
+
+/// A body on its way up: it must keep coming, and its bytes are counted.
+pub(super) struct Up {
+    inner: Timed,
+    rise: Rise,
+    meter: Meter,
+    seen: u64,
+}
+
+impl Up {
+    /// Wraps a request's body. It may take as long as it likes as long as it moves.
+    pub(super) fn wrap(inner: Body, intake: Intake, meter: Meter) -> (Body, Rise) {
+        let rise = Rise::default();
+        let up = Self {
+            inner: Timed::new(inner, intake.idle, std::time::Duration::from_hours(24)),
+            rise: rise.clone(),
+            meter,
+            seen: 0,
+        };
+        (up.boxed_unsync(), rise)
+    }
+}
+
+impl HttpBody for Up {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => this.seen += frame.data_ref().map_or(0, Bytes::len) as u64,
+            Poll::Ready(Some(Err(error))) => {
+                let what = if error.is::<TooSlow>() { SLOW } else { BROKEN };
+                this.rise.0.store(what, Ordering::Release);
+            }
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let seen = self.seen;
+        self.meter.note(|entry| entry.bytes_in = seen);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_takes_an_error_between_its_elements_only() {
+        let text = br#"[{"a":"}]\"["},{"b":[{}]}"#;
+        let mut place = Position::default();
+        let mut taken = Vec::new();
+        for (at, byte) in text.iter().enumerate() {
+            if let Some(end) = place.element("{}") {
+                let whole = [text.get(..at).unwrap(), &end].concat();
+                assert!(serde_json::from_slice::<serde_json::Value>(&whole).is_ok() || *byte == b'{', "{at}");
+                taken.push(at);
+            }
+            place.pass(&[*byte]);
+        }
+        assert_eq!(taken, [0, 1, 14, 15]);
+        assert_eq!(place.element("{}").unwrap(), "\n,\n{}]");
+    }
+}

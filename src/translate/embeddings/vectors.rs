@@ -1,0 +1,141 @@
+//! Google's answers → the list of vectors.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
+
+use super::Shape;
+use super::numbers::{Numbers, broken};
+use crate::error::{Error, Result};
+use crate::gemini::answer::each;
+use crate::gemini::embed::{EmbedResponse, EmbedUsage, Vector};
+use crate::translate::fault;
+use crate::usage::{Modality, Usage};
+use crate::wire::{self, Rope};
+
+/// The vectors of one call, written as they will leave.
+#[derive(Clone, Debug)]
+pub struct Vectors {
+    /// `{"object":"embedding",…}`, separated by commas.
+    json: Bytes,
+    /// What Google counted; nothing where it did not.
+    pub usage: Option<Usage>,
+    /// The inputs that Google says it has cut.
+    pub truncated: Vec<usize>,
+}
+
+impl Vectors {
+    /// Reads the answer to the call that carried these inputs.
+    ///
+    /// # Errors
+    /// When it is Google's error, cannot be read, or has another number of vectors than there were inputs.
+    pub fn read(shape: Shape, call: &Range<usize>, answer: &[u8]) -> Result<Self> {
+        let text = std::str::from_utf8(answer).map_err(|error| unreadable().because(error))?;
+        let response: EmbedResponse<'_> =
+            serde_json::from_str(text).map_err(|error| unreadable().because(error))?;
+        if response.error.is_some() {
+            return Err(fault::from_event(answer));
+        }
+        let mut usage = response.usage_metadata.as_ref().and_then(counted);
+        let mut truncated = Vec::new();
+        if response.truncated == Some(true) {
+            truncated.push(call.start);
+        }
+        let mut vectors = response.embeddings.unwrap_or_default();
+        vectors.extend(response.embedding);
+        for (at, prediction) in response.predictions.into_iter().flatten().enumerate() {
+            if let Some(statistics) = prediction.embeddings.statistics {
+                if let Some(tokens) = statistics.token_count {
+                    let usage = usage.get_or_insert_default();
+                    usage.input = usage.input.saturating_add(tokens.0);
+                    usage.input_by[Modality::Text] = usage.input;
+                }
+                if statistics.truncated == Some(true) {
+                    truncated.push(call.start + at);
+                }
+            }
+            vectors.push(prediction.embeddings);
+        }
+        if vectors.len() != call.len() {
+            let message = format!("Google gave {} vectors for {} inputs.", vectors.len(), call.len());
+            return Err(broken(message));
+        }
+        Ok(Self { json: written(shape, call, &vectors)?, usage, truncated })
+    }
+}
+
+fn unreadable() -> Error {
+    broken("Google's answer could not be read.")
+}
+
+fn written(shape: Shape, call: &Range<usize>, vectors: &[Vector<'_>]) -> Result<Bytes> {
+    let most = vectors.iter().map(|vector| vector.values.get().len() + 64).sum();
+    let (mut out, mut scratch) = (BytesMut::with_capacity(most), Vec::new());
+    for (vector, index) in vectors.iter().zip(call.clone()) {
+        let numbers = Numbers::new(vector.values.get())?;
+        if let Some(wanted) = shape.dimensions {
+            let got = numbers.len();
+            if got != wanted {
+                return Err(broken(format!("Google gave {got} numbers where {wanted} were asked for.")));
+            }
+        }
+        if index > call.start {
+            out.extend_from_slice(b",");
+        }
+        out.extend_from_slice(br#"{"object":"embedding","index":"#);
+        wire::append(&index, &mut out).map_err(Error::internal)?;
+        out.extend_from_slice(br#","embedding":"#);
+        let scale = if shape.rescale { numbers.scale()? } else { 1.0 };
+        match shape {
+            Shape { base64: true, .. } => numbers.base64(scale, &mut scratch, &mut out)?,
+            Shape { rescale: true, .. } => numbers.scaled(scale, &mut out)?,
+            _ => numbers.copy(&mut out),
+        }
+        out.extend_from_slice(b"}");
+    }
+    Ok(out.freeze())
+}
+
+fn counted(said: &EmbedUsage<'_>) -> Option<Usage> {
+    let input = said.prompt_token_count.or(said.total_token_count)?.0.min(1 << 48);
+    let mut usage = Usage { input, ..Usage::default() };
+    for count in each(&said.prompt_tokens_details) {
+        let modality =
+            count.modality.as_ref().map_or(Modality::Other, |m| Modality::from_google(&m.decode()));
+        let slot = &mut usage.input_by[modality];
+        *slot = slot.saturating_add(count.token_count.unwrap_or_default().0.min(1 << 48));
+    }
+    Some(usage)
+}
+
+/// Puts the vectors of all calls, in order, into one reply.
+///
+/// # Errors
+/// Only if JSON cannot be written.
+pub fn reply(model: &str, calls: Vec<Vectors>, usage: &Usage) -> Result<Rope> {
+    #[derive(Serialize)]
+    struct Counted {
+        prompt_tokens: u64,
+        total_tokens: u64,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        estimated: bool,
+    }
+    let mut rope = Rope::default();
+    rope.push(Bytes::from_static(br#"{"object":"list","data":["#));
+    for (at, call) in calls.into_iter().enumerate() {
+        if at > 0 {
+            rope.push(Bytes::from_static(b","));
+        }
+        rope.push(call.json);
+    }
+    let mut tail = BytesMut::from(&br#"],"model":"#[..]);
+    wire::append(model, &mut tail).map_err(Error::internal)?;
+    tail.extend_from_slice(br#","usage":"#);
+    let counted =
+        Counted { prompt_tokens: usage.prompt(), total_tokens: usage.total(), estimated: usage.estimated };
+    wire::append(&counted, &mut tail).map_err(Error::internal)?;
+    tail.extend_from_slice(b"}");
+    rope.push(tail.freeze());
+    Ok(rope)
+}

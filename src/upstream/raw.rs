@@ -1,0 +1,203 @@
+//! Requests passed on as they are: a method, a path, some headers and a body that is never looked at.
+//!
+//! Nothing is parsed here and nothing is buffered: the answer's body arrives at the reader as Google sends it,
+//! under the same deadlines as any other call. Dropping it cancels the call.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::BodyExt as _;
+use tokio::time::{Instant, timeout_at};
+
+use super::events::Watched;
+use super::site::Site;
+use super::{IDENTITY, Upstream, fail};
+use crate::body::{self, Body};
+use crate::error::{Error, Result};
+
+/// What the caller's request says of itself.
+#[derive(Debug)]
+pub struct Raw<'a> {
+    /// The method.
+    pub method: Method,
+    /// Which way the address is built.
+    pub path: RawPath<'a>,
+    /// What follows the `?`, without any credential in it.
+    pub query: Option<&'a str>,
+    /// Headers, already chosen.
+    pub headers: HeaderMap,
+    /// The body.
+    pub payload: Payload,
+    /// Whose credential goes along.
+    pub credential: Credential,
+}
+
+/// Where a request goes at a site.
+#[derive(Clone, Copy, Debug)]
+pub enum RawPath<'a> {
+    /// Below the version, with the place of a Vertex site in front where there is one
+    /// (`publishers/google/models/m:generateContent`, `cachedContents`).
+    Placed {
+        /// `v1`, `v1beta` …; none is the site's own.
+        version: Option<&'a str>,
+        /// The project and the location to name instead of the site's own.
+        place: (Option<&'a str>, Option<&'a str>),
+        /// The rest.
+        rest: &'a str,
+    },
+    /// Below the version, without a place (`models/m:generateContent`, `publishers/google/models`).
+    Bare {
+        /// `v1`, `v1beta` …; none is the site's own.
+        version: Option<&'a str>,
+        /// The rest.
+        rest: &'a str,
+    },
+    /// From the root, behind the site's base address (`upload/v1beta/files`).
+    Root(&'a str),
+    /// From the root of the site's host: an address that Google itself handed out.
+    Host(&'a str),
+}
+
+/// A body on its way up.
+#[derive(Debug)]
+pub enum Payload {
+    /// In hand: can be sent again.
+    Whole(Bytes),
+    /// Still coming: can be sent once.
+    Stream(Body),
+}
+
+/// Whose credential a request travels with.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// The site's.
+    Site,
+    /// These headers, the caller's own.
+    Caller(HeaderMap),
+    /// None: the address is the credential.
+    None,
+}
+
+impl Upstream {
+    /// The sites of the route that names this model, in the order written; all of them where no route does.
+    pub fn on_route(&self, model: &str) -> Vec<&Site> {
+        match self.routes.written(model) {
+            Some(route) => route.sites.iter().filter_map(|site| self.sites.get(*site)).collect(),
+            None => self.sites.iter().collect(),
+        }
+    }
+
+    /// Sends a request on and returns with the status line in hand. Every status is an answer.
+    ///
+    /// # Errors
+    /// When there is no address for it, no credential, or no status line.
+    pub async fn raw(&self, site: &Site, raw: Raw<'_>) -> Result<Response<Body>> {
+        let Raw { method, path, query, headers, payload, credential } = raw;
+        let begun = Instant::now();
+        let deadline = begun + self.timeouts.total;
+        // An upload's status line comes when all of it has been taken, however long that is.
+        let until = match payload {
+            Payload::Whole(_) => deadline.min(begun + self.timeouts.head),
+            Payload::Stream(_) => deadline,
+        };
+        let uri = self.address(site, path, query).await?;
+        let (whole, mut stream) = match payload {
+            Payload::Whole(bytes) => (Some(bytes), None),
+            Payload::Stream(body) => (None, Some(body)),
+        };
+        let mut again = true;
+        loop {
+            let mut request = Request::new(match (&whole, stream.take()) {
+                (Some(bytes), _) => body::full(bytes.clone()),
+                (None, Some(body)) => body,
+                (None, None) => body::empty(),
+            });
+            *request.method_mut() = method.clone();
+            *request.uri_mut() = uri.clone();
+            *request.headers_mut() = headers.clone();
+            request.headers_mut().insert(header::ACCEPT_ENCODING, IDENTITY);
+            let token = match &credential {
+                Credential::Site => {
+                    for (name, value) in site.headers() {
+                        request.headers_mut().insert(name.clone(), value.clone());
+                    }
+                    let token = timeout_at(until, site.token(&self.client)).await.map_err(late)??;
+                    if let Some(token) = &token {
+                        request.headers_mut().insert(header::AUTHORIZATION, token.header.clone());
+                    }
+                    token
+                }
+                Credential::Caller(theirs) => {
+                    for (name, value) in theirs {
+                        request.headers_mut().insert(name.clone(), value.clone());
+                    }
+                    None
+                }
+                Credential::None => None,
+            };
+            let answered = timeout_at(until, self.pass(site, request)).await.map_err(late)??;
+            if answered.status() == StatusCode::UNAUTHORIZED
+                && let (Some(tokens), Some(token)) = (site.tokens(), &token)
+            {
+                tokens.invalidate(token);
+                if std::mem::take(&mut again) && whole.is_some() {
+                    continue;
+                }
+            }
+            let idle = self.timeouts.idle;
+            return Ok(answered.map(|body| {
+                Watched::new(body, idle, deadline).map_err(|error: Error| error.into()).boxed_unsync()
+            }));
+        }
+    }
+
+    async fn pass(&self, site: &Site, request: Request<Body>) -> Result<Response<Body>> {
+        match site.local() {
+            Some(local) => Ok(local.pass(request).await),
+            None => match self.client.request(request).await {
+                Ok(response) => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
+                Err(error) => Err(fail::unanswered(error)),
+            },
+        }
+    }
+
+    async fn address(&self, site: &Site, path: RawPath<'_>, query: Option<&str>) -> Result<Uri> {
+        let named = match path {
+            RawPath::Placed { place: (Some(project), _), .. } => {
+                site.location().map(|location| (project, location))
+            }
+            RawPath::Placed { .. } => site.named(&self.client).await?,
+            RawPath::Bare { .. } | RawPath::Root(_) | RawPath::Host(_) => None,
+        };
+        let (base, own) = site.base();
+        let mut address = match path {
+            RawPath::Placed { version, place: (_, theirs), rest } => {
+                let version = version.unwrap_or(own);
+                match named {
+                    Some((project, location)) => {
+                        let location = theirs.unwrap_or(location);
+                        let base = site.base_at(location);
+                        format!("{base}/{version}/projects/{project}/locations/{location}/{rest}")
+                    }
+                    None => format!("{base}/{version}/{rest}"),
+                }
+            }
+            RawPath::Bare { version, rest } => format!("{base}/{}/{rest}", version.unwrap_or(own)),
+            RawPath::Root(rest) => format!("{base}/{rest}"),
+            RawPath::Host(rest) => {
+                let base = Uri::try_from(base).map_err(Error::internal)?;
+                let host = base.authority().map_or("", http::uri::Authority::as_str);
+                format!("{}://{host}{rest}", base.scheme_str().unwrap_or("https"))
+            }
+        };
+        if let Some(query) = query.filter(|query| !query.is_empty()) {
+            address.push(if address.contains('?') { '&' } else { '?' });
+            address.push_str(query);
+        }
+        Uri::try_from(address)
+            .map_err(|error| Error::invalid("path", "This path cannot be asked for.").because(error))
+    }
+}
+
+fn late(_: tokio::time::error::Elapsed) -> Error {
+    fail::timeout("upstream_timeout", "Google took too long to begin its answer.")
+}
