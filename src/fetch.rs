@@ -5,7 +5,7 @@
 //! name means cannot change between the look and the step. Each redirect is a new address and is checked the
 //! same way. Sizes, count and time have limits of the request as a whole.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -89,7 +89,7 @@ impl Fetcher {
     /// # Errors
     /// `Invalid` with the path of the part whose address is not allowed, does not answer, or holds something
     /// that is no media.
-    pub async fn all(&self, wanted: Vec<Wanted>) -> Result<HashMap<String, Media>> {
+    pub async fn all(&self, wanted: Vec<Wanted>) -> Result<BTreeMap<String, Media>> {
         if let Some(over) = wanted.get(self.settings.max_count) {
             let message =
                 format!("At most {} addresses are fetched for one request.", self.settings.max_count);
@@ -112,7 +112,7 @@ impl Fetcher {
     }
 
     async fn one(&self, url: &str, left: &AtomicUsize) -> Result<Media> {
-        let mut uri: Uri = url.parse().map_err(|_| refuse("This is not a URL."))?;
+        let mut uri: Uri = url.parse().map_err(not_a_url)?;
         for _ in 0..=MOST_REDIRECTS {
             let response = self.get(&uri).await?;
             let status = response.status();
@@ -153,11 +153,11 @@ impl Fetcher {
             .header(ACCEPT, "image/*, video/*, audio/*, application/pdf")
             .header(ACCEPT_ENCODING, "identity")
             .body(Empty::new())
-            .map_err(|error| refuse("This is not a URL.").because(error))?;
+            .map_err(not_a_url)?;
         if !secure {
             return exchange(tcp, request).await;
         }
-        let name = ServerName::try_from(host).map_err(|_| refuse("The URL's host has no name."))?;
+        let name = ServerName::try_from(host).map_err(not_a_url)?;
         let tls = self.tls.connect(name, tcp).await.map_err(unreachable)?;
         exchange(tls, request).await
     }
@@ -183,6 +183,10 @@ impl Fetcher {
         }
         Err(failed.map_or_else(|| refuse("The URL's host cannot be reached."), unreachable))
     }
+}
+
+fn not_a_url(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    refuse("This is not a URL.").because(error)
 }
 
 fn unreachable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
@@ -217,8 +221,11 @@ async fn body(response: Response<Incoming>, left: &AtomicUsize) -> Result<Media>
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(unreachable)?.into_data() else { continue };
-        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(data.len()))
-            .map_err(|_| large())?;
+        let fits =
+            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(data.len()));
+        if fits.is_err() {
+            return Err(large());
+        }
         bytes.extend_from_slice(&data);
     }
     let mime = sniff(&bytes).ok_or_else(|| {
@@ -230,16 +237,16 @@ async fn body(response: Response<Incoming>, left: &AtomicUsize) -> Result<Media>
 
 /// Where a redirect leads: a whole URL, or a path on the same host.
 fn resolve(from: &Uri, to: &str) -> Result<Uri> {
-    let wrong = || refuse("The URL leads nowhere.");
     if to.starts_with("//") {
-        return format!("{}:{to}", from.scheme_str().unwrap_or("https")).parse().map_err(|_| wrong());
+        return format!("{}:{to}", from.scheme_str().unwrap_or("https")).parse().map_err(not_a_url);
     }
     if !to.starts_with('/') {
-        return to.parse::<Uri>().ok().filter(|uri| uri.scheme().is_some()).ok_or_else(wrong);
+        let uri: Uri = to.parse().map_err(not_a_url)?;
+        return if uri.scheme().is_some() { Ok(uri) } else { Err(refuse("The URL leads nowhere.")) };
     }
     let mut parts = from.clone().into_parts();
-    parts.path_and_query = Some(to.parse().map_err(|_| wrong())?);
-    Uri::from_parts(parts).map_err(|_| wrong())
+    parts.path_and_query = Some(to.parse().map_err(not_a_url)?);
+    Uri::from_parts(parts).map_err(not_a_url)
 }
 
 /// Whether a pattern of the operator's names a host.

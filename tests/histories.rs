@@ -1,7 +1,7 @@
 //! Conversations that Google was really sent, written down as an OpenAI client would hold them, must be asked
 //! of Google again as they were: texts, media, calls, results and signatures, in their order.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,12 +43,10 @@ fn part(part: &Value) -> Map<String, Value> {
     object
         .iter()
         .map(|(key, value)| {
-            let value = match value {
-                Value::Object(inner) => {
-                    Value::Object(inner.iter().map(|(key, value)| (camel(key), value.clone())).collect())
-                }
-                other => other.clone(),
-            };
+            let inner = value.as_object().map(|inner| {
+                Value::Object(inner.iter().map(|(key, value)| (camel(key), value.clone())).collect())
+            });
+            let value = inner.unwrap_or_else(|| value.clone());
             (camel(key), value)
         })
         .collect()
@@ -61,7 +59,7 @@ fn said(contents: &Value, ids: bool) -> Vec<Value> {
         let role = content["role"].as_str().unwrap_or("user");
         for one in content["parts"].as_array().unwrap() {
             let mut one = part(one);
-            if one.contains_key("thought") || one.get("text").is_some_and(|text| is_ours(text)) {
+            if one.contains_key("thought") || one.get("text").is_some_and(is_ours) {
                 continue;
             }
             if one.get("thoughtSignature").is_some_and(|signature| signature == NO_SIGNATURE) {

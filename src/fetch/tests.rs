@@ -42,7 +42,7 @@ async fn server(reply: Vec<u8>, hold: bool) -> (SocketAddr, Arc<AtomicUsize>) {
                 let _ = socket.read(&mut head).await;
                 let _ = socket.write_all(&reply).await;
                 if hold {
-                    tokio::time::sleep(Duration::from_secs(60)).await;
+                    tokio::time::sleep(Duration::from_mins(1)).await;
                 }
             });
         }

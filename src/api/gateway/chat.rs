@@ -1,6 +1,6 @@
 //! Chat Completions on the walk.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -33,7 +33,7 @@ impl Gateway {
                 model,
                 streams,
                 wanted: Vec::new(),
-                media: HashMap::new(),
+                media: BTreeMap::new(),
             },
         )
         .await
@@ -48,7 +48,7 @@ struct Chat<'b> {
     streams: bool,
     /// Media that the request still waits for.
     wanted: Vec<Wanted>,
-    media: HashMap<String, Media>,
+    media: BTreeMap<String, Media>,
 }
 
 impl Operation for Chat<'_> {
@@ -85,7 +85,7 @@ impl Operation for Chat<'_> {
         &self.wanted
     }
 
-    fn given(&mut self, media: HashMap<String, Media>) {
+    fn given(&mut self, media: BTreeMap<String, Media>) {
         self.media.extend(media);
     }
 

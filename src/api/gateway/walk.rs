@@ -3,7 +3,7 @@
 //! What differs between the fronts is an [`Operation`]; what they share, limits and headers and the wait for
 //! the first event among it, is here once.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -56,7 +56,7 @@ pub(super) trait Operation: Send + Sync {
         &[]
     }
     /// Takes what was fetched, by address, before it is asked again.
-    fn given(&mut self, _media: HashMap<String, Media>) {}
+    fn given(&mut self, _media: BTreeMap<String, Media>) {}
     /// A translator for the events of a streamed reply.
     fn machine(&self, shape: Self::Shape, stamp: Stamp) -> Self::Machine;
     /// The whole reply to a whole answer (one body, or the events of a stream).

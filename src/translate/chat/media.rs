@@ -4,7 +4,7 @@
 //! before Google does, and rewritten only where it is not plain.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use base64::Engine as _;
@@ -38,7 +38,7 @@ impl<'a> Source<'a> {
 }
 
 /// Puts fetched media in the place of their addresses; tells which are still missing.
-pub fn fill<'a>(request: &mut GenerateRequest<'a>, fetched: &'a HashMap<String, Media>) -> Vec<Wanted> {
+pub fn fill<'a>(request: &mut GenerateRequest<'a>, fetched: &'a BTreeMap<String, Media>) -> Vec<Wanted> {
     let mut missing: Vec<Wanted> = Vec::new();
     let mut one = |part: &mut Part<'a>| {
         let Some(FileData { fetch: Some(place), file_uri, display_name, .. }) = &mut part.file_data else {

@@ -447,7 +447,7 @@ fn fetched_media_take_the_place_of_their_address() {
     let traits = Traits { remote_uris: false, ..traits("m") };
     let target = Target { model: "m", traits: &traits, backend: Backend::GeminiApi, strict: false };
     let mut made = ask(parse(&body).unwrap(), &target, &Memory).unwrap();
-    let nothing = std::collections::HashMap::new();
+    let nothing = std::collections::BTreeMap::new();
     let wanted = super::fill(&mut made.request, &nothing);
     let places: Vec<&str> = wanted.iter().map(|wanted| wanted.place.as_str()).collect();
     assert_eq!(places, ["messages[0].content[1].image_url", "messages[0].content[2].file.file_id"]);
