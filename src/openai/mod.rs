@@ -4,3 +4,4 @@ pub mod completion;
 pub mod embeddings;
 pub mod error;
 pub mod models;
+pub mod responses;

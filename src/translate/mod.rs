@@ -16,6 +16,7 @@ pub mod counts;
 pub mod embeddings;
 pub mod fault;
 pub mod finish;
+pub mod responses;
 pub mod tokens;
 
 /// Which Google surface a request goes to; a few fields exist on one of them only.
@@ -98,4 +99,23 @@ pub trait Machine: Send + 'static {
     /// # Errors
     /// When the answer is not complete (no `finishReason`, nothing at all): nothing is appended then.
     fn finish(&mut self, out: &mut BytesMut) -> Result<Usage>;
+
+    /// The stream cannot go on: appends how this front says so. `false`: it has no way of its own, and nothing
+    /// was appended.
+    fn fail(&mut self, _failure: &Failure<'_>, _out: &mut BytesMut) -> bool {
+        false
+    }
+}
+
+/// Why a stream cannot go on, in the client's words.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure<'f> {
+    /// The sentence.
+    pub message: &'f str,
+    /// The error's `type`.
+    pub kind: &'static str,
+    /// The error's `code`.
+    pub code: Option<&'f str>,
+    /// The field at fault, if one is.
+    pub param: Option<&'f str>,
 }

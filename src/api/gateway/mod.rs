@@ -29,6 +29,7 @@ mod items;
 mod models;
 mod native;
 mod patience;
+mod responses;
 mod stored;
 mod walk;
 
@@ -103,6 +104,7 @@ impl Engine for Gateway {
         }
         match endpoint {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
+            Endpoint::Responses => Box::pin(self.responses(cx, incoming)),
             Endpoint::Embeddings => Box::pin(self.embeddings(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
@@ -119,7 +121,6 @@ impl Engine for Gateway {
                 "This gateway keeps no completions, so there is none to fetch, change or delete.",
             )),
             Endpoint::Root
-            | Endpoint::Responses
             | Endpoint::InputTokens
             | Endpoint::Compact
             | Endpoint::Response(_)

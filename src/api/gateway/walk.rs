@@ -16,7 +16,7 @@ use crate::api::{Ctx, EventSource, Reply, Stream};
 use crate::error::{Error, Result, Retry};
 use crate::limits::Permit;
 use crate::telemetry::metrics::UNRESOLVED;
-use crate::translate::{Backend, Machine, Media, Signatures, Stamp, Target, Wanted};
+use crate::translate::{Backend, Failure, Machine, Media, Signatures, Stamp, Target, Wanted};
 use crate::upstream::{Answer, AnswerBody, Call, Events, Flight, Leg, Method, Repeat, Site, Trip};
 use crate::usage::Usage;
 use crate::wire::Rope;
@@ -59,6 +59,10 @@ pub(super) trait Operation: Send + Sync {
     fn given(&mut self, _media: BTreeMap<String, Media>) {}
     /// A translator for the events of a streamed reply.
     fn machine(&self, shape: Self::Shape, stamp: Stamp) -> Self::Machine;
+    /// A translator that only tries the first events: nobody hears of its end.
+    fn trial(&self, shape: Self::Shape, stamp: Stamp) -> Self::Machine {
+        self.machine(shape, stamp)
+    }
     /// The whole reply to a whole answer (one body, or the events of a stream).
     ///
     /// # Errors
@@ -346,6 +350,9 @@ impl<M: Machine> Machine for Settling<M> {
     fn finish(&mut self, out: &mut BytesMut) -> Result<Usage> {
         self.machine.finish(out)
     }
+    fn fail(&mut self, failure: &Failure<'_>, out: &mut BytesMut) -> bool {
+        self.machine.fail(failure, out)
+    }
 }
 
 impl<M: Machine> Drop for Settling<M> {
@@ -381,7 +388,7 @@ fn verdict<O: Operation>(
     if !ended {
         return Ok(());
     }
-    let (mut machine, mut out) = (operation.machine(shape.clone(), stamp.clone()), BytesMut::new());
+    let (mut machine, mut out) = (operation.trial(shape.clone(), stamp.clone()), BytesMut::new());
     for event in first {
         machine.push(event, &mut out)?;
     }

@@ -3,8 +3,12 @@
 
 use std::collections::HashSet;
 
+use serde_json::value::RawValue;
+
 use crate::error::{Error, Kind, Origin, Result, Retry};
-use crate::gemini::answer::{Candidate, GenerateResponse, PromptFeedback, each};
+use crate::gemini::answer::{
+    Candidate, CodeExecutionResult, ExecutableCode, GenerateResponse, GroundingMetadata, PromptFeedback, each,
+};
 use crate::openai::completion::TokenLogprob;
 use crate::translate::citations::{Characters, Sources};
 use crate::translate::counts::Counts;
@@ -21,7 +25,7 @@ const MAX_CHOICES: usize = 128;
 
 /// One thing for the client to see.
 #[derive(Debug)]
-pub(super) enum Piece<'p> {
+pub(in crate::translate) enum Piece<'p> {
     /// Visible text.
     Text(Text<'p>),
     /// A summary of thoughts.
@@ -37,29 +41,54 @@ pub(super) enum Piece<'p> {
 }
 
 /// Who shows pieces to the client.
-pub(super) trait Sink {
+pub(in crate::translate) trait Sink {
     fn piece(&mut self, choice: usize, piece: Piece<'_>) -> Result<()>;
     fn logprobs(&mut self, choice: usize, logprobs: Vec<TokenLogprob<'_>>) -> Result<()>;
     /// Google has said which tier serves the request.
     fn tier(&mut self, tier: &'static str);
+
+    /// The call that began last has all its arguments.
+    fn called(&mut self, _choice: usize) -> Result<()> {
+        Ok(())
+    }
+
+    /// What a tool of Google's did. `false`: this front has no place for it; code and what it printed are then
+    /// shown as text.
+    fn hosted(&mut self, _choice: usize, _hosted: Hosted<'_, '_>) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Sources, as Google tells of them.
+    fn grounded(&mut self, _choice: usize, _said: &GroundingMetadata<'_>) {}
+}
+
+/// What a tool of Google's did.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::translate) enum Hosted<'h, 'a> {
+    /// Code that it runs.
+    Code(&'h ExecutableCode<'a>),
+    /// What that code printed.
+    Printed(&'h CodeExecutionResult<'a>),
+    /// A call or a result of a tool on Google's side, and the part's signature: to be sent back as they are.
+    Echo { call: Option<&'a RawValue>, result: Option<&'a RawValue>, signature: Option<&'h Text<'a>> },
 }
 
 /// One candidate.
 #[derive(Debug, Default)]
-pub(super) struct Choice {
+pub(in crate::translate) struct Choice {
     seen: bool,
     finish: Option<Finish>,
     /// Google's own reason, and its sentence.
-    pub(super) native: Option<String>,
-    pub(super) native_message: Option<String>,
+    pub(in crate::translate) native: Option<String>,
+    pub(in crate::translate) native_message: Option<String>,
     /// The last signature that belonged to text.
-    pub(super) signature: Option<String>,
+    pub(in crate::translate) signature: Option<String>,
     sources: Sources,
-    pub(super) text: Characters,
+    pub(in crate::translate) text: Characters,
     pub(super) parts: Vec<usize>,
     pub(super) events: usize,
-    pub(super) visible: bool,
-    pub(super) calls: usize,
+    pub(in crate::translate) visible: bool,
+    pub(in crate::translate) calls: usize,
     pub(super) ids: HashSet<String>,
     pub(super) open: Option<Open>,
     pub(super) images: usize,
@@ -90,30 +119,30 @@ pub(super) enum Role {
 
 /// How a choice ended.
 #[derive(Debug)]
-pub(super) struct End {
-    pub(super) reason: &'static str,
-    pub(super) refusal: Option<String>,
+pub(in crate::translate) struct End {
+    pub(in crate::translate) reason: &'static str,
+    pub(in crate::translate) refusal: Option<String>,
 }
 
 /// The whole conversation with Gemini about one request.
 #[derive(Debug)]
-pub(super) struct Session {
-    pub(super) shape: Shape,
-    pub(super) stamp: Stamp,
-    pub(super) counts: Counts,
-    pub(super) choices: Vec<Choice>,
+pub(in crate::translate) struct Session {
+    pub(in crate::translate) shape: Shape,
+    pub(in crate::translate) stamp: Stamp,
+    pub(in crate::translate) counts: Counts,
+    pub(in crate::translate) choices: Vec<Choice>,
     blocked: Option<String>,
     /// The id of an answer that ended with `CONTINUATION`.
     hop: Option<String>,
 }
 
 impl Session {
-    pub(super) fn new(shape: Shape, stamp: Stamp) -> Self {
+    pub(in crate::translate) fn new(shape: Shape, stamp: Stamp) -> Self {
         Self { shape, stamp, counts: Counts::default(), choices: Vec::new(), blocked: None, hop: None }
     }
 
     /// Reads one event (or one whole answer).
-    pub(super) fn take(&mut self, event: &[u8], sink: &mut impl Sink) -> Result<()> {
+    pub(in crate::translate) fn take(&mut self, event: &[u8], sink: &mut impl Sink) -> Result<()> {
         let text = std::str::from_utf8(event).map_err(unreadable)?;
         let answer: GenerateResponse<'_> = match serde_json::from_str(text) {
             Ok(answer) => answer,
@@ -172,7 +201,7 @@ impl Session {
     }
 
     /// Whether the answer is whole. Called before anything of the end is written.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(in crate::translate) fn check(&self) -> Result<()> {
         let seen = || self.choices.iter().filter(|choice| choice.seen);
         if seen().next().is_none() {
             if self.blocked.is_some() {
@@ -214,7 +243,7 @@ impl Session {
     }
 
     /// Ends every choice, also those that were asked for and never came.
-    pub(super) fn close(&mut self, sink: &mut impl Sink) -> Result<Vec<End>> {
+    pub(in crate::translate) fn close(&mut self, sink: &mut impl Sink) -> Result<Vec<End>> {
         let asked = usize::try_from(self.shape.choices).unwrap_or(1).clamp(1, MAX_CHOICES);
         let mut ends = Vec::new();
         for index in 0..asked.max(self.choices.len()) {
@@ -243,7 +272,7 @@ impl Session {
 
 impl Choice {
     /// The sources as annotations.
-    pub(super) fn annotations(&self) -> Vec<crate::openai::completion::Annotation<'_>> {
+    pub(in crate::translate) fn annotations(&self) -> Vec<crate::openai::completion::Annotation<'_>> {
         // Offsets count within a part. A stream cuts one part into many, so only a whole answer has part starts.
         let parts = if self.events == 1 { self.parts.as_slice() } else { &[] };
         self.sources.annotations(&self.text, parts)
@@ -254,7 +283,7 @@ impl Choice {
     }
 
     /// Whether calls were given to the client.
-    pub(super) fn called(&self) -> bool {
+    pub(in crate::translate) fn called(&self) -> bool {
         self.calls > 0
     }
 
@@ -283,6 +312,7 @@ impl Choice {
         }
         if let Some(grounding) = &candidate.grounding_metadata {
             self.sources.take(grounding);
+            sink.grounded(index, grounding);
         }
         if let Some(recited) = &candidate.citation_metadata {
             self.sources.recite(recited);
@@ -307,7 +337,10 @@ impl Choice {
         let Some(mut open) = self.open.take() else { return Ok(()) };
         let mut json = open.held;
         open.writer.close(&mut json);
-        if json.is_empty() { Ok(()) } else { self.arguments(index, &open.role, &json, None, sink) }
+        if !json.is_empty() {
+            self.arguments(index, &open.role, &json, None, sink)?;
+        }
+        if matches!(open.role, Role::Tool { .. }) { sink.called(index) } else { Ok(()) }
     }
 
     pub(super) fn arguments(
