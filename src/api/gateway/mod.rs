@@ -24,6 +24,7 @@ use crate::upstream::{Site, Upstream};
 mod chat;
 mod conversations;
 mod embeddings;
+mod homes;
 mod interactions;
 mod items;
 mod models;

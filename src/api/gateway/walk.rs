@@ -11,6 +11,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::homes::Homed;
 use super::{Gateway, patience};
 use crate::api::{Ctx, EventSource, Reply, Stream};
 use crate::error::{Error, Result, Retry};
@@ -44,6 +45,10 @@ pub(super) trait Operation: Send + Sync {
     fn model(&self) -> &str;
     /// The client wants a stream.
     fn streams(&self) -> bool;
+    /// A number that the requests of one conversation share, and no others.
+    fn session(&self) -> Option<u64> {
+        None
+    }
     /// Tokens that are reserved until the truth is known.
     fn estimate(&self) -> u64;
     /// The request as one target is asked. Called again when another target must be asked instead.
@@ -95,7 +100,10 @@ impl Gateway {
         cx.meter.dispatched(&model);
         cx.tenant.may_use(&model)?;
         let streams = operation.streams();
-        let wish = patience::read(&cx.headers, &model, streams)?;
+        let mut wish = patience::read(&cx.headers, &model, streams)?;
+        if self.upstream.spreads(&model) {
+            wish.session = operation.session();
+        }
         let mut trip = self.upstream.trip(&wish);
         let signatures = self.signatures.view(cx.tenant.name());
         let stamp = Stamp {
@@ -106,7 +114,7 @@ impl Gateway {
             signatures,
         };
         let mut permit = None;
-        let mut hollow = false;
+        let (mut hollow, mut settled) = (false, !trip.has_choice());
         loop {
             let paused = Instant::now();
             let leg = trip.next().await?;
@@ -114,7 +122,8 @@ impl Gateway {
                 // The pause before another try is Google's doing, not ours.
                 cx.meter.waited(provider(leg.site()), paused.elapsed());
             }
-            let mut asked = match self.ask(cx, &leg, &mut operation) {
+            let homed = Arc::new(Homed::new(&stamp.signatures, leg.site().group()));
+            let mut asked = match self.ask(cx, &leg, &mut operation, &homed) {
                 Ok(asked) => asked,
                 // What was asked for suits the model it was asked of, so its failure is what the client is told.
                 Err(_unfit) if trip.moved() => {
@@ -123,13 +132,24 @@ impl Gateway {
                 }
                 Err(error) => return Err(error),
             };
+            if !settled {
+                settled = true;
+                if let Some(home) = homed.foreign()
+                    && trip.prefer(&home)
+                {
+                    // The turn began elsewhere; it goes on there if it can.
+                    trip.give_back(leg);
+                    continue;
+                }
+            }
+            let stamp = Stamp { signatures: Arc::<Homed>::clone(&homed), ..stamp.clone() };
             if permit.is_none() {
                 permit = Some(self.limiter.admit(cx.tenant.name(), operation.estimate())?);
             }
             if let Some(fetcher) = self.fetcher.as_ref().filter(|_| !operation.wanted().is_empty()) {
                 let media = fetcher.all(operation.wanted().to_vec()).await?;
                 operation.given(media);
-                asked = self.ask(cx, &leg, &mut operation)?;
+                asked = self.ask(cx, &leg, &mut operation, &homed)?;
             }
             let Asked { body, shape, dropped, several } = asked;
             // Families with an output cap per request are always streamed upstream.
@@ -183,12 +203,18 @@ impl Gateway {
     }
 
     /// What one leg's site is asked.
-    fn ask<O: Operation>(&self, cx: &Ctx, leg: &Leg<'_>, operation: &mut O) -> Result<Asked<O::Shape>> {
+    fn ask<O: Operation>(
+        &self,
+        cx: &Ctx,
+        leg: &Leg<'_>,
+        operation: &mut O,
+        signatures: &Homed,
+    ) -> Result<Asked<O::Shape>> {
         let model = leg.model();
         cx.tenant.may_use(model)?;
         let traits = self.catalog.traits(model);
         let target = Target { model, traits, backend: leg.site().backend(), strict: self.strict };
-        let asked = operation.ask(&target, &*self.signatures.view(cx.tenant.name()))?;
+        let asked = operation.ask(&target, signatures)?;
         match operation.wanted().first() {
             Some(waits) if self.fetcher.is_none() => {
                 let message = "This model does not read media by their address, and this gateway does not fetch \
