@@ -123,7 +123,7 @@ impl Gateway {
                 cx.meter.waited(provider(leg.site()), paused.elapsed());
             }
             let homed = Arc::new(Homed::new(&stamp.signatures, leg.site().group()));
-            let mut asked = match self.ask(cx, &leg, &mut operation, &homed) {
+            let asked = match self.ask(cx, &leg, &mut operation, &homed) {
                 Ok(asked) => asked,
                 // What was asked for suits the model it was asked of, so its failure is what the client is told.
                 Err(_unfit) if trip.moved() => {
@@ -146,11 +146,7 @@ impl Gateway {
             if permit.is_none() {
                 permit = Some(self.limiter.admit(cx.tenant.name(), operation.estimate())?);
             }
-            if let Some(fetcher) = self.fetcher.as_ref().filter(|_| !operation.wanted().is_empty()) {
-                let media = fetcher.all(operation.wanted().to_vec()).await?;
-                operation.given(media);
-                asked = self.ask(cx, &leg, &mut operation, &homed)?;
-            }
+            let asked = self.supplied(cx, &leg, &mut operation, &homed, asked).await?;
             let Asked { body, shape, dropped, several } = asked;
             // Families with an output cap per request are always streamed upstream.
             let live = (streams && !several) || self.catalog.traits(leg.model()).long_decode;
@@ -200,6 +196,23 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    /// What was asked, with the media that it waited for.
+    async fn supplied<O: Operation>(
+        &self,
+        cx: &Ctx,
+        leg: &Leg<'_>,
+        operation: &mut O,
+        signatures: &Homed,
+        asked: Asked<O::Shape>,
+    ) -> Result<Asked<O::Shape>> {
+        let Some(fetcher) = self.fetcher.as_ref().filter(|_| !operation.wanted().is_empty()) else {
+            return Ok(asked);
+        };
+        let media = fetcher.all(operation.wanted().to_vec()).await?;
+        operation.given(media);
+        self.ask(cx, leg, operation, signatures)
     }
 
     /// What one leg's site is asked.
