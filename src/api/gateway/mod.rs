@@ -18,18 +18,24 @@ use crate::ids::Ids;
 use crate::keys::{Credentials, Keys, Tenant};
 use crate::limits::Limiter;
 use crate::memory::Memory;
+use crate::meter::price::Prices;
 use crate::openai::models::Model;
 use crate::upstream::{Site, Upstream};
 
+mod admit;
+mod background;
 mod chat;
 mod conversations;
 mod embeddings;
+mod follow;
 mod homes;
 mod interactions;
 mod items;
+mod keeping;
 mod models;
 mod native;
 mod patience;
+mod recent;
 mod responses;
 mod stored;
 mod walk;
@@ -43,6 +49,8 @@ pub struct Gateway {
     pub keys: Keys,
     /// Limits by key.
     pub limiter: Limiter,
+    /// What tokens cost.
+    pub prices: Arc<Prices>,
     /// Other names for models.
     pub aliases: std::collections::BTreeMap<String, String>,
     /// What models can do.
@@ -74,6 +82,9 @@ impl Gateway {
     pub fn inherit(&mut self, old: &Self) {
         self.signatures = Arc::clone(&old.signatures);
         self.ids = Arc::clone(&old.ids);
+        old.limiter.adopt(self.limiter.rules().to_vec());
+        self.limiter = old.limiter.clone();
+        self.keys.inherit(&old.keys);
         self.state = Arc::clone(&old.state);
     }
 
@@ -109,6 +120,9 @@ impl Engine for Gateway {
             Endpoint::Embeddings => Box::pin(self.embeddings(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
+            Endpoint::Response(id) => Box::pin(self.stored_response(cx, id, incoming)),
+            Endpoint::CancelResponse(id) => Box::pin(self.cancel_response(cx, id)),
+            Endpoint::ResponseItems(id) => Box::pin(self.response_items(cx, id, incoming)),
             Endpoint::Native(native) => Box::pin(self.native(cx, native, incoming)),
             Endpoint::Conversations => Box::pin(self.create_conversation(cx, incoming)),
             Endpoint::Conversation(id) => Box::pin(self.conversation(cx, id, incoming)),
@@ -121,13 +135,7 @@ impl Engine for Gateway {
                 Origin::Client,
                 "This gateway keeps no completions, so there is none to fetch, change or delete.",
             )),
-            Endpoint::Root
-            | Endpoint::InputTokens
-            | Endpoint::Compact
-            | Endpoint::Response(_)
-            | Endpoint::CancelResponse(_)
-            | Endpoint::ResponseItems(_)
-            | Endpoint::Completions => {
+            Endpoint::Root | Endpoint::InputTokens | Endpoint::Compact | Endpoint::Completions => {
                 let (method, path) = (&incoming.method, incoming.uri.path());
                 refuse(routes::unserved(method, path))
             }

@@ -11,13 +11,13 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::admit::Size;
 use super::homes::Homed;
 use super::{Gateway, patience};
 use crate::api::{Ctx, EventSource, Reply, Stream};
 use crate::error::{Error, Result, Retry};
-use crate::limits::Permit;
 use crate::telemetry::metrics::UNRESOLVED;
-use crate::translate::{Backend, Failure, Machine, Media, Signatures, Stamp, Target, Wanted};
+use crate::translate::{Backend, Machine, Media, Signatures, Stamp, Target, Wanted};
 use crate::upstream::{Answer, AnswerBody, Call, Events, Flight, Leg, Method, Repeat, Site, Trip};
 use crate::usage::Usage;
 use crate::wire::Rope;
@@ -45,12 +45,18 @@ pub(super) trait Operation: Send + Sync {
     fn model(&self) -> &str;
     /// The client wants a stream.
     fn streams(&self) -> bool;
+    /// The reply's id and time, where they are known before.
+    fn named(&self) -> Option<(String, u64)> {
+        None
+    }
     /// A number that the requests of one conversation share, and no others.
     fn session(&self) -> Option<u64> {
         None
     }
-    /// Tokens that are reserved until the truth is known.
-    fn estimate(&self) -> u64;
+    /// The most tokens that the client wants in answer, where it said so.
+    fn most(&self) -> Option<u64> {
+        None
+    }
     /// The request as one target is asked. Called again when another target must be asked instead.
     ///
     /// # Errors
@@ -93,7 +99,20 @@ impl Gateway {
     ///
     /// # Errors
     /// The operation's own, the limiter's and the upstream's.
-    pub(super) async fn walk<O: Operation>(&self, cx: &Ctx, mut operation: O) -> Result<Reply> {
+    pub(super) async fn walk<O: Operation>(&self, cx: &Ctx, operation: O) -> Result<Reply> {
+        self.walk_with(cx, operation, false).await
+    }
+
+    /// [`Gateway::walk`] for a request that may have been admitted already.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) async fn walk_with<O: Operation>(
+        &self,
+        cx: &Ctx,
+        mut operation: O,
+        mut admitted: bool,
+    ) -> Result<Reply> {
         let name = operation.model().to_owned();
         let model = self.dispatched(&name)?;
         cx.meter.model(&name, self.labels.get(&model).map(String::as_str));
@@ -106,14 +125,9 @@ impl Gateway {
         }
         let mut trip = self.upstream.trip(&wish);
         let signatures = self.signatures.view(cx.tenant.name());
-        let stamp = Stamp {
-            id: self.ids.mint(O::PREFIX),
-            created: self.clock.unix_seconds(),
-            model: name,
-            ids: Arc::clone(&self.ids),
-            signatures,
-        };
-        let mut permit = None;
+        let named = operation.named();
+        let (id, created) = named.unwrap_or_else(|| (self.ids.mint(O::PREFIX), self.clock.unix_seconds()));
+        let stamp = Stamp { id, created, model: name, ids: Arc::clone(&self.ids), signatures };
         let (mut hollow, mut settled) = (false, !trip.has_choice());
         loop {
             let paused = Instant::now();
@@ -143,8 +157,10 @@ impl Gateway {
                 }
             }
             let stamp = Stamp { signatures: Arc::<Homed>::clone(&homed), ..stamp.clone() };
-            if permit.is_none() {
-                permit = Some(self.limiter.admit(cx.tenant.name(), operation.estimate())?);
+            if !admitted {
+                let size = Size::of(&asked.body).bounded(operation.most());
+                self.admit(cx, leg.model(), size).await?;
+                admitted = true;
             }
             let asked = self.supplied(cx, &leg, &mut operation, &homed, asked).await?;
             let Asked { body, shape, dropped, several } = asked;
@@ -173,25 +189,25 @@ impl Gateway {
                     continue;
                 }
             };
-            let mut headers = headers(&trip, &leg, permit.as_ref(), &dropped);
+            let mut headers = headers(&trip, &leg, &dropped);
+            // The one that serves is the one that is paid.
+            cx.meter.dispatched(leg.model());
             let flight = trip.worked(leg);
             match heard {
                 Heard::Events((mut events, again)) => {
                     headers.insert(ATTEMPTS, (trip.sent() + again).into());
                     events.flight = flight;
-                    let machine = Settling { machine: operation.machine(shape, stamp), permit };
+                    let machine = operation.machine(shape, stamp);
                     return Ok(Reply::Stream(Stream {
                         events: Box::new(events),
                         machine: Box::new(machine),
                         headers,
+                        closing: None,
                     }));
                 }
                 Heard::Reply(((body, usage), again)) => {
                     headers.insert(ATTEMPTS, (trip.sent() + again).into());
                     cx.meter.usage(usage);
-                    if let Some(permit) = permit {
-                        permit.settle(usage.total());
-                    }
                     return Ok(Reply::Whole { body, headers });
                 }
             }
@@ -341,11 +357,8 @@ impl Gateway {
 }
 
 /// What the client is told beside the reply.
-fn headers(trip: &Trip<'_>, leg: &Leg<'_>, permit: Option<&Permit>, dropped: &[String]) -> HeaderMap {
+fn headers(trip: &Trip<'_>, leg: &Leg<'_>, dropped: &[String]) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    for (name, value) in permit.iter().flat_map(|permit| permit.headers()) {
-        headers.insert(name.clone(), value.clone());
-    }
     let mut tell = |name: HeaderName, text: &str| {
         headers.insert(name, HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-")))
     };
@@ -371,37 +384,6 @@ enum Unheard {
     Call(Error),
     /// There was one, and it says nothing.
     Answer(Error),
-}
-
-/// A stream's machine that settles the permit when it goes: at the end, on failure, or when the client leaves.
-struct Settling<M: Machine> {
-    machine: M,
-    permit: Option<Permit>,
-}
-
-impl<M: Machine> Machine for Settling<M> {
-    fn push(&mut self, event: &[u8], out: &mut BytesMut) -> Result<()> {
-        self.machine.push(event, out)
-    }
-    fn usage(&self) -> Usage {
-        self.machine.usage()
-    }
-    fn finish(&mut self, out: &mut BytesMut) -> Result<Usage> {
-        self.machine.finish(out)
-    }
-    fn fail(&mut self, failure: &Failure<'_>, out: &mut BytesMut) -> bool {
-        self.machine.fail(failure, out)
-    }
-}
-
-impl<M: Machine> Drop for Settling<M> {
-    fn drop(&mut self) {
-        let used = self.machine.usage().total();
-        if let Some(permit) = self.permit.take() {
-            // Without a word from Google the estimate stands.
-            if used > 0 { permit.settle(used) } else { drop(permit) }
-        }
-    }
 }
 
 /// OpenTelemetry's name for a site's kind.
