@@ -101,7 +101,7 @@ impl Fetcher {
             async move {
                 let media =
                     self.one(&wanted.url, left).await.map_err(|error| error.at(wanted.place.clone()))?;
-                Ok((wanted.url, media))
+                Ok::<_, Error>((wanted.url, media))
             }
         };
         let place = wanted.first().map(|wanted| wanted.place.clone()).unwrap_or_default();
