@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::openai::chat::Request;
 use crate::translate::chat::stream::ChatMachine;
 use crate::translate::chat::{Ask, Shape, fill, reply, request};
-use crate::translate::{Media, Signatures, Stamp, Target, Wanted};
+use crate::translate::{Media, Signatures, Stamp, Target, Wanted, counts};
 use crate::upstream;
 use crate::usage::Usage;
 use crate::wire;
@@ -88,7 +88,7 @@ impl Operation for Chat<'_> {
         let Ask { mut request, shape, dropped } = request::ask(asked, target, signatures)?;
         self.wanted = fill(&mut request, &self.media);
         let body = wire::encode(&request, self.body).map_err(Error::internal)?;
-        let several = shape.choices > 1;
+        let several = shape.choices > 1 && shape.fan < 2;
         Ok(Asked { body, shape, dropped, several })
     }
 
@@ -98,6 +98,14 @@ impl Operation for Chat<'_> {
 
     fn given(&mut self, media: BTreeMap<String, Media>) {
         self.media.extend(media);
+    }
+
+    fn branches(&self, shape: &Shape) -> usize {
+        usize::try_from(shape.fan).unwrap_or(1)
+    }
+
+    fn served(&self, shape: &mut Shape, tier: &str) {
+        shape.tier = counts::service_tier(tier);
     }
 
     fn machine(&self, shape: Shape, stamp: Stamp) -> ChatMachine {

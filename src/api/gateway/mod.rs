@@ -22,6 +22,7 @@ use crate::meter::price::Prices;
 use crate::openai::models::Model;
 use crate::upstream::{Site, Upstream};
 
+mod adapt;
 mod admit;
 mod background;
 mod chat;
@@ -29,9 +30,11 @@ mod conversations;
 mod embeddings;
 mod follow;
 mod homes;
+mod hops;
 mod interactions;
 mod items;
 mod keeping;
+mod media;
 mod models;
 mod native;
 mod patience;
@@ -40,6 +43,7 @@ mod responses;
 mod stored;
 mod walk;
 
+pub use adapt::Learned;
 pub use stored::State;
 
 /// Everything the walk stands on; made by `app`.
@@ -56,7 +60,9 @@ pub struct Gateway {
     /// What models can do.
     pub catalog: Catalog,
     /// Google, or the simulator.
-    pub upstream: Upstream,
+    pub upstream: Arc<Upstream>,
+    /// What models turned out not to take.
+    pub learned: Learned,
     /// The memory of thought signatures.
     pub signatures: Arc<Memory>,
     /// Names.
