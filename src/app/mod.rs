@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use parking_lot::Mutex;
 
-use crate::api::gateway::{Gateway, Learned, State};
+use crate::api::gateway::{Gateway, Learned, State, Unpaid};
 use crate::api::{Engine, Intake};
 use crate::body::Body;
 use crate::catalog::Pattern;
@@ -223,6 +223,7 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         clock: Clock::System,
         state: Arc::default(),
         strict: config.strict,
+        unpaid: Unpaid::default(),
         open_places: config
             .sites
             .iter()
