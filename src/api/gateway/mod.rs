@@ -21,6 +21,7 @@ use crate::openai::models::Model;
 use crate::upstream::{Site, Upstream};
 
 mod chat;
+mod completions;
 mod conversations;
 mod embeddings;
 mod interactions;
@@ -100,6 +101,7 @@ impl Engine for Gateway {
         }
         match endpoint {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
+            Endpoint::Completions => Box::pin(self.completions(cx, incoming)),
             Endpoint::Embeddings => Box::pin(self.embeddings(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
@@ -121,8 +123,7 @@ impl Engine for Gateway {
             | Endpoint::Compact
             | Endpoint::Response(_)
             | Endpoint::CancelResponse(_)
-            | Endpoint::ResponseItems(_)
-            | Endpoint::Completions => {
+            | Endpoint::ResponseItems(_) => {
                 let (method, path) = (&incoming.method, incoming.uri.path());
                 refuse(routes::unserved(method, path))
             }

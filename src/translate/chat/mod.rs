@@ -16,7 +16,7 @@ pub mod request;
 mod sampling;
 mod schema;
 mod sound;
-mod state;
+pub(in crate::translate) mod state;
 pub mod stream;
 mod subset;
 mod tools;

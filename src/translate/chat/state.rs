@@ -21,7 +21,7 @@ const MAX_CHOICES: usize = 128;
 
 /// One thing for the client to see.
 #[derive(Debug)]
-pub(super) enum Piece<'p> {
+pub(in crate::translate) enum Piece<'p> {
     /// Visible text.
     Text(Text<'p>),
     /// A summary of thoughts.
@@ -37,7 +37,7 @@ pub(super) enum Piece<'p> {
 }
 
 /// Who shows pieces to the client.
-pub(super) trait Sink {
+pub(in crate::translate) trait Sink {
     fn piece(&mut self, choice: usize, piece: Piece<'_>) -> Result<()>;
     fn logprobs(&mut self, choice: usize, logprobs: Vec<TokenLogprob<'_>>) -> Result<()>;
     /// Google has said which tier serves the request.
@@ -90,17 +90,17 @@ pub(super) enum Role {
 
 /// How a choice ended.
 #[derive(Debug)]
-pub(super) struct End {
-    pub(super) reason: &'static str,
+pub(in crate::translate) struct End {
+    pub(in crate::translate) reason: &'static str,
     pub(super) refusal: Option<String>,
 }
 
 /// The whole conversation with Gemini about one request.
 #[derive(Debug)]
-pub(super) struct Session {
-    pub(super) shape: Shape,
-    pub(super) stamp: Stamp,
-    pub(super) counts: Counts,
+pub(in crate::translate) struct Session {
+    pub(in crate::translate) shape: Shape,
+    pub(in crate::translate) stamp: Stamp,
+    pub(in crate::translate) counts: Counts,
     pub(super) choices: Vec<Choice>,
     blocked: Option<String>,
     /// The id of an answer that ended with `CONTINUATION`.
@@ -108,12 +108,12 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(shape: Shape, stamp: Stamp) -> Self {
+    pub(in crate::translate) fn new(shape: Shape, stamp: Stamp) -> Self {
         Self { shape, stamp, counts: Counts::default(), choices: Vec::new(), blocked: None, hop: None }
     }
 
     /// Reads one event (or one whole answer).
-    pub(super) fn take(&mut self, event: &[u8], sink: &mut impl Sink) -> Result<()> {
+    pub(in crate::translate) fn take(&mut self, event: &[u8], sink: &mut impl Sink) -> Result<()> {
         let text = std::str::from_utf8(event).map_err(unreadable)?;
         let answer: GenerateResponse<'_> = match serde_json::from_str(text) {
             Ok(answer) => answer,
@@ -172,7 +172,7 @@ impl Session {
     }
 
     /// Whether the answer is whole. Called before anything of the end is written.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(in crate::translate) fn check(&self) -> Result<()> {
         let seen = || self.choices.iter().filter(|choice| choice.seen);
         if seen().next().is_none() {
             if self.blocked.is_some() {
@@ -214,7 +214,7 @@ impl Session {
     }
 
     /// Ends every choice, also those that were asked for and never came.
-    pub(super) fn close(&mut self, sink: &mut impl Sink) -> Result<Vec<End>> {
+    pub(in crate::translate) fn close(&mut self, sink: &mut impl Sink) -> Result<Vec<End>> {
         let asked = usize::try_from(self.shape.choices).unwrap_or(1).clamp(1, MAX_CHOICES);
         let mut ends = Vec::new();
         for index in 0..asked.max(self.choices.len()) {
