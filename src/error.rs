@@ -31,6 +31,8 @@ pub enum Kind {
     NotFound,
     /// The path exists, the method does not.
     MethodNotAllowed,
+    /// A protocol that is not spoken here; the plain one is.
+    UpgradeRequired,
     /// A body in a media type or encoding we do not take.
     UnsupportedMedia,
     /// An `Expect` header other than `100-continue`.
@@ -82,6 +84,7 @@ impl Kind {
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::UpgradeRequired => "upgrade_required",
             Self::UnsupportedMedia => "unsupported_media",
             Self::ExpectationFailed => "expectation_failed",
             Self::Conflict => "conflict",

@@ -127,14 +127,23 @@ impl Live {
 
 impl Pump {
     fn end(&mut self, failure: Option<Error>) {
-        if let Some(live) = self.live.take() {
+        let mut live = self.live.take();
+        if let Some(live) = &live {
             self.meter.usage(live.machine.usage());
         }
         match failure {
             None => self.complete(),
             Some(error) => {
                 self.meter.fail(&error, render::code(&error));
-                self.out.extend_from_slice(&render::event(&error));
+                let out = &mut self.out;
+                // The machine may be what failed: the usual event is then the last resort.
+                let told = live.as_mut().is_some_and(|live| {
+                    let tell = || render::failure(&error, |failure| live.machine.fail(failure, out));
+                    catch_unwind(AssertUnwindSafe(tell)).unwrap_or(false)
+                });
+                if !told {
+                    self.out.extend_from_slice(&render::event(&error));
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 use crate::body::{self, Body};
 use crate::error::{Error, Kind, Retry};
 use crate::openai::error::{ErrorBody, ErrorObject};
+use crate::translate::Failure;
 
 /// `OpenAI`'s answer to one kind of error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,7 @@ pub fn describe(kind: Kind) -> Look {
         Kind::Forbidden => look(StatusCode::FORBIDDEN, REQUEST, None),
         Kind::NotFound => look(StatusCode::NOT_FOUND, REQUEST, None),
         Kind::MethodNotAllowed => look(StatusCode::METHOD_NOT_ALLOWED, REQUEST, Some("method_not_supported")),
+        Kind::UpgradeRequired => look(StatusCode::UPGRADE_REQUIRED, REQUEST, Some("websocket_not_supported")),
         Kind::UnsupportedMedia => {
             look(StatusCode::UNSUPPORTED_MEDIA_TYPE, REQUEST, Some("unsupported_media_type"))
         }
@@ -137,6 +139,13 @@ fn hopeless(error: &Error, status: StatusCode) -> bool {
 
 pub(super) fn ceil_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+/// The error for a front that has its own way to end a stream.
+pub fn failure<T>(error: &Error, tell: impl FnOnce(&Failure<'_>) -> T) -> T {
+    let message = message(error);
+    let kind = describe(error.kind()).family;
+    tell(&Failure { message: &message, kind, code: code(error), param: error.param() })
 }
 
 /// The error as an event of a stream whose status line has gone out. SDKs raise on it.

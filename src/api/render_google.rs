@@ -34,7 +34,7 @@ fn names(kind: Kind) -> (&'static str, &'static str) {
         Kind::Unauthenticated => ("UNAUTHENTICATED", "authentication"),
         Kind::Forbidden => ("PERMISSION_DENIED", "permission_denied"),
         Kind::NotFound => ("NOT_FOUND", "not_found"),
-        Kind::MethodNotAllowed => ("UNIMPLEMENTED", "unimplemented"),
+        Kind::MethodNotAllowed | Kind::UpgradeRequired => ("UNIMPLEMENTED", "unimplemented"),
         Kind::Conflict => ("ABORTED", "aborted"),
         Kind::RateLimited => ("RESOURCE_EXHAUSTED", "rate_limit_exceeded"),
         Kind::QuotaSpent => ("RESOURCE_EXHAUSTED", "quota_exceeded"),

@@ -106,7 +106,7 @@ const ROUTES: &[Route] = &[
     route("/chat/completions/*", ONE, "stored_chat", |_| Endpoint::StoredChat),
     route("/models", READ, "models", |_| Endpoint::Models),
     route("/models/*", READ, "model", |found| Endpoint::Model(last(found))),
-    route("/responses", POST, "responses", |_| Endpoint::Responses),
+    route("/responses", &[Method::GET, Method::POST], "responses", |_| Endpoint::Responses),
     route("/responses/input_tokens", POST, "input_tokens", |_| Endpoint::InputTokens),
     route("/responses/compact", POST, "compact", |_| Endpoint::Compact),
     route("/responses/{}", &[Method::GET, Method::DELETE], "response", |found| {

@@ -148,6 +148,13 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         longest_wait: times.longest_retry_wait,
         slow_start: times.slow_start,
         max_in_flight: times.max_in_flight,
+        network: upstream::Network {
+            https_proxy: config.network.https_proxy.clone(),
+            no_proxy: config.network.no_proxy.clone(),
+            ca_file: config.network.ca_file.clone(),
+            max_age: config.network.connection_max_age,
+        },
+        programs: config.network.programs,
     })?;
     let care = upstream.background();
     let keys = config.key_configs();

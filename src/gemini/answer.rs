@@ -100,9 +100,12 @@ pub struct Part<'a> {
     /// What that code printed.
     #[serde(borrow)]
     pub code_execution_result: Option<CodeExecutionResult<'a>>,
-    /// A server-side tool's call or result; only its presence matters.
-    #[serde(alias = "toolResponse")]
-    pub tool_call: Option<IgnoredAny>,
+    /// A server-side tool's call, to be sent back as it is.
+    #[serde(borrow)]
+    pub tool_call: Option<&'a RawValue>,
+    /// A server-side tool's result, to be sent back as it is.
+    #[serde(borrow)]
+    pub tool_response: Option<&'a RawValue>,
 }
 
 /// A call, whole or (Vertex, on request) in fragments.
@@ -308,6 +311,9 @@ pub struct Citation<'a> {
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GroundingMetadata<'a> {
+    /// What was searched for.
+    #[serde(borrow)]
+    pub web_search_queries: List<Text<'a>>,
     /// The sources.
     #[serde(borrow)]
     pub grounding_chunks: List<GroundingChunk<'a>>,

@@ -123,6 +123,18 @@ pub struct Part<'a> {
     /// What came of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub function_response: Option<FunctionResponse<'a>>,
+    /// Code that Google ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub executable_code: Option<ExecutableCode<'a>>,
+    /// What it printed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code_execution_result: Option<CodeExecutionResult<'a>>,
+    /// A call of a tool on Google's side, sent back as it came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_call: Option<Json<'a>>,
+    /// The result of a tool on Google's side, sent back as it came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_response: Option<Json<'a>>,
     /// Clip and frame rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub video_metadata: Option<VideoMetadata>,
@@ -185,6 +197,24 @@ pub struct FileData<'a> {
     /// put it in this place, or refuse. The path of the client's part, for the refusal.
     #[serde(skip)]
     pub fetch: Option<String>,
+}
+
+/// Code that Google ran.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExecutableCode<'a> {
+    /// `PYTHON`
+    pub language: &'static str,
+    /// The code.
+    pub code: Text<'a>,
+}
+
+/// What code printed.
+#[derive(Clone, Debug, Serialize)]
+pub struct CodeExecutionResult<'a> {
+    /// `OUTCOME_OK`, `OUTCOME_FAILED`
+    pub outcome: &'static str,
+    /// Standard output, or the failure.
+    pub output: Text<'a>,
 }
 
 /// How closely to look at one part.
@@ -268,6 +298,9 @@ pub struct Tool<'a> {
     /// Web search.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub google_search: Option<Empty>,
+    /// Code that Google runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code_execution: Option<Empty>,
     /// Another tool of Google's, by its name there.
     #[serde(flatten)]
     pub own: BTreeMap<&'static str, &'a RawValue>,

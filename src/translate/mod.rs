@@ -17,6 +17,7 @@ pub mod counts;
 pub mod embeddings;
 pub mod fault;
 pub mod finish;
+pub mod responses;
 pub mod tokens;
 
 /// Which Google surface a request goes to; a few fields exist on one of them only.
@@ -47,6 +48,11 @@ pub trait Signatures: Send + Sync + std::fmt::Debug {
     fn remember(&self, call_id: &str, signature: &str);
     /// The signature that came with a call, if it is still known.
     fn recall(&self, call_id: &str) -> Option<Arc<str>>;
+    /// Whether a signature that came with this call is good where the request goes. One that is known to come
+    /// from another project is not, wherever it was kept.
+    fn native(&self, _call_id: &str) -> bool {
+        true
+    }
 }
 
 /// What a reply needs and no translation may invent.
@@ -81,4 +87,23 @@ pub trait Machine: Send + 'static {
     /// # Errors
     /// When the answer is not complete (no `finishReason`, nothing at all): nothing is appended then.
     fn finish(&mut self, out: &mut BytesMut) -> Result<Usage>;
+
+    /// The stream cannot go on: appends how this front says so. `false`: it has no way of its own, and nothing
+    /// was appended.
+    fn fail(&mut self, _failure: &Failure<'_>, _out: &mut BytesMut) -> bool {
+        false
+    }
+}
+
+/// Why a stream cannot go on, in the client's words.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure<'f> {
+    /// The sentence.
+    pub message: &'f str,
+    /// The error's `type`.
+    pub kind: &'static str,
+    /// The error's `code`.
+    pub code: Option<&'f str>,
+    /// The field at fault, if one is.
+    pub param: Option<&'f str>,
 }

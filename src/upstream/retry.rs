@@ -70,6 +70,7 @@ impl Class {
             | Kind::Forbidden
             | Kind::NotFound
             | Kind::MethodNotAllowed
+            | Kind::UpgradeRequired
             | Kind::UnsupportedMedia
             | Kind::ExpectationFailed
             | Kind::RequestTimeout

@@ -24,11 +24,13 @@ mod chat;
 mod completions;
 mod conversations;
 mod embeddings;
+mod homes;
 mod interactions;
 mod items;
 mod models;
 mod native;
 mod patience;
+mod responses;
 mod stored;
 mod walk;
 
@@ -102,6 +104,7 @@ impl Engine for Gateway {
         match endpoint {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
             Endpoint::Completions => Box::pin(self.completions(cx, incoming)),
+            Endpoint::Responses => Box::pin(self.responses(cx, incoming)),
             Endpoint::Embeddings => Box::pin(self.embeddings(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
@@ -118,7 +121,6 @@ impl Engine for Gateway {
                 "This gateway keeps no completions, so there is none to fetch, change or delete.",
             )),
             Endpoint::Root
-            | Endpoint::Responses
             | Endpoint::InputTokens
             | Endpoint::Compact
             | Endpoint::Response(_)

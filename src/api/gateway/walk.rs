@@ -10,12 +10,13 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::homes::Homed;
 use super::{Gateway, patience};
 use crate::api::{Ctx, EventSource, Reply, Stream};
 use crate::error::{Error, Result, Retry};
 use crate::limits::Permit;
 use crate::telemetry::metrics::UNRESOLVED;
-use crate::translate::{Backend, Machine, Signatures, Stamp, Target};
+use crate::translate::{Backend, Failure, Machine, Signatures, Stamp, Target};
 use crate::upstream::{Answer, AnswerBody, Call, Events, Flight, Leg, Method, Repeat, Site, Trip};
 use crate::usage::Usage;
 use crate::wire::Rope;
@@ -43,6 +44,10 @@ pub(super) trait Operation: Send + Sync {
     fn model(&self) -> &str;
     /// The client wants a stream.
     fn streams(&self) -> bool;
+    /// A number that the requests of one conversation share, and no others.
+    fn session(&self) -> Option<u64> {
+        None
+    }
     /// Tokens that are reserved until the truth is known.
     fn estimate(&self) -> u64;
     /// The request as one target is asked. Called again when another target must be asked instead.
@@ -52,6 +57,10 @@ pub(super) trait Operation: Send + Sync {
     fn ask(&mut self, target: &Target<'_>, signatures: &dyn Signatures) -> Result<Asked<Self::Shape>>;
     /// A translator for the events of a streamed reply.
     fn machine(&self, shape: Self::Shape, stamp: Stamp) -> Self::Machine;
+    /// A translator that only tries the first events: nobody hears of its end.
+    fn trial(&self, shape: Self::Shape, stamp: Stamp) -> Self::Machine {
+        self.machine(shape, stamp)
+    }
     /// The whole reply to a whole answer (one body, or the events of a stream).
     ///
     /// # Errors
@@ -84,7 +93,10 @@ impl Gateway {
         cx.meter.dispatched(&model);
         cx.tenant.may_use(&model)?;
         let streams = operation.streams();
-        let wish = patience::read(&cx.headers, &model, streams)?;
+        let mut wish = patience::read(&cx.headers, &model, streams)?;
+        if self.upstream.spreads(&model) {
+            wish.session = operation.session();
+        }
         let mut trip = self.upstream.trip(&wish);
         let signatures = self.signatures.view(cx.tenant.name());
         let stamp = Stamp {
@@ -95,7 +107,7 @@ impl Gateway {
             signatures,
         };
         let mut permit = None;
-        let mut hollow = false;
+        let (mut hollow, mut settled) = (false, !trip.has_choice());
         loop {
             let paused = Instant::now();
             let leg = trip.next().await?;
@@ -103,7 +115,8 @@ impl Gateway {
                 // The pause before another try is Google's doing, not ours.
                 cx.meter.waited(provider(leg.site()), paused.elapsed());
             }
-            let asked = match self.ask(cx, &leg, &mut operation) {
+            let homed = Arc::new(Homed::new(&stamp.signatures, leg.site().group()));
+            let asked = match self.ask(cx, &leg, &mut operation, &homed) {
                 Ok(asked) => asked,
                 // What was asked for suits the model it was asked of, so its failure is what the client is told.
                 Err(_unfit) if trip.moved() => {
@@ -112,6 +125,17 @@ impl Gateway {
                 }
                 Err(error) => return Err(error),
             };
+            if !settled {
+                settled = true;
+                if let Some(home) = homed.foreign()
+                    && trip.prefer(&home)
+                {
+                    // The turn began elsewhere; it goes on there if it can.
+                    trip.give_back(leg);
+                    continue;
+                }
+            }
+            let stamp = Stamp { signatures: homed, ..stamp.clone() };
             if permit.is_none() {
                 permit = Some(self.limiter.admit(cx.tenant.name(), operation.estimate())?);
             }
@@ -167,12 +191,18 @@ impl Gateway {
     }
 
     /// What one leg's site is asked.
-    fn ask<O: Operation>(&self, cx: &Ctx, leg: &Leg<'_>, operation: &mut O) -> Result<Asked<O::Shape>> {
+    fn ask<O: Operation>(
+        &self,
+        cx: &Ctx,
+        leg: &Leg<'_>,
+        operation: &mut O,
+        signatures: &Homed,
+    ) -> Result<Asked<O::Shape>> {
         let model = leg.model();
         cx.tenant.may_use(model)?;
         let traits = self.catalog.traits(model);
         let target = Target { model, traits, backend: leg.site().backend(), strict: self.strict };
-        operation.ask(&target, &*self.signatures.view(cx.tenant.name()))
+        operation.ask(&target, signatures)
     }
 
     /// The upstream's events, the first of them looked at: an answer that is over before it said anything is
@@ -326,6 +356,9 @@ impl<M: Machine> Machine for Settling<M> {
     fn finish(&mut self, out: &mut BytesMut) -> Result<Usage> {
         self.machine.finish(out)
     }
+    fn fail(&mut self, failure: &Failure<'_>, out: &mut BytesMut) -> bool {
+        self.machine.fail(failure, out)
+    }
 }
 
 impl<M: Machine> Drop for Settling<M> {
@@ -361,7 +394,7 @@ fn verdict<O: Operation>(
     if !ended {
         return Ok(());
     }
-    let (mut machine, mut out) = (operation.machine(shape.clone(), stamp.clone()), BytesMut::new());
+    let (mut machine, mut out) = (operation.trial(shape.clone(), stamp.clone()), BytesMut::new());
     for event in first {
         machine.push(event, &mut out)?;
     }

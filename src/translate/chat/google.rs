@@ -8,27 +8,31 @@ use serde_json::value::RawValue;
 
 use super::request::{Drops, read};
 use crate::error::{Error, Result};
-use crate::gemini::ask::{ImageConfig, SafetySetting, Tool};
-use crate::openai::chat::{Google, Request};
+use crate::gemini::ask::{GenerateRequest, ImageConfig, SafetySetting, Tool};
+use crate::openai::chat::{ExtraBody, Google};
 use crate::translate::{Backend, Target};
 use crate::wire::{Text, Unknown};
 
 /// The extension object and where it stood.
 #[derive(Debug)]
-pub(super) struct Extension<'a> {
-    pub(super) google: Google<'a>,
+pub(in crate::translate) struct Extension<'a> {
+    pub(in crate::translate) google: Google<'a>,
     /// `google` or `extra_body.google`.
-    pub(super) place: &'static str,
+    pub(in crate::translate) place: &'static str,
 }
 
 /// The extension object from both places; what stands at the top wins.
-pub(super) fn take<'a>(request: &mut Request<'a>, drops: &mut Drops) -> Result<Option<Extension<'a>>> {
+pub(in crate::translate) fn take<'a>(
+    top: Option<Google<'a>>,
+    extra: Option<ExtraBody<'a>>,
+    drops: &mut Drops,
+) -> Result<Option<Extension<'a>>> {
     let mut inner = None;
-    if let Some(extra) = request.extra_body.take() {
+    if let Some(extra) = extra {
         drops.unknown("extra_body.", &extra.unknown)?;
         inner = extra.google;
     }
-    let (place, google) = match (request.google.take(), inner) {
+    let (place, google) = match (top, inner) {
         (None, None) => return Ok(None),
         (Some(top), None) => ("google", top),
         (None, Some(inner)) => ("extra_body.google", inner),
@@ -69,7 +73,7 @@ struct Setting<'a> {
 }
 
 /// Safety settings: one for a category, in Google's words.
-pub(super) fn safety(raw: &RawValue, target: &Target<'_>, drops: &mut Drops) -> Result<Vec<SafetySetting>> {
+fn safety(raw: &RawValue, target: &Target<'_>, drops: &mut Drops) -> Result<Vec<SafetySetting>> {
     const THRESHOLDS: [&str; 5] =
         ["BLOCK_LOW_AND_ABOVE", "BLOCK_MEDIUM_AND_ABOVE", "BLOCK_ONLY_HIGH", "BLOCK_NONE", "OFF"];
     let given: Vec<Setting<'_>> = read(raw)?;
@@ -137,16 +141,19 @@ const KNOWN: [Known; 12] = [
 
 /// Google's own tools, as the client named them.
 #[derive(Debug, Default)]
-pub(super) struct Own<'a> {
-    pub(super) tools: Vec<Tool<'a>>,
+pub(in crate::translate) struct Own<'a> {
+    pub(in crate::translate) tools: Vec<Tool<'a>>,
     /// The name, in the client's request, of one that not every model takes beside functions.
-    pub(super) exclusive: Option<String>,
+    pub(in crate::translate) exclusive: Option<String>,
     /// Google Search is among them.
-    pub(super) search: bool,
+    pub(in crate::translate) search: bool,
 }
 
 /// Reads `tools` of the extension object, one of Google's tools in each entry that leaves.
-pub(super) fn tools<'a>(extension: &mut Option<Extension<'a>>, target: &Target<'_>) -> Result<Own<'a>> {
+pub(in crate::translate) fn tools<'a>(
+    extension: &mut Option<Extension<'a>>,
+    target: &Target<'_>,
+) -> Result<Own<'a>> {
     let mut own = Own::default();
     let Some(Extension { google, place }) = extension else { return Ok(own) };
     for (at, entry) in google.tools.take().into_iter().flatten().enumerate() {
@@ -199,7 +206,7 @@ fn camel(name: &str) -> String {
 }
 
 /// The name of a prepared context.
-pub(super) fn cached<'a>(extension: &mut Option<Extension<'a>>) -> Result<Option<Text<'a>>> {
+fn cached<'a>(extension: &mut Option<Extension<'a>>) -> Result<Option<Text<'a>>> {
     let Some(Extension { google, place }) = extension else { return Ok(None) };
     let Some(name) = google.cached_content.take() else { return Ok(None) };
     let text = name.decode();
@@ -214,7 +221,9 @@ pub(super) fn cached<'a>(extension: &mut Option<Extension<'a>>) -> Result<Option
 }
 
 /// How closely to look at all media of a request.
-pub(super) fn media_resolution(extension: Option<&Extension<'_>>) -> Result<Option<&'static str>> {
+pub(in crate::translate) fn media_resolution(
+    extension: Option<&Extension<'_>>,
+) -> Result<Option<&'static str>> {
     let Some(Extension { google, place }) = extension else { return Ok(None) };
     let Some(word) = &google.media_resolution else { return Ok(None) };
     let word = word.decode().to_ascii_uppercase();
@@ -231,7 +240,7 @@ pub(super) fn media_resolution(extension: Option<&Extension<'_>>) -> Result<Opti
 }
 
 /// The shape and size of pictures, for models that make them.
-pub(super) fn image_config(
+pub(in crate::translate) fn image_config(
     extension: Option<&Extension<'_>>,
     target: &Target<'_>,
     drops: &mut Drops,
@@ -266,4 +275,38 @@ pub(super) fn image_config(
         return Err(Error::invalid(format!("{place}.image_config.image_size"), message));
     }
     Ok(Some(ImageConfig { aspect_ratio: ratio, image_size: size }))
+}
+
+/// Sets what only Google's own settings can say: what is blocked, and a prepared context. `settings` are those
+/// of the request itself, `system` its name for the system's words.
+pub(in crate::translate) fn apply<'a>(
+    upstream: &mut GenerateRequest<'a>,
+    extension: &mut Option<Extension<'a>>,
+    settings: Option<&RawValue>,
+    system: &str,
+    target: &Target<'_>,
+    drops: &mut Drops,
+) -> Result<()> {
+    let settings = match &extension {
+        Some(found) if found.google.safety_settings.is_some() => {
+            found.google.safety_settings.map(|raw| (format!("{}.safety_settings", found.place), raw))
+        }
+        _ => settings.map(|raw| ("safety_settings".to_owned(), raw)),
+    };
+    if let Some((place, raw)) = settings {
+        let settings = safety(raw, target, drops).map_err(|error| error.within(&place))?;
+        upstream.safety_settings = (!settings.is_empty()).then_some(settings);
+    }
+    if let Some(cached) = cached(extension)? {
+        // The prepared context holds these itself; beside it Google refuses them.
+        if upstream.system_instruction.take().is_some() {
+            drops.note(system, "the cached content has its own system instruction")?;
+        }
+        if !std::mem::take(&mut upstream.tools).is_empty() {
+            drops.note("tools", "the cached content has its own tools")?;
+        }
+        upstream.tool_config = None;
+        upstream.cached_content = Some(cached);
+    }
+    Ok(())
 }

@@ -18,7 +18,7 @@ use crate::wire::{Base64, Text};
 const FILES: &str = "https://generativelanguage.googleapis.com/";
 
 /// What a part says it holds.
-pub(super) struct Source<'a> {
+pub(in crate::translate) struct Source<'a> {
     /// `image`, `video`, `audio` or `file`.
     wanted: &'static str,
     /// Its media type, where the client gives it beside the address.
@@ -26,7 +26,7 @@ pub(super) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn of(wanted: &'static str, mime: Option<Text<'a>>) -> Self {
+    pub(in crate::translate) fn of(wanted: &'static str, mime: Option<Text<'a>>) -> Self {
         let mime = mime.map(|mime| mime.decode()).filter(|mime| {
             mime.len() < 80
                 && mime.contains('/')
@@ -37,7 +37,7 @@ impl<'a> Source<'a> {
 }
 
 /// Where a part waits for what must be fetched first.
-pub(super) fn fetched_at<'p>(part: &'p mut Part<'_>) -> Option<&'p mut String> {
+pub(in crate::translate) fn fetched_at<'p>(part: &'p mut Part<'_>) -> Option<&'p mut String> {
     part.file_data.as_mut()?.fetch.as_mut()
 }
 
@@ -68,7 +68,11 @@ fn split(text: Cow<'_, str>, at: usize) -> (Cow<'_, str>, Cow<'_, str>) {
 }
 
 /// A URL of any kind → the part that holds or names the media.
-pub(super) fn located<'a>(url: &Text<'a>, source: Source<'a>, target: &Target<'_>) -> Result<Part<'a>> {
+pub(in crate::translate) fn located<'a>(
+    url: &Text<'a>,
+    source: Source<'a>,
+    target: &Target<'_>,
+) -> Result<Part<'a>> {
     let url = characters(url);
     if is_data(&url) {
         return data_url(url, source.wanted);
@@ -161,7 +165,7 @@ fn sniff(data: &str, wanted: &str) -> &'static str {
 
 /// Base64 as Google likes it: a slice where it is plain, a clean copy where it is the URL alphabet, wrapped in
 /// lines or percent-encoded; nothing where it is none of these.
-fn plain_base64(payload: Cow<'_, str>) -> Option<Base64<'_>> {
+pub(in crate::translate) fn plain_base64(payload: Cow<'_, str>) -> Option<Base64<'_>> {
     let sound = |text: &str| {
         let body = text.trim_end_matches('=');
         text.len() - body.len() <= 2
@@ -322,7 +326,7 @@ fn by_extension(name: &str) -> Option<&'static str> {
     })
 }
 
-pub(super) fn heard(audio: chat::InputAudio<'_>) -> Result<Part<'_>> {
+pub(in crate::translate) fn heard(audio: chat::InputAudio<'_>) -> Result<Part<'_>> {
     let data = characters(&audio.data);
     if is_data(&data) {
         return data_url(data, "audio").map_err(|error| error.within("data"));
@@ -343,7 +347,7 @@ pub(super) fn heard(audio: chat::InputAudio<'_>) -> Result<Part<'_>> {
     Ok(inline(mime, data))
 }
 
-pub(super) fn filed<'a>(file: chat::File<'a>, target: &Target<'_>) -> Result<Part<'a>> {
+pub(in crate::translate) fn filed<'a>(file: chat::File<'a>, target: &Target<'_>) -> Result<Part<'a>> {
     let source = Source::of("file", file.format);
     if let Some(data) = file.file_data {
         let data = characters(&data);

@@ -19,7 +19,7 @@ use crate::translate::{Backend, Signatures, Target};
 use crate::wire::Text;
 
 /// Tells Google that a call has no signature because Gemini did not make it, or its client lost it.
-const NO_SIGNATURE: &str = "skip_thought_signature_validator";
+pub(in crate::translate) const NO_SIGNATURE: &str = "skip_thought_signature_validator";
 
 /// What was said.
 pub(super) struct Conversation<'a> {
@@ -240,6 +240,8 @@ impl<'a> Builder<'a, '_> {
                 let found = self.signatures.recall(id.as_deref()?)?;
                 Some(Text::plain(found.to_string()))
             });
+            // A foreign one is as good as none: the current turn gets the documented value in its place.
+            let mark = mark.filter(|_| id.as_deref().is_none_or(|id| self.signatures.native(id)));
             out.push(self.call(id, name, args, mark, (index, at)).map_err(within)?);
         }
         if out.is_empty()
@@ -318,44 +320,16 @@ impl<'a> Builder<'a, '_> {
     }
 
     fn answer(&mut self, place: (usize, usize), index: usize, content: Option<&'a RawValue>) -> Result<()> {
-        let traits = self.target.traits;
         let Some(call) = self.groups.get_mut(place.0).and_then(|group| group.calls.get_mut(place.1)) else {
             return Ok(());
         };
-        let (mut response, media) = outcome(content, self.target, self.drops)?;
-        let (mut inside, mut beside) = (Vec::new(), Vec::new());
-        for mut part in media {
-            if let Some(waits) = media::fetched_at(&mut part) {
-                *waits = format!("messages[{index}].{waits}");
-            }
-            if !traits.multimodal_results || !fits_inside(&part, self.target.backend) {
-                beside.push(part);
-                continue;
-            }
-            // A place of its own for this has a part of the conversation only.
-            part.media_resolution = None;
-            // Only Vertex AI knows names for media, and references to them.
-            if self.target.backend == Backend::Vertex {
-                let name = format!("media_{}", inside.len() + 1);
-                if let Outcome::Output { media, .. } = &mut response {
-                    media.push(MediaRef { name: name.clone() });
-                }
-                if let Some(blob) = &mut part.inline_data {
-                    blob.display_name = Some(name.clone());
-                }
-                if let Some(file) = &mut part.file_data {
-                    file.display_name = Some(name);
-                }
-            }
-            inside.push(part);
+        let mut said = outcome(content, self.target, self.drops)?;
+        for waits in said.1.iter_mut().filter_map(media::fetched_at) {
+            *waits = format!("messages[{index}].{waits}");
         }
+        let (response, beside) = result(call.id.clone(), &call.name, said, self.target);
         call.beside = beside;
-        call.answer = Some(FunctionResponse {
-            id: call.id.clone().filter(|_| traits.call_ids),
-            name: Cow::Owned(names::fit(&call.name).into_owned()),
-            response,
-            parts: inside,
-        });
+        call.answer = Some(response);
         Ok(())
     }
 
@@ -435,6 +409,41 @@ fn in_id(id: &str) -> Option<Text<'static>> {
     (plain && mark.len() >= 8).then(|| Text::plain(mark.to_owned()))
 }
 
+/// What came of a call, for Gemini: with its media inside where the model takes them there, else beside it.
+pub(in crate::translate) fn result<'a>(
+    id: Option<Cow<'a, str>>,
+    name: &str,
+    (mut response, media): (Outcome<'a>, Vec<Part<'a>>),
+    target: &Target<'_>,
+) -> (FunctionResponse<'a>, Vec<Part<'a>>) {
+    let (mut inside, mut beside) = (Vec::new(), Vec::new());
+    for mut part in media {
+        if !target.traits.multimodal_results || !fits_inside(&part, target.backend) {
+            beside.push(part);
+            continue;
+        }
+        // A place of its own for this has a part of the conversation only.
+        part.media_resolution = None;
+        // Only Vertex AI knows names for media, and references to them.
+        if target.backend == Backend::Vertex {
+            let name = format!("media_{}", inside.len() + 1);
+            if let Outcome::Output { media, .. } = &mut response {
+                media.push(MediaRef { name: name.clone() });
+            }
+            if let Some(blob) = &mut part.inline_data {
+                blob.display_name = Some(name.clone());
+            }
+            if let Some(file) = &mut part.file_data {
+                file.display_name = Some(name);
+            }
+        }
+        inside.push(part);
+    }
+    let name = Cow::Owned(names::fit(name).into_owned());
+    let id = id.filter(|_| target.traits.call_ids);
+    (FunctionResponse { id, name, response, parts: inside }, beside)
+}
+
 /// What may stand inside a function's response: a few kinds of documents, and addresses on Vertex AI only.
 fn fits_inside(part: &Part<'_>, backend: Backend) -> bool {
     let kind = match (&part.inline_data, &part.file_data) {
@@ -447,7 +456,7 @@ fn fits_inside(part: &Part<'_>, backend: Backend) -> bool {
 }
 
 /// Arguments must be an object; an empty text stands for one without members.
-fn arguments(raw: Option<&RawValue>) -> Result<Args<'_>> {
+pub(in crate::translate) fn arguments(raw: Option<&RawValue>) -> Result<Args<'_>> {
     let refuse = |what: &str| {
         Err(Error::invalid("arguments", format!("The arguments of a call must be a JSON object: {what}.")))
     };
@@ -471,7 +480,7 @@ fn arguments(raw: Option<&RawValue>) -> Result<Args<'_>> {
 }
 
 /// What a tool said: an object stays itself, all else is wrapped. Media come apart.
-fn outcome<'a>(
+pub(in crate::translate) fn outcome<'a>(
     content: Option<&'a RawValue>,
     target: &Target<'_>,
     drops: &mut Drops,
@@ -484,23 +493,25 @@ fn outcome<'a>(
         }
         Some(b'{') if !refers(raw.get()) => Ok((Outcome::Json(Json::Raw(raw)), Vec::new())),
         Some(b'{') => Ok((wrapped(Text::plain(raw.get())), Vec::new())),
-        _ => {
-            let all = parts::user(raw, target, drops)?;
-            let (mut texts, mut media) = (Vec::new(), Vec::new());
-            for part in all {
-                match part.text {
-                    Some(text) => texts.push(text),
-                    None => media.push(part),
-                }
-            }
-            let text = match texts.len() {
-                0 => Text::plain(""),
-                1 => texts.swap_remove(0),
-                _ => Text::plain(texts.iter().map(Text::decode).collect::<Vec<_>>().join("\n")),
-            };
-            Ok((if media.is_empty() { spoken(text) } else { wrapped(text) }, media))
+        _ => Ok(gathered(parts::user(raw, target, drops)?)),
+    }
+}
+
+/// The texts of a result as one, and its media.
+pub(in crate::translate) fn gathered(all: Vec<Part<'_>>) -> (Outcome<'_>, Vec<Part<'_>>) {
+    let (mut texts, mut media) = (Vec::new(), Vec::new());
+    for part in all {
+        match part.text {
+            Some(text) => texts.push(text),
+            None => media.push(part),
         }
     }
+    let text = match texts.len() {
+        0 => Text::plain(""),
+        1 => texts.swap_remove(0),
+        _ => Text::plain(texts.iter().map(Text::decode).collect::<Vec<_>>().join("\n")),
+    };
+    (if media.is_empty() { spoken(text) } else { wrapped(text) }, media)
 }
 
 fn wrapped(output: Text<'_>) -> Outcome<'_> {

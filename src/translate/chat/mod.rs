@@ -4,22 +4,22 @@ use std::collections::HashMap;
 
 use crate::gemini::ask::GenerateRequest;
 
-mod google;
-mod media;
-mod messages;
-mod names;
+pub(in crate::translate) mod google;
+pub(in crate::translate) mod media;
+pub(in crate::translate) mod messages;
+pub(in crate::translate) mod names;
 mod partial;
 pub(in crate::translate) mod parts;
 mod pieces;
 pub mod reply;
 pub mod request;
-mod sampling;
+pub(in crate::translate) mod sampling;
 mod schema;
 mod sound;
 pub(in crate::translate) mod state;
 pub mod stream;
 mod subset;
-mod tools;
+pub(in crate::translate) mod tools;
 
 #[cfg(test)]
 mod tests;

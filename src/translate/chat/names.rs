@@ -18,7 +18,7 @@ fn goes_on(byte: u8) -> bool {
 
 /// The name as Gemini takes it: unchanged where it fits, else cleaned and marked with a digest of the whole,
 /// so that it is the same in every request and two different names stay different.
-pub(super) fn fit(name: &str) -> Cow<'_, str> {
+pub(in crate::translate) fn fit(name: &str) -> Cow<'_, str> {
     let bytes = name.as_bytes();
     let fits = bytes.len() <= LONGEST
         && bytes.first().is_some_and(|byte| starts(*byte))
@@ -40,7 +40,7 @@ pub(super) fn fit(name: &str) -> Cow<'_, str> {
 }
 
 /// Fits a name and keeps the way back.
-pub(super) fn keep(name: &str, back: &mut HashMap<String, String>) -> String {
+pub(in crate::translate) fn keep(name: &str, back: &mut HashMap<String, String>) -> String {
     let fitted = fit(name).into_owned();
     if fitted != name {
         back.insert(fitted.clone(), name.to_owned());

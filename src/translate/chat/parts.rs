@@ -54,7 +54,7 @@ fn each<'a>(
     Ok(out)
 }
 
-fn unknown_kind(kind: &str, known: &str) -> Error {
+pub(in crate::translate) fn unknown_kind(kind: &str, known: &str) -> Error {
     let kind: String = kind.chars().take(40).collect();
     Error::invalid("type", format!("Invalid value: '{kind}'. Supported values are: {known}."))
 }
@@ -185,7 +185,7 @@ fn url<'a>(raw: Option<&'a RawValue>, name: &'static str) -> Result<chat::Url<'a
 }
 
 /// `detail`: how closely to look at one part.
-fn looked_at(
+pub(in crate::translate) fn looked_at(
     part: &mut Part<'_>,
     detail: Option<Text<'_>>,
     target: &Target<'_>,

@@ -13,7 +13,7 @@ use crate::wire::Text;
 use super::Shape;
 use super::partial::{OutOfOrder, Writer, compact};
 use super::sound::wav_head;
-use super::state::{Choice, Open, Piece, Role, Sink};
+use super::state::{Choice, Hosted, Open, Piece, Role, Sink};
 
 /// One candidate being read.
 pub(super) struct Reader<'r, S> {
@@ -45,19 +45,24 @@ impl<S: Sink> Reader<'_, S> {
             if !thought {
                 self.blob(blob, signature)?;
             }
-        } else if let Some(signature) = signature
-            && part.tool_call.is_none()
-        {
+        } else if part.tool_call.is_some() || part.tool_response.is_some() {
+            let hosted = Hosted::Echo { call: part.tool_call, result: part.tool_response, signature };
+            self.sink.hosted(self.index, hosted)?;
+        } else if let Some(signature) = signature {
             self.late(signature)?;
         }
-        if let Some(code) = &part.executable_code {
+        if let Some(code) = &part.executable_code
+            && !self.sink.hosted(self.index, Hosted::Code(code))?
+        {
             let language =
                 code.language.as_ref().map(|l| l.decode().to_ascii_lowercase()).unwrap_or_default();
             let language = if language.starts_with("language_") { String::new() } else { language };
             let code = code.code.as_ref().map(Text::decode).unwrap_or_default();
             self.fenced(&language, &code)?;
         }
-        if let Some(result) = &part.code_execution_result {
+        if let Some(result) = &part.code_execution_result
+            && !self.sink.hosted(self.index, Hosted::Printed(result))?
+        {
             self.fenced("", &result.output.as_ref().map(Text::decode).unwrap_or_default())?;
         }
         if let Some(uri) =
@@ -122,7 +127,9 @@ impl<S: Sink> Reader<'_, S> {
             let role = self.begin(name, google_id.as_deref(), signature)?;
             if !more && call.partial_args.is_none() {
                 let json = call.args.map_or(Cow::Borrowed("{}"), |args| compact(args.get()));
-                return self.choice.arguments(self.index, &role, &json, None, self.sink);
+                self.choice.arguments(self.index, &role, &json, None, self.sink)?;
+                let told = matches!(role, Role::Tool { .. });
+                return if told { self.sink.called(self.index) } else { Ok(()) };
             }
             let google_id = google_id.map(Cow::into_owned);
             let (writer, held) = (Writer::default(), String::new());

@@ -13,7 +13,7 @@ use crate::translate::{Signatures, Target};
 use crate::wire::{self, Text, Unfit, Unknown};
 
 const DEEPEST: usize = 64;
-const MOST_VALUES: usize = 100_000;
+pub(in crate::translate) const MOST_VALUES: usize = 100_000;
 const MOST_DROPPED: usize = 32;
 
 /// What the user is taken to have said where Gemini demands a user's turn and the client sent none.
@@ -123,7 +123,7 @@ fn malformed(what: &str) -> Error {
 }
 
 /// Bounds nesting and number of values.
-pub(super) fn fits(json: &[u8]) -> Result<()> {
+pub(in crate::translate) fn fits(json: &[u8]) -> Result<()> {
     survey(json, MOST_VALUES)
 }
 
@@ -215,7 +215,7 @@ pub fn ask<'a>(
         let message = "'stream_options' is only allowed when 'stream' is true.";
         return Err(Error::invalid("stream_options", message));
     }
-    let mut google = google::take(&mut request, &mut drops)?;
+    let mut google = google::take(request.google.take(), request.extra_body.take(), &mut drops)?;
 
     let mut toolbox = tools::build(&mut request, &mut google, target, &mut shape, &mut drops)?;
     let mut generation = sampling::build(&request, google.as_ref(), target, &mut shape, &mut drops)?;
@@ -237,37 +237,17 @@ pub fn ask<'a>(
         tools: toolbox.tools,
         tool_config: toolbox.config,
         generation_config: generation,
-        service_tier: sampling::service_tier(&request, &mut drops)?,
+        service_tier: sampling::service_tier(request.service_tier.as_ref(), &mut drops)?,
         contents,
         ..GenerateRequest::default()
     };
-    let settings = match &google {
-        Some(found) if found.google.safety_settings.is_some() => {
-            found.google.safety_settings.map(|raw| (format!("{}.safety_settings", found.place), raw))
-        }
-        _ => request.safety_settings.map(|raw| ("safety_settings".to_owned(), raw)),
-    };
-    if let Some((place, raw)) = settings {
-        let settings = google::safety(raw, target, &mut drops).map_err(|error| error.within(&place))?;
-        upstream.safety_settings = (!settings.is_empty()).then_some(settings);
-    }
-    if let Some(cached) = google::cached(&mut google)? {
-        // The prepared context holds these itself; beside it Google refuses them.
-        if upstream.system_instruction.take().is_some() {
-            drops.note("system", "the cached content has its own system instruction")?;
-        }
-        if !std::mem::take(&mut upstream.tools).is_empty() {
-            drops.note("tools", "the cached content has its own tools")?;
-        }
-        upstream.tool_config = None;
-        upstream.cached_content = Some(cached);
-    }
+    google::apply(&mut upstream, &mut google, request.safety_settings, "system", target, &mut drops)?;
     drops.unknown("", &request.unknown)?;
     Ok(Ask { request: upstream, shape, dropped: drops.into_names() })
 }
 
 /// Gemini wants at least one turn, and a call only behind a user's turn.
-fn open(contents: &mut Vec<Content<'_>>) {
+pub(in crate::translate) fn open(contents: &mut Vec<Content<'_>>) {
     let called = contents.first().is_some_and(|first| {
         first.role == Role::Model && first.parts.iter().any(|part| part.function_call.is_some())
     });

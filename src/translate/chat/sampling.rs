@@ -20,7 +20,12 @@ const MOST_STOPS: usize = 5;
 const LONGEST_LABEL: usize = 512;
 const MOST_PAIRS: usize = 16;
 
-fn decimal(name: &'static str, value: Option<f64>, min: f64, max: f64) -> Result<Option<f64>> {
+pub(in crate::translate) fn decimal(
+    name: &'static str,
+    value: Option<f64>,
+    min: f64,
+    max: f64,
+) -> Result<Option<f64>> {
     let Some(number) = value else { return Ok(None) };
     let (word, bound, code) = if number < min {
         (">=", min, "decimal_below_min_value")
@@ -33,7 +38,12 @@ fn decimal(name: &'static str, value: Option<f64>, min: f64, max: f64) -> Result
     Err(Error::invalid(name, message).code(code))
 }
 
-fn integer(name: &'static str, value: Option<i64>, min: i64, max: i64) -> Result<Option<i64>> {
+pub(in crate::translate) fn integer(
+    name: &'static str,
+    value: Option<i64>,
+    min: i64,
+    max: i64,
+) -> Result<Option<i64>> {
     let Some(number) = value else { return Ok(None) };
     let (word, bound, code) = if number < min {
         (">=", min, "integer_below_min_value")
@@ -204,7 +214,7 @@ fn thinking(
         if let Some(effort) = effort {
             if own.thinking_level.is_some() || own.thinking_budget.is_some() {
                 drops.note(NAME, "the thinking configuration says it already")?;
-            } else if let Some(by_effort) = by_effort(&effort, known, drops)? {
+            } else if let Some(by_effort) = by_effort(NAME, &effort, known, drops)? {
                 config.thinking_level = by_effort.thinking_level;
                 config.thinking_budget = by_effort.thinking_budget;
             }
@@ -221,11 +231,15 @@ fn thinking(
             return by_tokens(thinking, known, shape, drops);
         }
     }
-    effort.map_or(Ok(None), |effort| by_effort(&effort, known, drops))
+    effort.map_or(Ok(None), |effort| by_effort(NAME, &effort, known, drops))
 }
 
 /// Google's own words, checked against what the model takes.
-fn native(own: &chat::ThinkingConfig<'_>, target: &Target<'_>, drops: &mut Drops) -> Result<ThinkingConfig> {
+pub(in crate::translate) fn native(
+    own: &chat::ThinkingConfig<'_>,
+    target: &Target<'_>,
+    drops: &mut Drops,
+) -> Result<ThinkingConfig> {
     let known = &target.traits.thinking;
     if own.thinking_budget.is_some() && own.thinking_level.is_some() {
         return Err(Error::invalid("", "Give a thinking budget or a thinking level, not both."));
@@ -297,7 +311,7 @@ fn by_tokens(
     let kind = thinking.kind.as_ref().map(Text::decode).unwrap_or_default();
     let tokens = thinking.budget_tokens;
     let mut config = match (kind.as_ref(), tokens) {
-        ("disabled", _) => return by_effort("none", known, drops),
+        ("disabled", _) => return by_effort("thinking", "none", known, drops),
         ("enabled" | "adaptive" | "auto" | "", None) => ThinkingConfig::default(),
         ("enabled" | "adaptive" | "auto" | "", Some(tokens)) => {
             let Some(tokens) = u32::try_from(tokens).ok().filter(|tokens| *tokens > 0) else {
@@ -320,7 +334,7 @@ fn by_tokens(
                         1025..=8192 => "medium",
                         _ => "high",
                     };
-                    by_effort(effort, known, drops)?.unwrap_or_default()
+                    by_effort("thinking", effort, known, drops)?.unwrap_or_default()
                 }
             }
         }
@@ -348,8 +362,12 @@ fn word_of(level: Level) -> &'static str {
     }
 }
 
-fn by_effort(effort: &str, thinking: &Thinking, drops: &mut Drops) -> Result<Option<ThinkingConfig>> {
-    const NAME: &str = "reasoning_effort";
+pub(in crate::translate) fn by_effort(
+    name: &str,
+    effort: &str,
+    thinking: &Thinking,
+    drops: &mut Drops,
+) -> Result<Option<ThinkingConfig>> {
     let (level, tokens) = match effort {
         "none" => (Level::Minimal, 0),
         "minimal" => (Level::Minimal, 1024),
@@ -358,14 +376,14 @@ fn by_effort(effort: &str, thinking: &Thinking, drops: &mut Drops) -> Result<Opt
         "high" => (Level::High, 24576),
         "xhigh" | "max" => (Level::Xhigh, u32::MAX),
         _ => {
-            drops.note(NAME, "this effort is not known here")?;
+            drops.note(name, "this effort is not known here")?;
             return Ok(None);
         }
     };
     match thinking {
         Thinking::None => {
             if effort != "none" {
-                drops.note(NAME, "this model does not think")?;
+                drops.note(name, "this model does not think")?;
             }
             Ok(None)
         }
@@ -374,7 +392,7 @@ fn by_effort(effort: &str, thinking: &Thinking, drops: &mut Drops) -> Result<Opt
         }
         Thinking::Budget { min, max, .. } => {
             if tokens == 0 {
-                drops.note(NAME, "this model cannot stop thinking; it thinks as little as it can")?;
+                drops.note(name, "this model cannot stop thinking; it thinks as little as it can")?;
             }
             let budget = tokens.clamp(*min, (*max).max(*min));
             let budget = i32::try_from(budget).unwrap_or(i32::MAX);
@@ -385,7 +403,7 @@ fn by_effort(effort: &str, thinking: &Thinking, drops: &mut Drops) -> Result<Opt
             let below = levels.iter().filter(|known| **known <= level).max();
             let Some(chosen) = below.or_else(|| levels.iter().min()) else { return Ok(None) };
             if *chosen != level {
-                drops.note(NAME, "the nearest level of this model is used")?;
+                drops.note(name, "the nearest level of this model is used")?;
             }
             let word = word_of(*chosen);
             Ok(Some(ThinkingConfig { thinking_level: Some(word.into()), ..ThinkingConfig::default() }))
@@ -481,8 +499,11 @@ fn spoken_by(voice: &str) -> Cow<'_, str> {
 }
 
 /// Google's name of the tier.
-pub(super) fn service_tier(request: &Request<'_>, drops: &mut Drops) -> Result<Option<&'static str>> {
-    let Some(tier) = &request.service_tier else { return Ok(None) };
+pub(in crate::translate) fn service_tier(
+    tier: Option<&Text<'_>>,
+    drops: &mut Drops,
+) -> Result<Option<&'static str>> {
+    let Some(tier) = tier else { return Ok(None) };
     Ok(match tier.decode().as_ref() {
         "auto" | "" => None,
         "default" | "standard" => Some("standard"),

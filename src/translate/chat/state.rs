@@ -3,8 +3,12 @@
 
 use std::collections::HashSet;
 
+use serde_json::value::RawValue;
+
 use crate::error::{Error, Kind, Origin, Result, Retry};
-use crate::gemini::answer::{Candidate, GenerateResponse, PromptFeedback, each};
+use crate::gemini::answer::{
+    Candidate, CodeExecutionResult, ExecutableCode, GenerateResponse, GroundingMetadata, PromptFeedback, each,
+};
 use crate::openai::completion::TokenLogprob;
 use crate::translate::citations::{Characters, Sources};
 use crate::translate::counts::Counts;
@@ -42,24 +46,49 @@ pub(in crate::translate) trait Sink {
     fn logprobs(&mut self, choice: usize, logprobs: Vec<TokenLogprob<'_>>) -> Result<()>;
     /// Google has said which tier serves the request.
     fn tier(&mut self, tier: &'static str);
+
+    /// The call that began last has all its arguments.
+    fn called(&mut self, _choice: usize) -> Result<()> {
+        Ok(())
+    }
+
+    /// What a tool of Google's did. `false`: this front has no place for it; code and what it printed are then
+    /// shown as text.
+    fn hosted(&mut self, _choice: usize, _hosted: Hosted<'_, '_>) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Sources, as Google tells of them.
+    fn grounded(&mut self, _choice: usize, _said: &GroundingMetadata<'_>) {}
+}
+
+/// What a tool of Google's did.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::translate) enum Hosted<'h, 'a> {
+    /// Code that it runs.
+    Code(&'h ExecutableCode<'a>),
+    /// What that code printed.
+    Printed(&'h CodeExecutionResult<'a>),
+    /// A call or a result of a tool on Google's side, and the part's signature: to be sent back as they are.
+    Echo { call: Option<&'a RawValue>, result: Option<&'a RawValue>, signature: Option<&'h Text<'a>> },
 }
 
 /// One candidate.
 #[derive(Debug, Default)]
-pub(super) struct Choice {
+pub(in crate::translate) struct Choice {
     seen: bool,
     finish: Option<Finish>,
     /// Google's own reason, and its sentence.
-    pub(super) native: Option<String>,
-    pub(super) native_message: Option<String>,
+    pub(in crate::translate) native: Option<String>,
+    pub(in crate::translate) native_message: Option<String>,
     /// The last signature that belonged to text.
-    pub(super) signature: Option<String>,
+    pub(in crate::translate) signature: Option<String>,
     sources: Sources,
-    pub(super) text: Characters,
+    pub(in crate::translate) text: Characters,
     pub(super) parts: Vec<usize>,
     pub(super) events: usize,
-    pub(super) visible: bool,
-    pub(super) calls: usize,
+    pub(in crate::translate) visible: bool,
+    pub(in crate::translate) calls: usize,
     pub(super) ids: HashSet<String>,
     pub(super) open: Option<Open>,
     pub(super) images: usize,
@@ -92,7 +121,7 @@ pub(super) enum Role {
 #[derive(Debug)]
 pub(in crate::translate) struct End {
     pub(in crate::translate) reason: &'static str,
-    pub(super) refusal: Option<String>,
+    pub(in crate::translate) refusal: Option<String>,
 }
 
 /// The whole conversation with Gemini about one request.
@@ -101,7 +130,7 @@ pub(in crate::translate) struct Session {
     pub(in crate::translate) shape: Shape,
     pub(in crate::translate) stamp: Stamp,
     pub(in crate::translate) counts: Counts,
-    pub(super) choices: Vec<Choice>,
+    pub(in crate::translate) choices: Vec<Choice>,
     blocked: Option<String>,
     /// The id of an answer that ended with `CONTINUATION`.
     hop: Option<String>,
@@ -243,7 +272,7 @@ impl Session {
 
 impl Choice {
     /// The sources as annotations.
-    pub(super) fn annotations(&self) -> Vec<crate::openai::completion::Annotation<'_>> {
+    pub(in crate::translate) fn annotations(&self) -> Vec<crate::openai::completion::Annotation<'_>> {
         // Offsets count within a part. A stream cuts one part into many, so only a whole answer has part starts.
         let parts = if self.events == 1 { self.parts.as_slice() } else { &[] };
         self.sources.annotations(&self.text, parts)
@@ -254,7 +283,7 @@ impl Choice {
     }
 
     /// Whether calls were given to the client.
-    pub(super) fn called(&self) -> bool {
+    pub(in crate::translate) fn called(&self) -> bool {
         self.calls > 0
     }
 
@@ -283,6 +312,7 @@ impl Choice {
         }
         if let Some(grounding) = &candidate.grounding_metadata {
             self.sources.take(grounding);
+            sink.grounded(index, grounding);
         }
         if let Some(recited) = &candidate.citation_metadata {
             self.sources.recite(recited);
@@ -307,7 +337,10 @@ impl Choice {
         let Some(mut open) = self.open.take() else { return Ok(()) };
         let mut json = open.held;
         open.writer.close(&mut json);
-        if json.is_empty() { Ok(()) } else { self.arguments(index, &open.role, &json, None, sink) }
+        if !json.is_empty() {
+            self.arguments(index, &open.role, &json, None, sink)?;
+        }
+        if matches!(open.role, Role::Tool { .. }) { sink.called(index) } else { Ok(()) }
     }
 
     pub(super) fn arguments(

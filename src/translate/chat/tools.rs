@@ -24,32 +24,42 @@ const ANSWER: &str = "give_final_answer";
 
 /// What goes into `tools` and `toolConfig`.
 #[derive(Debug, Default)]
-pub(super) struct Toolbox<'a> {
-    pub(super) tools: Vec<Tool<'a>>,
-    pub(super) config: Option<ToolConfig>,
+pub(in crate::translate) struct Toolbox<'a> {
+    pub(in crate::translate) tools: Vec<Tool<'a>>,
+    pub(in crate::translate) config: Option<ToolConfig>,
 }
 
 impl<'a> Toolbox<'a> {
-    fn functions(&mut self) -> Option<&mut Vec<FunctionDeclaration<'a>>> {
+    pub(in crate::translate) fn functions(&mut self) -> Option<&mut Vec<FunctionDeclaration<'a>>> {
         self.tools.iter_mut().map(|tool| &mut tool.function_declarations).find(|all| !all.is_empty())
     }
 
-    fn calling(&mut self) -> &mut Option<FunctionCallingConfig> {
+    pub(in crate::translate) fn calling(&mut self) -> &mut Option<FunctionCallingConfig> {
         let empty = ToolConfig { function_calling_config: None, include_server_side_tool_invocations: None };
         &mut self.config.get_or_insert(empty).function_calling_config
     }
 }
 
-struct Declarations<'a, 't, 'd> {
+/// Functions being declared.
+pub(in crate::translate) struct Declarations<'a, 't, 'd> {
     target: &'t Target<'t>,
-    drops: &'d mut Drops,
+    pub(in crate::translate) drops: &'d mut Drops,
     back: &'t mut HashMap<String, String>,
-    seen: HashSet<String>,
-    all: Vec<FunctionDeclaration<'a>>,
-    strict: bool,
+    pub(in crate::translate) seen: HashSet<String>,
+    pub(in crate::translate) all: Vec<FunctionDeclaration<'a>>,
+    pub(in crate::translate) strict: bool,
 }
 
-impl<'a> Declarations<'a, '_, '_> {
+impl<'a, 't, 'd> Declarations<'a, 't, 'd> {
+    /// None yet; `back` takes the way back to names that had to be changed.
+    pub(in crate::translate) fn new(
+        target: &'t Target<'t>,
+        drops: &'d mut Drops,
+        back: &'t mut HashMap<String, String>,
+    ) -> Self {
+        Self { target, drops, back, seen: HashSet::new(), all: Vec::new(), strict: false }
+    }
+
     fn name(&mut self, name: &str) -> Result<String> {
         if name.is_empty() {
             return Err(Error::invalid("name", "A function's name must not be empty."));
@@ -61,7 +71,7 @@ impl<'a> Declarations<'a, '_, '_> {
         Ok(names::keep(name, self.back))
     }
 
-    fn function(&mut self, function: Function<'a>) -> Result<()> {
+    pub(in crate::translate) fn function(&mut self, function: Function<'a>) -> Result<()> {
         let name = self.name(&function.name)?;
         self.strict |= function.strict == Some(true);
         let mut declaration = FunctionDeclaration {
@@ -93,7 +103,7 @@ impl<'a> Declarations<'a, '_, '_> {
         Ok(())
     }
 
-    fn custom(&mut self, custom: Custom<'a>, shape: &mut Shape) -> Result<()> {
+    pub(in crate::translate) fn custom(&mut self, custom: Custom<'a>, shape: &mut Shape) -> Result<()> {
         let name = self.name(&custom.name)?;
         shape.custom.push(custom.name.into_owned());
         let mut description = custom.description;
@@ -138,8 +148,7 @@ pub(super) fn build<'a>(
     }
     shape.legacy_functions = tools.is_empty() && !functions.is_empty();
     let mut back = std::mem::take(&mut shape.names);
-    let mut declared =
-        Declarations { target, drops, back: &mut back, seen: HashSet::new(), all: Vec::new(), strict: false };
+    let mut declared = Declarations::new(target, drops, &mut back);
     let mut search = request.web_search_options.is_some();
     for (at, tool) in tools.into_iter().enumerate() {
         let within = |error: Error| error.within(&format!("tools[{at}]"));
@@ -192,14 +201,8 @@ pub(super) fn build<'a>(
         if strict && target.traits.json_schema && config.as_ref().is_none_or(|config| config.mode == "AUTO") {
             config = Some(FunctionCallingConfig::of("VALIDATED"));
         }
-        if let Some(config) = &mut config
-            && config.mode == "VALIDATED"
-            && !target.traits.json_schema
-        {
-            // Older families know no subset without a call: what may not be called is not declared.
-            let allowed = std::mem::take(&mut config.allowed_function_names);
-            all.retain(|function| allowed.is_empty() || allowed.iter().any(|name| function.name == *name));
-            config.mode = "AUTO";
+        if let Some(config) = &mut config {
+            narrow(config, &mut all, target);
         }
         toolbox.tools.push(Tool { function_declarations: all, ..Tool::default() });
         if config.is_some() {
@@ -230,8 +233,26 @@ pub(super) fn build<'a>(
     Ok(toolbox)
 }
 
+/// Older families know no subset without a call: what may not be called is not declared.
+pub(in crate::translate) fn narrow(
+    config: &mut FunctionCallingConfig,
+    all: &mut Vec<FunctionDeclaration<'_>>,
+    target: &Target<'_>,
+) {
+    if config.mode != "VALIDATED" || target.traits.json_schema {
+        return;
+    }
+    let allowed = std::mem::take(&mut config.allowed_function_names);
+    all.retain(|function| allowed.is_empty() || allowed.iter().any(|name| function.name == *name));
+    config.mode = "AUTO";
+}
+
 /// Puts Google's own tools beside the functions, where the model takes both.
-fn beside<'a>(own: google::Own<'a>, target: &Target<'_>, toolbox: &mut Toolbox<'a>) -> Result<()> {
+pub(in crate::translate) fn beside<'a>(
+    own: google::Own<'a>,
+    target: &Target<'_>,
+    toolbox: &mut Toolbox<'a>,
+) -> Result<()> {
     if own.tools.is_empty() {
         return Ok(());
     }
@@ -368,7 +389,21 @@ pub(super) fn answer_format<'a>(
             return Err(Error::invalid("response_format.type", message));
         }
     };
-    let place = |error: Error| error.within("response_format.json_schema.schema").code("invalid_json_schema");
+    let names = ("response_format", "response_format.json_schema.schema");
+    form(raw, names, (toolbox, generation), target, shape, drops)
+}
+
+/// The form of the answer: JSON of any kind, or after a schema. `param` names the field that asks for it,
+/// `within` the schema in it.
+pub(in crate::translate) fn form<'a>(
+    raw: Option<&'a RawValue>,
+    (param, within): (&'static str, &'static str),
+    (toolbox, generation): (&mut Toolbox<'a>, &mut Option<GenerationConfig<'a>>),
+    target: &Target<'_>,
+    shape: &mut Shape,
+    drops: &mut Drops,
+) -> Result<()> {
+    let place = |error: Error| error.within(within).code("invalid_json_schema");
     if raw.is_some_and(|raw| !raw.get().starts_with('{')) {
         return Err(place(Error::invalid("", "A JSON Schema must be an object.")));
     }
@@ -382,14 +417,14 @@ pub(super) fn answer_format<'a>(
             // A call is forced, so there will be no answer that could have a form.
             ("ANY", _) => return Ok(()),
             (_, None) => {
-                return drops.note("response_format", "this model takes no JSON mode beside functions");
+                return drops.note(param, "this model takes no JSON mode beside functions");
             }
-            (_, Some(raw)) => return hide(raw, toolbox, target, shape, drops).map_err(place),
+            (_, Some(raw)) => return hide(raw, param, toolbox, target, shape, drops).map_err(place),
         }
     }
     if !traits.tools_with_schema && !toolbox.tools.is_empty() {
         let message = "This model gives no JSON beside Google's own tools.";
-        return Err(Error::unsupported("response_format", message));
+        return Err(Error::unsupported(param, message));
     }
     let generation = generation.get_or_insert_default();
     generation.response_mime_type = Some("application/json");
@@ -398,7 +433,7 @@ pub(super) fn answer_format<'a>(
             generation.response_json_schema = Some(schema::answer(raw).map_err(place)?);
         } else {
             let subset = subset::convert(raw, target.backend).map_err(place)?;
-            drops.lost("response_format.json_schema.schema", "response_format", &subset.lost)?;
+            drops.lost(within, param, &subset.lost)?;
             generation.response_schema = subset.schema;
         }
     }
@@ -407,6 +442,7 @@ pub(super) fn answer_format<'a>(
 
 fn hide<'a>(
     raw: &'a RawValue,
+    param: &str,
     toolbox: &mut Toolbox<'a>,
     target: &Target<'_>,
     shape: &mut Shape,
@@ -423,7 +459,7 @@ fn hide<'a>(
         return Err(Error::unsupported("", message));
     }
     let old = if modern { None } else { Some(subset::convert(raw, target.backend)?) };
-    let old = old.map(|subset| drops.lost("", "response_format", &subset.lost).map(|()| subset.schema));
+    let old = old.map(|subset| drops.lost("", param, &subset.lost).map(|()| subset.schema));
     functions.push(FunctionDeclaration {
         name: name.clone().into(),
         description: Some(Text::plain(

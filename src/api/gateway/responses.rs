@@ -1,0 +1,138 @@
+//! Responses on the walk.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Method;
+use http::header::UPGRADE;
+use parking_lot::Mutex;
+
+use super::Gateway;
+use super::walk::{Asked, Operation};
+use crate::api::{Ctx, Incoming, Reply};
+use crate::error::{Error, Kind, Origin, Result};
+use crate::openai::responses::Request;
+use crate::translate::responses::{self, Ask, Done, History, ResponsesMachine, Shape, Whole, request};
+use crate::translate::{Signatures, Stamp, Target};
+use crate::usage::Usage;
+use crate::wire;
+
+impl Gateway {
+    /// `POST /v1/responses`.
+    pub(super) async fn responses(&self, cx: Ctx, incoming: Incoming) -> Result<Reply> {
+        if incoming.method == Method::GET {
+            return Err(no_socket(&cx));
+        }
+        let body = incoming.json(&cx).await?;
+        let asked = request::parse(&body)?;
+        let operation = Responses::new(&cx, &body, asked, Arc::default(), None)?;
+        operation.stands_alone()?;
+        self.walk(&cx, operation).await
+    }
+}
+
+/// Clients that try a WebSocket first fall back to POST at once when they are told so in this way.
+fn no_socket(cx: &Ctx) -> Error {
+    let wanted = cx.headers.get(UPGRADE).is_some();
+    let kind = if wanted { Kind::UpgradeRequired } else { Kind::MethodNotAllowed };
+    let message = "Responses are made with POST; the WebSocket form is not available here.";
+    Error::new(kind, Origin::Client, message)
+}
+
+/// One response being made.
+pub(super) struct Responses<'b> {
+    body: &'b Bytes,
+    asked: Request<'b>,
+    /// What stood before; shared, for what is asked borrows from it.
+    history: Arc<History>,
+    model: String,
+    /// Who hears of the end.
+    done: Mutex<Option<Done>>,
+}
+
+impl<'b> Responses<'b> {
+    /// A response to `asked`, which was read from `body`.
+    ///
+    /// # Errors
+    /// When no model is named.
+    pub(super) fn new(
+        cx: &Ctx,
+        body: &'b Bytes,
+        asked: Request<'b>,
+        history: Arc<History>,
+        done: Option<Done>,
+    ) -> Result<Self> {
+        let model = match &cx.deployment {
+            Some(deployment) if asked.model.is_empty() => deployment.to_string(),
+            _ => asked.model.to_string(),
+        };
+        if model.is_empty() {
+            let error = Error::invalid("model", "Missing required parameter: 'model'.");
+            return Err(error.code("missing_required_parameter"));
+        }
+        Ok(Self { body, asked, history, model, done: Mutex::new(done) })
+    }
+
+    /// Refuses what needs earlier responses to be kept.
+    fn stands_alone(&self) -> Result<()> {
+        if let Some(id) = &self.asked.previous_response_id {
+            let shown: String = id.decode().chars().take(80).collect();
+            let message = format!("Previous response with id '{shown}' not found.");
+            return Err(Error::invalid("previous_response_id", message).code("previous_response_not_found"));
+        }
+        if self.asked.conversation.is_some() {
+            let message = "No conversations are kept here: send the whole input.";
+            return Err(Error::unsupported("conversation", message));
+        }
+        if self.asked.background == Some(true) {
+            let message = "No responses are kept here, so none can be made in the background.";
+            return Err(Error::unsupported("background", message));
+        }
+        Ok(())
+    }
+}
+
+impl Operation for Responses<'_> {
+    type Shape = Shape;
+    type Machine = ResponsesMachine;
+    const PREFIX: &'static str = "resp_";
+
+    fn model(&self) -> &str {
+        &self.model
+    }
+
+    fn streams(&self) -> bool {
+        self.asked.stream
+    }
+
+    fn estimate(&self) -> u64 {
+        // Four bytes a token is close enough for a reservation.
+        let before: usize = self.history.items.iter().map(|item| item.get().len()).sum();
+        (self.body.len() + before) as u64 / 4
+    }
+
+    fn ask(&mut self, target: &Target<'_>, signatures: &dyn Signatures) -> Result<Asked<Shape>> {
+        // Read again, since what is asked takes the request apart; nothing is copied by that.
+        let asked = request::parse(self.body)?;
+        let Ask { request, shape, dropped } = request::ask(asked, &self.history, target, signatures)?;
+        let body = wire::encode(&request, self.body).map_err(Error::internal)?;
+        Ok(Asked { body, shape, dropped, several: false })
+    }
+
+    fn machine(&self, shape: Shape, stamp: Stamp) -> ResponsesMachine {
+        ResponsesMachine::new(shape, stamp).telling(self.done.lock().take())
+    }
+
+    fn trial(&self, shape: Shape, stamp: Stamp) -> ResponsesMachine {
+        ResponsesMachine::new(shape, stamp)
+    }
+
+    fn reply(&self, shape: &Shape, stamp: &Stamp, answers: &[Bytes]) -> Result<(Bytes, Usage)> {
+        let Whole { finished, usage } = responses::reply(shape, stamp, answers)?;
+        let body = finished.response.clone();
+        if let Some(done) = self.done.lock().take() {
+            done(finished);
+        }
+        Ok((body, usage))
+    }
+}

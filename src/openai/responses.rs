@@ -1,0 +1,377 @@
+//! Responses requests.
+//!
+//! Borrowed from the client's body like those of Chat Completions; items, tools and other unions stay raw until
+//! their `type` is known.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::chat::{ExtraBody, File, Google, InputAudio};
+use crate::wire::{Text, Unknown};
+
+fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
+}
+
+/// A request for `/v1/responses`; `/input_tokens` and `/compact` take a part of it.
+#[derive(Debug, Deserialize)]
+pub struct Request<'a> {
+    /// The model as the client names it; may be missing where a deployment or a template names it.
+    #[serde(borrow, default, deserialize_with = "nullable")]
+    pub model: Cow<'a, str>,
+    /// A string or items.
+    #[serde(borrow, default)]
+    pub input: Option<&'a RawValue>,
+    /// What holds for this response only.
+    #[serde(borrow, default)]
+    pub instructions: Option<&'a RawValue>,
+    /// Whether the answer comes as server-sent events.
+    #[serde(default, deserialize_with = "nullable")]
+    pub stream: bool,
+    /// Options that make sense with `stream` only.
+    #[serde(default)]
+    pub stream_options: Option<StreamOptions>,
+    /// Whether the response is kept; absent means yes.
+    #[serde(default)]
+    pub store: Option<bool>,
+    /// Whether it is made while nobody waits.
+    #[serde(default)]
+    pub background: Option<bool>,
+    /// The response that this one goes on from.
+    #[serde(borrow, default)]
+    pub previous_response_id: Option<Text<'a>>,
+    /// An id, or an object with one.
+    #[serde(borrow, default)]
+    pub conversation: Option<&'a RawValue>,
+    /// What else to tell.
+    #[serde(borrow, default)]
+    pub include: Option<Vec<Text<'a>>>,
+    /// Tokens of thinking and answer together.
+    #[serde(default)]
+    pub max_output_tokens: Option<i64>,
+    /// Calls of hosted tools.
+    #[serde(default)]
+    pub max_tool_calls: Option<i64>,
+    /// 0 to 2.
+    #[serde(default)]
+    pub temperature: Option<f64>,
+    /// 0 to 1.
+    #[serde(default)]
+    pub top_p: Option<f64>,
+    /// 0 to 20.
+    #[serde(default)]
+    pub top_logprobs: Option<i64>,
+    /// Tools.
+    #[serde(borrow, default)]
+    pub tools: Option<Vec<&'a RawValue>>,
+    /// A word or an object.
+    #[serde(borrow, default)]
+    pub tool_choice: Option<&'a RawValue>,
+    /// `false`: at most one call.
+    #[serde(default)]
+    pub parallel_tool_calls: Option<bool>,
+    /// The form of the answer.
+    #[serde(borrow, default)]
+    pub text: Option<TextConfig<'a>>,
+    /// How to think.
+    #[serde(borrow, default)]
+    pub reasoning: Option<Reasoning<'a>>,
+    /// `auto`, `disabled`.
+    #[serde(borrow, default)]
+    pub truncation: Option<Text<'a>>,
+    /// Up to 16 pairs, given back.
+    #[serde(borrow, default)]
+    pub metadata: Option<&'a RawValue>,
+    /// A stored template.
+    #[serde(borrow, default)]
+    pub prompt: Option<&'a RawValue>,
+    /// A hint.
+    #[serde(borrow, default)]
+    pub prompt_cache_key: Option<Text<'a>>,
+    /// A hint.
+    #[serde(borrow, default)]
+    pub prompt_cache_retention: Option<Text<'a>>,
+    /// A hint.
+    #[serde(borrow, default)]
+    pub prompt_cache_options: Option<&'a RawValue>,
+    /// A label.
+    #[serde(borrow, default)]
+    pub safety_identifier: Option<Text<'a>>,
+    /// A label.
+    #[serde(borrow, default)]
+    pub user: Option<Text<'a>>,
+    /// Speed and price.
+    #[serde(borrow, default)]
+    pub service_tier: Option<Text<'a>>,
+    /// When to compact by itself.
+    #[serde(borrow, default)]
+    pub context_management: Option<&'a RawValue>,
+    /// Labels that Codex sends with every request.
+    #[serde(borrow, default)]
+    pub client_metadata: Option<&'a RawValue>,
+    /// Google's own settings.
+    #[serde(borrow, default)]
+    pub google: Option<Google<'a>>,
+    /// The same in the place where Google's own layer has them.
+    #[serde(borrow, default)]
+    pub extra_body: Option<ExtraBody<'a>>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+/// `stream_options`.
+#[derive(Debug, Default, Deserialize)]
+pub struct StreamOptions {
+    /// Padding against eavesdroppers who measure lengths.
+    #[serde(default)]
+    pub include_obfuscation: Option<bool>,
+}
+
+/// `text`.
+#[derive(Debug, Deserialize)]
+pub struct TextConfig<'a> {
+    /// The form.
+    #[serde(borrow, default)]
+    pub format: Option<Format<'a>>,
+    /// `low`, `medium`, `high`.
+    #[serde(borrow, default)]
+    pub verbosity: Option<Text<'a>>,
+}
+
+/// `text.format`.
+#[derive(Debug, Deserialize)]
+pub struct Format<'a> {
+    /// `text`, `json_object`, `json_schema`.
+    #[serde(borrow, rename = "type")]
+    pub kind: Cow<'a, str>,
+    /// The schema's name.
+    #[serde(borrow, default)]
+    pub name: Option<Text<'a>>,
+    /// What it is for.
+    #[serde(borrow, default)]
+    pub description: Option<Text<'a>>,
+    /// The schema.
+    #[serde(borrow, default)]
+    pub schema: Option<&'a RawValue>,
+    /// Whether it must be kept to.
+    #[serde(default)]
+    pub strict: Option<bool>,
+}
+
+/// `reasoning`.
+#[derive(Debug, Default, Deserialize)]
+pub struct Reasoning<'a> {
+    /// How much.
+    #[serde(borrow, default)]
+    pub effort: Option<Text<'a>>,
+    /// Whether a summary is wanted.
+    #[serde(borrow, default)]
+    pub summary: Option<Text<'a>>,
+    /// The deprecated name of the same.
+    #[serde(borrow, default)]
+    pub generate_summary: Option<Text<'a>>,
+}
+
+/// An item, of whatever type.
+#[derive(Debug, Deserialize)]
+pub struct Item<'a> {
+    /// The type; may be missing on messages and references.
+    #[serde(borrow, rename = "type", default)]
+    pub kind: Option<Cow<'a, str>>,
+    /// The item's own name.
+    #[serde(borrow, default)]
+    pub id: Option<Text<'a>>,
+    /// Who speaks.
+    #[serde(borrow, default)]
+    pub role: Option<Cow<'a, str>>,
+    /// A string or parts.
+    #[serde(borrow, default)]
+    pub content: Option<&'a RawValue>,
+    /// What pairs a call with its output.
+    #[serde(borrow, default)]
+    pub call_id: Option<Text<'a>>,
+    /// The function.
+    #[serde(borrow, default)]
+    pub name: Option<Cow<'a, str>>,
+    /// The namespace that the function is in.
+    #[serde(borrow, default)]
+    pub namespace: Option<Cow<'a, str>>,
+    /// A function's arguments as a text.
+    #[serde(borrow, default)]
+    pub arguments: Option<&'a RawValue>,
+    /// A custom tool's input.
+    #[serde(borrow, default)]
+    pub input: Option<Text<'a>>,
+    /// What came of a call.
+    #[serde(borrow, default)]
+    pub output: Option<&'a RawValue>,
+    /// What a shell is to do, or was searched for.
+    #[serde(borrow, default)]
+    pub action: Option<&'a RawValue>,
+    /// What a patch does.
+    #[serde(borrow, default)]
+    pub operation: Option<&'a RawValue>,
+    /// How it stands.
+    #[serde(borrow, default)]
+    pub status: Option<Text<'a>>,
+    /// What only the gateway can read.
+    #[serde(borrow, default)]
+    pub encrypted_content: Option<Text<'a>>,
+    /// Code that was run.
+    #[serde(borrow, default)]
+    pub code: Option<Text<'a>>,
+    /// What the code printed.
+    #[serde(borrow, default)]
+    pub outputs: Option<Vec<Printed<'a>>>,
+    /// A picture in base64.
+    #[serde(borrow, default)]
+    pub result: Option<Text<'a>>,
+    /// The picture's format.
+    #[serde(borrow, default)]
+    pub output_format: Option<Text<'a>>,
+    /// Tools that are added from here on.
+    #[serde(borrow, default)]
+    pub tools: Option<Vec<&'a RawValue>>,
+    /// Thinking that changes from here on.
+    #[serde(borrow, default)]
+    pub reasoning: Option<&'a RawValue>,
+    /// A form of the answer that changes from here on.
+    #[serde(borrow, default)]
+    pub text: Option<&'a RawValue>,
+}
+
+/// One output of code.
+#[derive(Debug, Deserialize)]
+pub struct Printed<'a> {
+    /// What was printed.
+    #[serde(borrow, default)]
+    pub logs: Option<Text<'a>>,
+}
+
+/// A part of a message or an output.
+#[derive(Debug, Deserialize)]
+pub struct Part<'a> {
+    /// The type.
+    #[serde(borrow, rename = "type")]
+    pub kind: Cow<'a, str>,
+    /// Text.
+    #[serde(borrow, default)]
+    pub text: Option<Text<'a>>,
+    /// A refusal's text.
+    #[serde(borrow, default)]
+    pub refusal: Option<Text<'a>>,
+    /// An address; an object with one in the other front's form.
+    #[serde(borrow, default)]
+    pub image_url: Option<&'a RawValue>,
+    /// How closely to look.
+    #[serde(borrow, default)]
+    pub detail: Option<Text<'a>>,
+    /// An uploaded file.
+    #[serde(borrow, default)]
+    pub file_id: Option<Text<'a>>,
+    /// Base64, or a data URL.
+    #[serde(borrow, default)]
+    pub file_data: Option<Text<'a>>,
+    /// An address.
+    #[serde(borrow, default)]
+    pub file_url: Option<Text<'a>>,
+    /// The file's name.
+    #[serde(borrow, default)]
+    pub filename: Option<Text<'a>>,
+    /// The other front's form of a file.
+    #[serde(borrow, default)]
+    pub file: Option<File<'a>>,
+    /// Sound.
+    #[serde(borrow, default)]
+    pub input_audio: Option<InputAudio<'a>>,
+}
+
+/// A tool, of whatever type.
+#[derive(Debug, Deserialize)]
+pub struct Tool<'a> {
+    /// The type.
+    #[serde(borrow, rename = "type", default)]
+    pub kind: Cow<'a, str>,
+    /// Its name.
+    #[serde(borrow, default)]
+    pub name: Option<Cow<'a, str>>,
+    /// What it is for.
+    #[serde(borrow, default)]
+    pub description: Option<Text<'a>>,
+    /// A function's arguments as JSON Schema.
+    #[serde(borrow, default)]
+    pub parameters: Option<&'a RawValue>,
+    /// Whether the schema must be kept to.
+    #[serde(default)]
+    pub strict: Option<bool>,
+    /// The form of a custom tool's input.
+    #[serde(borrow, default)]
+    pub format: Option<ToolFormat<'a>>,
+    /// A namespace's tools.
+    #[serde(borrow, default)]
+    pub tools: Option<Vec<Self>>,
+    /// Web search: which sites.
+    #[serde(borrow, default)]
+    pub filters: Option<&'a RawValue>,
+    /// Web search: how much to read.
+    #[serde(borrow, default)]
+    pub search_context_size: Option<Text<'a>>,
+    /// Web search: where the user is.
+    #[serde(borrow, default)]
+    pub user_location: Option<&'a RawValue>,
+    /// Web search: `false` forbids fresh pages.
+    #[serde(default)]
+    pub external_web_access: Option<bool>,
+    /// Code: an id, or `{"type": "auto"}`.
+    #[serde(borrow, default)]
+    pub container: Option<&'a RawValue>,
+    /// Pictures: `1024x1024`.
+    #[serde(borrow, default)]
+    pub size: Option<Text<'a>>,
+    /// Pictures.
+    #[serde(borrow, default)]
+    pub quality: Option<Text<'a>>,
+    /// Pictures.
+    #[serde(borrow, default)]
+    pub background: Option<Text<'a>>,
+    /// Pictures.
+    #[serde(borrow, default)]
+    pub output_format: Option<Text<'a>>,
+    /// Pictures: previews on the way.
+    #[serde(default)]
+    pub partial_images: Option<i64>,
+}
+
+/// The form of a custom tool's input.
+#[derive(Debug, Deserialize)]
+pub struct ToolFormat<'a> {
+    /// A grammar.
+    #[serde(borrow, default)]
+    pub definition: Option<Text<'a>>,
+    /// Its kind.
+    #[serde(borrow, default)]
+    pub syntax: Option<Text<'a>>,
+}
+
+/// `tool_choice` as an object.
+#[derive(Debug, Deserialize)]
+pub struct Choice<'a> {
+    /// The tool's type, or `allowed_tools`.
+    #[serde(borrow, rename = "type", default)]
+    pub kind: Cow<'a, str>,
+    /// The tool.
+    #[serde(borrow, default)]
+    pub name: Option<Cow<'a, str>>,
+    /// The namespace it is in.
+    #[serde(borrow, default)]
+    pub namespace: Option<Cow<'a, str>>,
+    /// `auto`, `required`.
+    #[serde(borrow, default)]
+    pub mode: Option<Cow<'a, str>>,
+    /// The tools that are allowed.
+    #[serde(borrow, default)]
+    pub tools: Option<Vec<Self>>,
+}
