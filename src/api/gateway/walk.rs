@@ -44,6 +44,10 @@ pub(super) trait Operation: Send + Sync {
     fn model(&self) -> &str;
     /// The client wants a stream.
     fn streams(&self) -> bool;
+    /// The reply's id and time, where they are known before.
+    fn named(&self) -> Option<(String, u64)> {
+        None
+    }
     /// A number that the requests of one conversation share, and no others.
     fn session(&self) -> Option<u64> {
         None
@@ -86,7 +90,20 @@ impl Gateway {
     ///
     /// # Errors
     /// The operation's own, the limiter's and the upstream's.
-    pub(super) async fn walk<O: Operation>(&self, cx: &Ctx, mut operation: O) -> Result<Reply> {
+    pub(super) async fn walk<O: Operation>(&self, cx: &Ctx, operation: O) -> Result<Reply> {
+        self.walk_with(cx, operation, None).await
+    }
+
+    /// [`Gateway::walk`] for a request that may have been admitted already.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) async fn walk_with<O: Operation>(
+        &self,
+        cx: &Ctx,
+        mut operation: O,
+        mut permit: Option<Permit>,
+    ) -> Result<Reply> {
         let name = operation.model().to_owned();
         let model = self.dispatched(&name)?;
         cx.meter.model(&name, self.labels.get(&model).map(String::as_str));
@@ -99,14 +116,9 @@ impl Gateway {
         }
         let mut trip = self.upstream.trip(&wish);
         let signatures = self.signatures.view(cx.tenant.name());
-        let stamp = Stamp {
-            id: self.ids.mint(O::PREFIX),
-            created: self.clock.unix_seconds(),
-            model: name,
-            ids: Arc::clone(&self.ids),
-            signatures,
-        };
-        let mut permit = None;
+        let named = operation.named();
+        let (id, created) = named.unwrap_or_else(|| (self.ids.mint(O::PREFIX), self.clock.unix_seconds()));
+        let stamp = Stamp { id, created, model: name, ids: Arc::clone(&self.ids), signatures };
         let (mut hollow, mut settled) = (false, !trip.has_choice());
         loop {
             let paused = Instant::now();
@@ -176,6 +188,7 @@ impl Gateway {
                         events: Box::new(events),
                         machine: Box::new(machine),
                         headers,
+                        closing: None,
                     }));
                 }
                 Heard::Reply(((body, usage), again)) => {
