@@ -154,7 +154,10 @@ fn merged(replies: Vec<Reply>, stamp: Stamp, include_usage: bool) -> Result<Repl
     let mut headers = Together::default();
     let mut streams = Vec::with_capacity(replies.len());
     for reply in replies {
-        let Reply::Stream(Stream { events, machine, headers: next }) = reply else { return Err(odd()) };
+        // Nothing is kept of completions, so nothing has to be waited for at the end.
+        let Reply::Stream(Stream { events, machine, headers: next, closing: _ }) = reply else {
+            return Err(odd());
+        };
         headers.add(next);
         streams.push(Live { events, machine: Some(machine), usage: Usage::default() });
     }
@@ -165,6 +168,7 @@ fn merged(replies: Vec<Reply>, stamp: Stamp, include_usage: bool) -> Result<Repl
         events: Box::new(events),
         machine: Box::new(machine),
         headers: headers.done(),
+        closing: None,
     }))
 }
 
