@@ -9,6 +9,7 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 
 use super::Gateway;
+use super::admit::Size;
 use super::walk::{ATTEMPTS, Asked, Operation};
 use crate::api::{Ctx, EventSource, Incoming, Reply, Stream};
 use crate::error::{Error, Result};
@@ -57,7 +58,13 @@ impl Gateway {
         if count == 1 {
             return self.walk(&cx, choice(0)).await;
         }
-        let walks = stream::iter(0..count).map(|number| self.walk(&cx, choice(number)));
+        // All choices are one request of the key's.
+        let dispatched = self.dispatched(&model)?;
+        cx.tenant.may_use(&dispatched)?;
+        let input = (body.len() * setup.each) as u64 / 4;
+        let most = choice(0).most().map(|most| most.saturating_mul(count as u64));
+        self.admit(&cx, &dispatched, Size::about(input).bounded(most)).await?;
+        let walks = stream::iter(0..count).map(|number| self.walk_with(&cx, choice(number), true));
         let replies: Result<Vec<Reply>> = walks.buffered(AT_ONCE).try_collect().await;
         let usage = *used.lock();
         cx.meter.usage(usage);
@@ -105,9 +112,8 @@ impl Operation for Choice<'_> {
         self.setup.stream
     }
 
-    fn estimate(&self) -> u64 {
-        // Four bytes a token is close enough for a reservation.
-        (self.body.len() / self.setup.prompts.len().max(1)) as u64 / 4
+    fn most(&self) -> Option<u64> {
+        self.request.max_tokens.and_then(|most| u64::try_from(most).ok())
     }
 
     fn ask(&mut self, target: &Target<'_>, signatures: &dyn Signatures) -> Result<Asked<Shape>> {
