@@ -2,11 +2,9 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
-use parking_lot::Mutex;
 
 use super::routes::{self, Endpoint};
 use super::{Ctx, Engine, Incoming, Readiness, Reply};
@@ -18,7 +16,6 @@ use crate::keys::{Credentials, Keys, Tenant};
 use crate::limits::Limiter;
 use crate::memory::Memory;
 use crate::meter::price::Prices;
-use crate::openai::models::Model;
 use crate::upstream::{Site, Upstream};
 
 mod admit;
@@ -40,6 +37,7 @@ mod responses;
 mod stored;
 mod walk;
 
+pub use models::Listing;
 pub use stored::State;
 
 /// Everything the walk stands on; made by `app`.
@@ -70,7 +68,7 @@ pub struct Gateway {
     /// Vertex sites where a native request chooses project and location.
     pub open_places: HashSet<String>,
     /// Upstream's models, and when they were read.
-    pub listed: Mutex<Option<(Instant, Arc<[Model]>)>>,
+    pub listed: Listing,
     /// Model ids that may become metric labels: those the catalogue names.
     pub labels: HashSet<String>,
 }
