@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Request, Response};
 
-use crate::api::gateway::{Gateway, Listing, State};
+use crate::api::gateway::{Gateway, Learned, Listing, State};
 use crate::api::{Engine, Intake};
 use crate::body::Body;
 use crate::catalog::Pattern;
@@ -71,6 +71,7 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
             ..Intake::default()
         },
         patience: server::Patience { head: config.server.header_timeout, ..server::Patience::default() },
+        heartbeat: Some(config.server.heartbeat).filter(|every| !every.is_zero()),
         min_drain: config.server.min_drain,
         drain_timeout: config.server.drain_timeout,
         ..server::Config::default()
@@ -213,7 +214,8 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         keys: Keys::new(&keys).everybody(config.credentials.into()),
         aliases: config.aliases.clone(),
         catalog,
-        upstream,
+        upstream: Arc::new(upstream),
+        learned: Learned::default(),
         signatures: Arc::new(Memory::default()),
         ids: Arc::new(Ids::Random),
         clock: Clock::System,
