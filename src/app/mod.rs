@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Request, Response};
 
-use crate::api::gateway::{Gateway, Learned, Listing, State};
+use crate::api::gateway::{Gateway, Learned, Listing, State, Unpaid};
 use crate::api::{Engine, Intake};
 use crate::body::Body;
 use crate::catalog::Pattern;
 use crate::clock::Clock;
 use crate::config::{self, Config, GoogleCredentials, LogFormat, Overrides, Seen};
 use crate::error::{Error, Kind, Origin, Result};
+use crate::fetch::{self, Fetcher};
 use crate::ids::Ids;
 use crate::keys::Keys;
 use crate::limits::{Limiter, Period, Spent};
@@ -221,6 +222,7 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         clock: Clock::System,
         state: Arc::default(),
         strict: config.strict,
+        unpaid: Unpaid::default(),
         open_places: config
             .sites
             .iter()
@@ -229,8 +231,19 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
             .collect(),
         listed: Listing::default(),
         labels,
+        fetcher: config.fetch.as_ref().map(fetcher).transpose()?,
     };
     Ok((gateway, care))
+}
+
+fn fetcher(fetch: &config::Fetch) -> Result<Fetcher> {
+    Fetcher::new(fetch::Settings {
+        allow: fetch.allow.clone(),
+        max_bytes: fetch.max_bytes,
+        timeout: fetch.timeout,
+        max_count: fetch.max_count,
+        loopback: false,
+    })
 }
 
 fn store(config: &config::Store) -> Result<Store> {
