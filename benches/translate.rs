@@ -10,6 +10,7 @@ use gemway::catalog::Catalog;
 use gemway::ids::Ids;
 use gemway::sse::Decoder;
 use gemway::translate::chat::{Shape, reply, request, stream::ChatMachine};
+use gemway::translate::embeddings;
 use gemway::translate::{Backend, Machine, Signatures, Stamp, Target};
 use gemway::wire;
 
@@ -161,6 +162,31 @@ fn answers(bench: &mut Criterion) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// A hundred vectors of 768 numbers, as Google writes them: each number on a line of its own, or not.
+fn vectors(bench: &mut Criterion) -> Result<(), Box<dyn Error>> {
+    let values: Vec<f64> =
+        (0..768).map(|at| ((f64::from(at) * 0.731).sin() * 0.04 * 1e9).round() / 1e9).collect();
+    let answer = serde_json::json!({"embeddings": vec![serde_json::json!({"values": values}); 100]});
+    let shape = |base64, rescale| embeddings::Shape { base64, rescale, dimensions: None };
+    let mut group = bench.benchmark_group("embeddings 100x768");
+    for (form, text) in [("compact", answer.to_string()), ("pretty", serde_json::to_string_pretty(&answer)?)]
+    {
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        for (name, shape) in [
+            ("float", shape(false, false)),
+            ("base64", shape(true, false)),
+            ("float, rescaled", shape(false, true)),
+            ("base64, rescaled", shape(true, true)),
+        ] {
+            let read = || embeddings::Vectors::read(shape, &(0..100), black_box(text.as_bytes()));
+            read()?;
+            group.bench_function(format!("{form}, {name}"), |bencher| bencher.iter(read));
+        }
+    }
+    group.finish();
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let catalog = Catalog::builtin()?;
     let target =
@@ -168,6 +194,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut bench = Criterion::default().configure_from_args();
     requests(&mut bench, &target)?;
     answers(&mut bench)?;
+    vectors(&mut bench)?;
     bench.final_summary();
     Ok(())
 }

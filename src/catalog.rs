@@ -71,6 +71,8 @@ pub struct Traits {
     pub remote_uris: bool,
     /// Answers are capped per request and continued by token (streams upstream always).
     pub long_decode: bool,
+    /// What it reads: "text", "image", "audio", "video", "file"; empty where nobody knows.
+    pub input: Vec<String>,
     /// What it can produce: "text", "image", "audio".
     pub output: Vec<String>,
     /// Tokens in.
@@ -117,6 +119,7 @@ impl Default for Traits {
             multimodal_results: true,
             remote_uris: true,
             long_decode: false,
+            input: Vec::new(),
             output: vec!["text".to_owned()],
             context_window: None,
             max_output_tokens: None,
@@ -132,6 +135,8 @@ pub struct Model {
     pub id: String,
     /// When it was released, in seconds since 1970, if known.
     pub created: Option<u64>,
+    /// The day on which it ends (`2027-05-07`), if one is known.
+    pub retires: Option<String>,
 }
 
 /// What is known of all models.
@@ -172,7 +177,10 @@ impl Catalog {
         for entry in file.model {
             let created = entry.released.as_deref().map(unix_date).transpose()?;
             next.models.retain(|known| known.id != entry.id);
-            next.models.push(Model { id: entry.id, created });
+            if let Some(day) = &entry.retires {
+                unix_date(day)?;
+            }
+            next.models.push(Model { id: entry.id, created, retires: entry.retires });
         }
         Ok(next)
     }
@@ -282,6 +290,7 @@ struct File {
 struct Entry {
     id: String,
     released: Option<String>,
+    retires: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -306,6 +315,7 @@ struct Family {
     multimodal_results: Option<bool>,
     remote_uris: Option<bool>,
     long_decode: Option<bool>,
+    input: Option<Vec<String>>,
     output: Option<Vec<String>>,
     context_window: Option<u64>,
     max_output_tokens: Option<u64>,
@@ -346,6 +356,7 @@ impl Family {
             multimodal_results: self.multimodal_results.unwrap_or(base.multimodal_results),
             remote_uris: self.remote_uris.unwrap_or(base.remote_uris),
             long_decode: self.long_decode.unwrap_or(base.long_decode),
+            input: self.input.clone().unwrap_or(base.input),
             output: self.output.clone().unwrap_or(base.output),
             context_window: self.context_window.or(base.context_window),
             max_output_tokens: self.max_output_tokens.or(base.max_output_tokens),

@@ -333,7 +333,7 @@ fn greeting() -> Response<Body> {
     let text = concat!(
         r#"{"name":"gemway","version":""#,
         env!("CARGO_PKG_VERSION"),
-        r#"","endpoints":["/v1/chat/completions","/v1/models"]}"#
+        r#"","endpoints":["/v1/chat/completions","/v1/responses","/v1/conversations","/v1/embeddings","/v1/completions","/v1/models"]}"#
     );
     let mut response = Response::new(body::full(text));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

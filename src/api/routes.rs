@@ -154,7 +154,24 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("/containers", "Containers"),
     ("/evals", "Evals"),
     ("/organization", "Administration"),
+    ("/projects", "Administration"),
+    ("/alpha", "Graders"),
+    ("/graders", "Graders"),
+    ("/skills", "Skills"),
+    ("/chatkit", "ChatKit"),
+    ("/live", "Live"),
+    ("/agents", "Agents"),
+    ("/decisions", "Decisions"),
+    ("/content_provenance_checks", "Content provenance"),
+    ("/safety", "Safety"),
+    ("/edits", "Edits"),
+    ("/engines", "Engines"),
+    ("/fine-tunes", "Fine-tuning"),
 ];
+
+/// What is served of `OpenAI`'s, for those who asked for something else.
+const SERVED: &str = "/v1/chat/completions, /v1/responses, /v1/conversations, /v1/embeddings, /v1/completions and \
+     /v1/models";
 
 /// Finds the route of a request.
 ///
@@ -188,8 +205,7 @@ pub fn unserved(method: &Method, path: &str) -> Error {
             Kind::NotFound,
             Origin::Client,
             format!(
-                "This gateway does not serve the {name} API ({} {}). It serves /v1/chat/completions and \
-                 /v1/models.",
+                "This gateway does not serve the {name} API ({} {}). It serves {SERVED}.",
                 short(method.as_str()),
                 short(path)
             ),
@@ -282,7 +298,15 @@ fn unknown(method: &Method, path: &str) -> Error {
 }
 
 fn nearest(path: &str) -> Option<&'static str> {
-    const OFFERED: [&str; 3] = ["/v1/chat/completions", "/v1/models", "/v1/models/{id}"];
+    const OFFERED: [&str; 7] = [
+        "/v1/chat/completions",
+        "/v1/responses",
+        "/v1/embeddings",
+        "/v1/completions",
+        "/v1/conversations",
+        "/v1/models",
+        "/v1/models/{id}",
+    ];
     let distance = |offered: &&str| strsim::osa_distance(offered, path);
     let near = OFFERED.into_iter().min_by_key(distance)?;
     let close = distance(&near) <= near.len() / 2
@@ -352,6 +376,26 @@ mod tests {
         assert!(error.message().starts_with("Invalid URL (POST /v1/nope)"), "{}", error.message());
         let error = find(&Method::POST, "/v1/chat/completion").unwrap_err();
         assert!(error.message().contains("/v1/chat/completions?"), "{}", error.message());
+        for (path, name) in [
+            ("/v1/images/edits", "Images"),
+            ("/v1/audio/speech", "Audio"),
+            ("/v1/files", "Files"),
+            ("/v1/batches/b_1", "Batch"),
+            ("/v1/moderations", "Moderations"),
+            ("/v1/threads/t/runs", "Assistants"),
+            ("/v1/fine_tuning/jobs", "Fine-tuning"),
+            ("/v1/realtime/client_secrets", "Realtime"),
+            ("/v1/vector_stores", "Vector stores"),
+            ("/v1/evals", "Evals"),
+            ("/openai/videos", "Videos"),
+        ] {
+            for method in [Method::GET, Method::POST, Method::DELETE, Method::PATCH] {
+                let error = find(&method, path).unwrap_err();
+                assert_eq!(error.explicit_code(), Some("unsupported_endpoint"), "{path}");
+                assert!(error.message().contains(name) && error.message().contains(SERVED), "{path}");
+                assert!(error.message().contains(path), "{}", error.message());
+            }
+        }
         let error = find(&Method::POST, "/v1/images/generations").unwrap_err();
         assert!(error.message().contains("Images"), "{}", error.message());
         for path in

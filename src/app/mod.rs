@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use parking_lot::Mutex;
 
-use crate::api::gateway::{Gateway, Learned, State, Unpaid};
+use crate::api::gateway::{Gateway, Learned, Listing, State, Unpaid};
 use crate::api::{Engine, Intake};
 use crate::body::Body;
 use crate::catalog::Pattern;
@@ -252,7 +251,7 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
             .filter(|site| site.caller_place)
             .map(|site| site.name.clone())
             .collect(),
-        listed: Mutex::new(None),
+        listed: Listing::default(),
         labels,
         fetcher: config.fetch.as_ref().map(fetcher).transpose()?,
     };

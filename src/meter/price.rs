@@ -211,6 +211,11 @@ impl Price {
             .chain(rest.into_iter().flatten())
     }
 
+    /// Dollars for a million tokens of text: in, in from a cache, out. Other modalities, long prompts and tiers differ.
+    pub fn plain(&self) -> (f64, f64, f64) {
+        (self.base.input, self.base.cached, self.base.output)
+    }
+
     /// What so many tokens cost, in nano-dollars; nothing where the tier's price is not known.
     pub fn nanos(&self, usage: &Usage, tier: Tier) -> Option<u64> {
         let factor = match tier {

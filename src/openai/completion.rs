@@ -185,6 +185,12 @@ pub struct TokenLogprob<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Number<'a>(pub Option<&'a RawValue>);
 
+impl<'de: 'a, 'a> serde::Deserialize<'de> for Number<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&RawValue>::deserialize(deserializer).map(|raw| Self(Some(raw)))
+    }
+}
+
 impl Serialize for Number<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {

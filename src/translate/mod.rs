@@ -12,6 +12,7 @@ use crate::usage::Usage;
 
 pub mod chat;
 pub mod citations;
+pub mod completions;
 pub mod counts;
 pub mod embeddings;
 pub mod fan;

@@ -2,11 +2,9 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
-use parking_lot::Mutex;
 
 use super::routes::{self, Endpoint};
 use super::{Ctx, Engine, Incoming, Readiness, Reply};
@@ -19,13 +17,13 @@ use crate::keys::{Credentials, Keys, Tenant};
 use crate::limits::Limiter;
 use crate::memory::Memory;
 use crate::meter::price::Prices;
-use crate::openai::models::Model;
 use crate::upstream::{Site, Upstream};
 
 mod adapt;
 mod admit;
 mod background;
 mod chat;
+mod completions;
 mod conversations;
 mod embeddings;
 mod follow;
@@ -45,6 +43,7 @@ mod walk;
 
 pub use adapt::Learned;
 pub use interactions::Unpaid;
+pub use models::Listing;
 pub use stored::State;
 
 /// Everything the walk stands on; made by `app`.
@@ -79,7 +78,7 @@ pub struct Gateway {
     /// Interactions in the background whose cost is not booked yet.
     pub unpaid: Unpaid,
     /// Upstream's models, and when they were read.
-    pub listed: Mutex<Option<(Instant, Arc<[Model]>)>>,
+    pub listed: Listing,
     /// Model ids that may become metric labels: those the catalogue names.
     pub labels: HashSet<String>,
     /// Fetches media that a model does not read by their address, where the operator wants that.
@@ -126,6 +125,7 @@ impl Engine for Gateway {
         }
         match endpoint {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
+            Endpoint::Completions => Box::pin(self.completions(cx, incoming)),
             Endpoint::Responses => Box::pin(self.responses(cx, incoming)),
             Endpoint::Embeddings => Box::pin(self.embeddings(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
@@ -145,7 +145,7 @@ impl Engine for Gateway {
                 Origin::Client,
                 "This gateway keeps no completions, so there is none to fetch, change or delete.",
             )),
-            Endpoint::Root | Endpoint::InputTokens | Endpoint::Compact | Endpoint::Completions => {
+            Endpoint::Root | Endpoint::InputTokens | Endpoint::Compact => {
                 let (method, path) = (&incoming.method, incoming.uri.path());
                 refuse(routes::unserved(method, path))
             }

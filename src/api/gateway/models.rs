@@ -1,19 +1,31 @@
-//! Which models there are: upstream's list with what the catalogue knows of each, and the aliases.
+//! Which models there are: every site's list with what the catalogue knows of each, and the aliases.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use serde::Deserialize;
+use tokio::sync::Mutex;
 
 use super::super::{Ctx, Reply};
 use super::Gateway;
 use crate::catalog;
 use crate::error::{Error, Kind, Origin, Result};
-use crate::openai::models::{Model, ModelList};
+use crate::openai::models::{Modalities, Model, ModelList, Pricing};
+use crate::translate::Backend;
 use crate::upstream::Site;
 
 /// How long a list of models is believed.
 const LIST_AGE: Duration = Duration::from_mins(5);
+/// How long the catalogue stands in for sites that do not answer.
+const STANDIN_AGE: Duration = Duration::from_secs(15);
+/// Pages of one site's list; one that never ends is a fault of upstream's, not a reason to hang.
+const MOST_PAGES: usize = 20;
+
+/// The list as it was read last, and until when it is believed. Whoever finds it too old reads it anew; others wait
+/// for that instead of asking too.
+#[derive(Debug, Default)]
+pub struct Listing(Mutex<Option<(Instant, Arc<[Model]>)>>);
 
 impl Gateway {
     /// `GET /v1/models`: those that the caller may use.
@@ -38,34 +50,100 @@ impl Gateway {
         Reply::json(model)
     }
 
-    /// Upstream's models with what the catalogue knows of them; read again when five minutes old.
+    /// The list, read again when it is too old.
     async fn list(&self) -> Result<Arc<[Model]>> {
-        if let Some((read, models)) = &*self.listed.lock()
-            && read.elapsed() < LIST_AGE
+        let mut kept = self.listed.0.lock().await;
+        if let Some((until, models)) = &*kept
+            && Instant::now() < *until
         {
             return Ok(Arc::clone(models));
         }
-        let site = self.upstream.sites().next().ok_or_else(|| Error::internal("no site"))?;
-        let mut models = match site.backend() {
-            crate::translate::Backend::GeminiApi => self.read_list(site).await?,
-            // Vertex lists publisher models without limits and methods; the catalogue knows more.
-            crate::translate::Backend::Vertex => {
-                self.catalog.models().map(|model| Model::google(&*model.id)).collect()
+        let (models, age) = self.read_all().await?;
+        let models: Arc<[Model]> = models.into();
+        *kept = Some((Instant::now() + age, Arc::clone(&models)));
+        Ok(models)
+    }
+
+    /// Reads every site's list at once, and for how long it holds. A site that does not answer is represented by the
+    /// catalogue: a list of what is known to exist serves a picker better than an error. A site that refuses our
+    /// credential is no such case, for nothing can be called there either.
+    async fn read_all(&self) -> Result<(Vec<Model>, Duration)> {
+        let reads = join_all(self.upstream.sites().map(|site| self.read_site(site))).await;
+        let (mut models, mut age, mut refused) = (Vec::<Model>::new(), LIST_AGE, None);
+        let mut add = |list: Vec<Model>| {
+            for model in list {
+                if !models.iter().any(|known| known.id == model.id) {
+                    models.push(model);
+                }
             }
         };
+        let mut served = false;
+        for read in reads {
+            match read {
+                Ok(list) => {
+                    served = true;
+                    add(list);
+                }
+                Err(error) if matches!(error.kind(), Kind::UpstreamRefused | Kind::Forbidden) => {
+                    refused.get_or_insert(error);
+                }
+                Err(error) => {
+                    tracing::warn!(error = %error, "a site's models cannot be listed; the catalogue stands in");
+                    served = true;
+                    age = STANDIN_AGE;
+                    add(self.known());
+                }
+            }
+        }
+        if let Some(error) = refused.filter(|_| !served) {
+            return Err(error);
+        }
         for model in &mut models {
-            let traits = self.catalog.traits(&model.id);
-            model.context_window = model.context_window.or(traits.context_window);
-            model.max_output_tokens = model.max_output_tokens.or(traits.max_output_tokens);
-            let known = self.catalog.models().find(|known| known.id == model.id);
-            model.created = known.and_then(|known| known.created).unwrap_or(0);
+            self.describe(model);
         }
-        for alias in self.aliases.keys() {
-            models.push(Model::google(alias.as_str()));
+        for (alias, target) in &self.aliases {
+            let target = catalog::model_id(target).unwrap_or_else(|_| target.clone());
+            let like = models.iter().find(|model| model.id == target).cloned();
+            let mut model = like.unwrap_or_else(|| {
+                let mut model = Model::google(target.as_str());
+                self.describe(&mut model);
+                model
+            });
+            model.id.clone_from(alias);
+            models.retain(|known| known.id != *alias);
+            models.push(model);
         }
-        let models: Arc<[Model]> = models.into();
-        *self.listed.lock() = Some((Instant::now(), Arc::clone(&models)));
-        Ok(models)
+        Ok((models, age))
+    }
+
+    /// What the catalogue knows to exist.
+    fn known(&self) -> Vec<Model> {
+        self.catalog.models().map(|model| Model::google(&*model.id)).collect()
+    }
+
+    /// Adds what the catalogue and the price list know.
+    fn describe(&self, model: &mut Model) {
+        let traits = self.catalog.traits(&model.id);
+        model.context_window = model.context_window.or(traits.context_window);
+        model.max_output_tokens = model.max_output_tokens.or(traits.max_output_tokens);
+        model.modalities = (!traits.input.is_empty())
+            .then(|| Modalities { input: traits.input.clone(), output: traits.output.clone() });
+        if let Some(known) = self.catalog.models().find(|known| known.id == model.id) {
+            model.created = known.created.unwrap_or(0);
+            model.shutdown_date.clone_from(&known.retires);
+        }
+        model.pricing = self.prices.of(&model.id, self.clock.unix_seconds()).map(|price| {
+            let (input, cached_input, output) = price.plain();
+            Pricing { currency: "USD".into(), per_tokens: 1_000_000, input, cached_input, output }
+        });
+    }
+
+    async fn read_site(&self, site: &Site) -> Result<Vec<Model>> {
+        match site.backend() {
+            Backend::GeminiApi => self.read_list(site).await,
+            // Vertex lists publisher models without limits and methods; the catalogue knows more.
+            Backend::Vertex => Ok(self.known()),
+        }
     }
 
     async fn read_list(&self, site: &Site) -> Result<Vec<Model>> {
@@ -91,28 +169,22 @@ impl Gateway {
             methods.is_empty() || methods.iter().any(|method| ours.contains(&method.as_str()))
         };
         let (mut models, mut token) = (Vec::new(), None::<String>);
-        // A list that never ends is a fault of upstream's, not a reason to hang.
-        for _ in 0..20 {
+        for _ in 0..MOST_PAGES {
             let path = match &token {
                 None => "models?pageSize=1000".to_owned(),
                 Some(token) => {
                     let all = percent_encoding::NON_ALPHANUMERIC;
-                    format!(
-                        "models?pageSize=1000&pageToken={}",
-                        percent_encoding::utf8_percent_encode(token, all)
-                    )
+                    let token = percent_encoding::utf8_percent_encode(token, all);
+                    format!("models?pageSize=1000&pageToken={token}")
                 }
             };
-            let page: Page =
-                serde_json::from_slice(&self.upstream.get(site, &path).await?).map_err(|error| {
-                    Error::new(
-                        Kind::UpstreamBroken,
-                        Origin::Upstream,
-                        "Google's list of models cannot be read.",
-                    )
+            let bytes = self.upstream.get(site, &path).await?;
+            let page: Page = serde_json::from_slice(&bytes).map_err(|error| {
+                let message = "Google's list of models cannot be read.";
+                Error::new(Kind::UpstreamBroken, Origin::Upstream, message)
                     .code("upstream_invalid_response")
                     .because(error)
-                })?;
+            })?;
             for listed in page.models {
                 if served(&listed.supported_generation_methods) {
                     let id = listed.name.strip_prefix("models/").unwrap_or(&listed.name);
