@@ -102,6 +102,8 @@ impl Engine for Gateway {
         match endpoint {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
             Endpoint::Responses => Box::pin(self.responses(cx, incoming)),
+            Endpoint::InputTokens => Box::pin(self.input_tokens(cx, incoming)),
+            Endpoint::Compact => Box::pin(self.compact(cx, incoming)),
             Endpoint::Embeddings => Box::pin(self.embeddings(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
@@ -118,8 +120,6 @@ impl Engine for Gateway {
                 "This gateway keeps no completions, so there is none to fetch, change or delete.",
             )),
             Endpoint::Root
-            | Endpoint::InputTokens
-            | Endpoint::Compact
             | Endpoint::Response(_)
             | Endpoint::CancelResponse(_)
             | Endpoint::ResponseItems(_)
