@@ -42,7 +42,12 @@ pub struct Stream {
     pub machine: Box<dyn Machine>,
     /// Headers of the engine's (`x-gemway-…`).
     pub headers: HeaderMap,
+    /// What must have happened before the last events leave; begun when they are written.
+    pub closing: Option<Closing>,
 }
+
+/// Something to be waited for.
+pub type Closing = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -52,10 +57,11 @@ impl std::fmt::Debug for Stream {
 
 /// The response that carries a stream.
 pub fn response(stream: Stream, meter: Meter, cut: CancellationToken, open: Streaming) -> Response<Body> {
-    let Stream { events, machine, headers } = stream;
+    let Stream { events, machine, headers, closing } = stream;
     meter.note(|entry| entry.stream = true);
     let pump = Pump {
         live: Some(Live { events, machine }),
+        closing,
         hold: None,
         cut: Box::pin(cut.cancelled_owned()),
         batch: Vec::new(),
@@ -82,6 +88,7 @@ struct Live {
 struct Pump {
     /// None once the stream has ended; the upstream is let go at that very moment.
     live: Option<Live>,
+    closing: Option<Closing>,
     /// The last words of a complete answer wait for this: the ledger's word that they are written down.
     hold: Option<BoxFuture<'static, Result<()>>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -145,6 +152,16 @@ impl Pump {
                     self.out.extend_from_slice(&render::event(&error));
                 }
             }
+        }
+        if let Some(closing) = self.closing.take() {
+            let (closed, rest) = (closing(), self.hold.take());
+            self.hold = Some(Box::pin(async move {
+                closed.await;
+                match rest {
+                    Some(rest) => rest.await,
+                    None => Ok(()),
+                }
+            }));
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -51,6 +52,7 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     let (mut gateway, care) = gateway(&config)?;
     gateway.state = Arc::new(State::new(config.store.as_ref().map(store).transpose()?));
     let state = Arc::clone(&gateway.state);
+    state.recover().await;
     let tls = config.tls.as_ref().map(|tls| server::Tls::new(&tls.pem)).transpose()?.map(Arc::new);
     // Before anybody can see that we run: until then SIGHUP ends the process.
     let hangups = server::Hangups::listen()?;
@@ -87,6 +89,7 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     }
     tracing::info!(listen = %config.listen, admin = %config.admin_listen, "serving");
     let shutdown = Shutdown::default();
+    let drain_timeout = config.server.drain_timeout;
     let current = Arc::new(Current::new(gateway));
     let engine: Arc<dyn Engine> = Arc::<Current>::clone(&current);
     let watch = Watch {
@@ -99,8 +102,24 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         tls,
         metrics: Arc::clone(&metrics),
     };
+    let begun = OnceLock::new();
+    let serving = async {
+        let ended = server.run(Arc::clone(&engine), metrics, shutdown.clone()).await;
+        let spent = begun.get().map_or(drain_timeout, Instant::elapsed);
+        tokio::select! {
+            () = state.close(drain_timeout.saturating_sub(spent)) => {}
+            () = shutdown.now.cancelled() => state.close(Duration::ZERO).await,
+        }
+        ended
+    };
+    let signalled = async {
+        shutdown.begin.cancelled().await;
+        begun.get_or_init(Instant::now);
+        std::future::pending::<()>().await;
+    };
     let ended = tokio::select! {
-        ended = server.run(engine, metrics, shutdown.clone()) => ended,
+        ended = serving => ended,
+        () = signalled => Ok(()),
         failed = server::watch(&shutdown) => failed,
         () = watch.run() => Ok(()),
         () = state.keep() => Ok(()),
@@ -148,6 +167,13 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         longest_wait: times.longest_retry_wait,
         slow_start: times.slow_start,
         max_in_flight: times.max_in_flight,
+        network: upstream::Network {
+            https_proxy: config.network.https_proxy.clone(),
+            no_proxy: config.network.no_proxy.clone(),
+            ca_file: config.network.ca_file.clone(),
+            max_age: config.network.connection_max_age,
+        },
+        programs: config.network.programs,
     })?;
     let care = upstream.background();
     let keys = config.key_configs();

@@ -31,7 +31,9 @@ pub(super) struct Current(ArcSwap<Gateway>);
 
 impl Current {
     pub(super) fn new(gateway: Gateway) -> Self {
-        Self(ArcSwap::from_pointee(gateway))
+        let gateway = Arc::new(gateway);
+        gateway.state.serve_with(&gateway);
+        Self(ArcSwap::new(gateway))
     }
 }
 
@@ -113,7 +115,9 @@ impl Watch {
             tracing::warn!("{warning}");
         }
         gateway.inherit(&self.current.0.load());
-        self.current.0.store(Arc::new(gateway));
+        let gateway = Arc::new(gateway);
+        gateway.state.serve_with(&gateway);
+        self.current.0.store(gateway);
         self.care = Box::pin(care);
         Ok(())
     }

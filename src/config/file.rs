@@ -242,6 +242,10 @@ pub(super) struct Upstream {
     pub(super) longest_retry_wait: Option<Span>,
     pub(super) slow_start: Option<Span>,
     pub(super) max_in_flight: Option<u32>,
+    pub(super) connection_max_age: Option<Span>,
+    pub(super) https_proxy: Option<Spanned<String>>,
+    pub(super) no_proxy: Option<String>,
+    pub(super) ca_file: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

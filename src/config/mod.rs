@@ -65,6 +65,8 @@ pub struct Config {
     pub server: Server,
     /// The way out.
     pub upstream: Upstream,
+    /// What stands between us and Google.
+    pub network: Network,
     /// Log lines.
     pub log: Log,
     /// The certificate that clients see; none is plain HTTP.
@@ -308,6 +310,21 @@ pub struct Upstream {
     pub slow_start: Option<Duration>,
     /// Calls in flight at one site.
     pub max_in_flight: u32,
+}
+
+/// What stands between us and Google.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// The proxy for `https`; may hold a password.
+    pub https_proxy: Option<SecretString>,
+    /// Hosts, domains and networks that are called without it, separated by commas.
+    pub no_proxy: Option<String>,
+    /// Certificates of authorities to trust beside the machine's own.
+    pub ca_file: Option<PathBuf>,
+    /// How long a connection takes new calls.
+    pub connection_max_age: Duration,
+    /// Credential files may name programs to run (`GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1`).
+    pub programs: bool,
 }
 
 /// Log lines.

@@ -12,8 +12,8 @@ use crate::meter::ledger::Place;
 
 use super::file::{self, File, SiteKindName, nearest};
 use super::{
-    Balance, Config, ConfigError, Env, GoogleCredentials, Ledger, Limits, Listen, Log, LogFormat, Overrides,
-    ReadFile, Route, Server, Simulator, Site, SiteKind, Store, Upstream, env, secret,
+    Balance, Config, ConfigError, Env, GoogleCredentials, Ledger, Limits, Listen, Log, LogFormat, Network,
+    Overrides, ReadFile, Route, Server, Simulator, Site, SiteKind, Store, Upstream, env, secret,
 };
 
 pub(super) const GEMINI_VERSION: &str = "v1beta";
@@ -81,6 +81,7 @@ impl Resolver<'_> {
             self.warnings.push(format!("the alias \"{pattern}\" is taken literally: aliases know no `*`"));
         }
         let log = self.log(&file.log, flags)?;
+        let network = self.network(&file.upstream)?;
         let tls = self.tls(file.tls.as_ref())?;
         Ok(Config {
             listen,
@@ -98,6 +99,7 @@ impl Resolver<'_> {
             simulator: simulator(&file.simulator, flags)?,
             server: server(&file.server)?,
             upstream: upstream(&file.upstream),
+            network,
             log,
             tls,
             catalog: file.catalog.map(PathBuf::from),
@@ -346,6 +348,24 @@ impl Resolver<'_> {
             }
         };
         Ok((ledger, store))
+    }
+
+    /// The file's word, else the variables that every tool reads, in either case.
+    fn network(&self, written: &file::Upstream) -> Result<Network, ConfigError> {
+        let variable = |name: &str| (self.env)(name).or_else(|| (self.env)(&name.to_lowercase()));
+        let https_proxy = match &written.https_proxy {
+            // An empty one switches the variable off.
+            Some(text) if text.get_ref().is_empty() => None,
+            Some(text) => Some(self.secret(text)?),
+            None => variable("HTTPS_PROXY").or_else(|| variable("ALL_PROXY")).map(SecretString::from),
+        };
+        Ok(Network {
+            https_proxy,
+            no_proxy: written.no_proxy.clone().or_else(|| variable("NO_PROXY")),
+            ca_file: written.ca_file.as_ref().map(PathBuf::from),
+            connection_max_age: written.connection_max_age.map_or(Duration::from_mins(10), |span| span.0),
+            programs: (self.env)("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES").as_deref() == Some("1"),
+        })
     }
 
     fn log(&self, written: &file::Log, flags: &Overrides) -> Result<Log, ConfigError> {

@@ -115,7 +115,11 @@ fn organs(config: &Config, top: &mut Entries) {
             .put("retries", i64::from(upstream.retries))
             .put("longest_retry_wait", span(upstream.longest_retry_wait))
             .maybe("slow_start", upstream.slow_start.map(span))
-            .put("max_in_flight", i64::from(upstream.max_in_flight));
+            .put("max_in_flight", i64::from(upstream.max_in_flight))
+            .put("connection_max_age", span(config.network.connection_max_age))
+            .maybe("https_proxy", config.network.https_proxy.as_ref().map(|_| MASK))
+            .maybe("no_proxy", config.network.no_proxy.as_deref())
+            .maybe("ca_file", config.network.ca_file.as_ref().map(|path| path.display().to_string()));
     });
     top.table("log", |table| {
         table.put("format", config.log.format.as_str()).put("level", config.log.level.as_str());

@@ -348,8 +348,8 @@ impl Meter {
     /// # Errors
     /// `Overloaded` with the code `ledger_unavailable`: then the answer must not end as if all were well.
     pub async fn complete(&self, status: u16) -> Result<()> {
-        if self.commits() {
-            let mut entry = self.entry();
+        let mut entry = self.entry();
+        if self.commits() && !entry.booked {
             entry.outcome = Some(Outcome::Complete);
             entry.status = status;
             entry.duration = self.elapsed();
@@ -358,6 +358,17 @@ impl Meter {
         }
         self.end(Outcome::Complete);
         Ok(())
+    }
+
+    /// A meter of its own for what goes on behind the reply to this request: that one has the row in the ledger,
+    /// under `route`, and this one none.
+    #[must_use]
+    pub fn detach(&self, route: &'static str) -> Self {
+        let mut entry = self.entry();
+        self.note(|entry| entry.booked = true);
+        entry.route = route;
+        entry.status = 200;
+        Self::start(Arc::clone(&self.0.sink), entry)
     }
 
     /// Whether what the request cost is to be told.

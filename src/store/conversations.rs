@@ -61,8 +61,8 @@ impl Store {
     pub async fn create_conversation(&self, new: &Conversation, items: &[Item]) -> Result<()> {
         let bytes = 256 + new.metadata.len() as u64;
         let mut all = vec![Statement::new(
-            "INSERT INTO state_heads (id, tenant, created, touched, status, model, background, streams, body, \
-             next, bytes) VALUES (?1, ?2, ?3, ?3, 'conversation', '', 0, 0, ?4, 0, ?5)",
+            "INSERT INTO state_heads (id, tenant, created, touched, status, background, streams, body, \
+             next, bytes) VALUES (?1, ?2, ?3, ?3, 'conversation', 0, 0, ?4, 0, ?5)",
             vec![
                 new.id.as_str().into(),
                 new.tenant.as_str().into(),
@@ -109,13 +109,20 @@ impl Store {
         one(self.run(vec![statement], true).await?)
     }
 
-    /// Adds items behind those a conversation holds; `false` when there is no such conversation.
+    /// Adds items behind those a conversation holds, with the marks of a response they came from; `false` when
+    /// there is no such conversation.
     ///
     /// # Errors
     /// When the database cannot be reached.
-    pub async fn add(&self, tenant: &str, id: &str, now: u64, items: &[Item]) -> Result<bool> {
+    pub async fn add(
+        &self,
+        (tenant, id): (&str, &str),
+        now: u64,
+        items: &[Item],
+        marks: Option<&str>,
+    ) -> Result<bool> {
         let bytes: usize = items.iter().map(|item| item.json.len()).sum();
-        let mut all = grow(tenant, id, now, items, None);
+        let mut all = grow(tenant, id, now, items, marks);
         if let Some(first) = all.first_mut() {
             first.must = true;
         }

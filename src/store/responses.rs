@@ -11,6 +11,9 @@ pub(super) const OUTPUT: i64 = 1 << 40;
 /// How many links of `previous_response_id` are followed.
 const LINKS: i64 = 10_000;
 
+/// How long a response is kept that is only kept to be fetched, in seconds.
+const BRIEF: u64 = 600;
+
 /// How many events one look brings.
 const EVENTS: usize = 256;
 
@@ -25,12 +28,12 @@ pub struct Kept {
     pub created: u64,
     /// Its status, as in `json`.
     pub status: String,
-    /// The model that was dispatched.
-    pub model: String,
     /// It runs on without its client.
     pub background: bool,
     /// Its events are kept.
     pub streams: bool,
+    /// It is kept for ten minutes only.
+    pub brief: bool,
     /// The response it continues.
     pub previous: Option<String>,
     /// The conversation it belongs to.
@@ -60,8 +63,6 @@ pub struct Response {
     pub created: u64,
     /// Its status.
     pub status: String,
-    /// The model that was dispatched.
-    pub model: String,
     /// It runs on without its client.
     pub background: bool,
     /// Its events are kept.
@@ -105,9 +106,9 @@ pub struct Orphan {
     pub next_event: u64,
 }
 
-const SAVE: &str = "INSERT INTO state_heads (id, tenant, created, touched, status, model, background, streams, \
+const SAVE: &str = "INSERT INTO state_heads (id, tenant, created, touched, status, background, streams, \
     previous, conversation, body, marks, owner, lease, next, bytes) \
-    VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, ?14) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, ?14) \
     ON CONFLICT (id) DO UPDATE SET status = excluded.status, body = excluded.body, marks = excluded.marks, \
     owner = excluded.owner, lease = excluded.lease, \
     bytes = state_heads.bytes + excluded.bytes \
@@ -119,11 +120,13 @@ const ITEM: &str = "INSERT INTO state_items (holder, place, tenant, id, item) VA
 const EVENT: &str = "INSERT INTO state_events (holder, number, event) VALUES (?1, ?2, ?3) \
     ON CONFLICT (holder, number) DO NOTHING";
 
-const COLUMNS: &str = "SELECT id, created, status, model, background, streams, body, lease FROM state_heads \
+const COLUMNS: &str = "SELECT id, created, status, background, streams, body, lease FROM state_heads \
     WHERE id = ?1 AND tenant = ?2 AND status <> 'conversation'";
 
 impl Kept {
-    fn statements(&self) -> (Vec<Statement>, u64) {
+    fn statements(&self, max_age: u64) -> (Vec<Statement>, u64) {
+        // What nobody asked to keep is as good as old from the beginning.
+        let touched = if self.brief { (self.created + BRIEF).saturating_sub(max_age) } else { self.created };
         let sizes = |items: &[Item]| items.iter().map(|item| item.json.len() + item.id.len()).sum::<usize>();
         let events: usize = self.events.1.iter().map(String::len).sum();
         let marks = self.marks.as_ref().map_or(0, String::len);
@@ -135,8 +138,8 @@ impl Kept {
                 self.id.as_str().into(),
                 self.tenant.as_str().into(),
                 Value::Int(int(self.created)),
+                Value::Int(int(touched)),
                 self.status.as_str().into(),
-                self.model.as_str().into(),
                 Value::Int(self.background.into()),
                 Value::Int(self.streams.into()),
                 self.previous.as_deref().into(),
@@ -180,7 +183,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn save(&self, kept: &Kept) -> Result<bool> {
-        let (statements, bytes) = kept.statements();
+        let (statements, bytes) = kept.statements(self.bounds.max_age.as_secs());
         Ok(self.write(statements, bytes).await?.is_some())
     }
 
@@ -193,7 +196,7 @@ impl Store {
             "SELECT id FROM state_heads WHERE id = ?1 AND tenant = ?2 AND owner IS NOT NULL",
             vec![kept.id.as_str().into(), kept.tenant.as_str().into()],
         );
-        let (mut statements, bytes) = kept.statements();
+        let (mut statements, bytes) = kept.statements(self.bounds.max_age.as_secs());
         statements.insert(0, still);
         Ok(self.write(statements, bytes).await?.is_some())
     }
@@ -251,6 +254,20 @@ impl Store {
         Ok(self.write(all, bytes).await?.is_some())
     }
 
+    /// The number that the next event of a response would have.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn next_event(&self, id: &str) -> Result<u64> {
+        let statement = Statement::must(
+            "SELECT COALESCE(MAX(number), -1) + 1 FROM state_events WHERE holder = ?1",
+            vec![id.into()],
+        );
+        let found = self.read(vec![statement]).await?;
+        let row = found.into_iter().flatten().flatten().next().unwrap_or_default();
+        Ok(number(&mut row.into_iter())?.unsigned_abs())
+    }
+
     /// Renews the leases of all that `owner` works on; says what that is.
     ///
     /// # Errors
@@ -271,7 +288,7 @@ impl Store {
     pub async fn orphans(&self, now: u64) -> Result<Vec<Orphan>> {
         let statement = Statement::new(
             "SELECT tenant, (SELECT COALESCE(MAX(number), -1) + 1 FROM state_events WHERE holder = state_heads.id), \
-             id, created, status, model, background, streams, body, lease FROM state_heads \
+             id, created, status, background, streams, body, lease FROM state_heads \
              WHERE owner IS NOT NULL AND lease < ?1 LIMIT 100",
             vec![Value::Int(int(now))],
         );
@@ -336,7 +353,6 @@ fn response(row: Row) -> Result<Response> {
         id: text(row)?,
         created: number(row)?.unsigned_abs(),
         status: text(row)?,
-        model: text(row)?,
         background: number(row)? != 0,
         streams: number(row)? != 0,
         json: text(row)?,

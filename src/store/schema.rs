@@ -10,7 +10,7 @@ pub(super) const STEPS: &[&[&str]] = &[&[
     // somebody works on it. `next` is the next free place of a conversation.
     "CREATE TABLE state_heads (
         id TEXT PRIMARY KEY, tenant TEXT NOT NULL, created BIGINT NOT NULL, touched BIGINT NOT NULL,
-        status TEXT NOT NULL, model TEXT NOT NULL, background BIGINT NOT NULL, streams BIGINT NOT NULL,
+        status TEXT NOT NULL, background BIGINT NOT NULL, streams BIGINT NOT NULL,
         previous TEXT, conversation TEXT, body TEXT NOT NULL, marks TEXT,
         owner TEXT, lease BIGINT, next BIGINT NOT NULL, bytes BIGINT NOT NULL)",
     "CREATE INDEX state_heads_age ON state_heads (touched)",

@@ -23,7 +23,6 @@ fn done(id: &str, previous: Option<&str>, input: &[&str], output: &[&str]) -> Ke
         tenant: "a".to_owned(),
         created: 1000,
         status: "completed".to_owned(),
-        model: "gemini".to_owned(),
         previous: previous.map(str::to_owned),
         json: format!("{{\"id\":\"{id}\"}}"),
         marks: Some(format!("[\"{id}\"]")),
@@ -100,8 +99,8 @@ async fn conversations(store: &Store) {
     assert_eq!(store.conversation("b", "conv_1").await.unwrap(), None);
     assert_eq!(store.response("a", "conv_1").await.unwrap(), None, "a conversation is no response");
     assert_eq!(store.chain("a", "conv_1").await.unwrap(), Chain::Missing("conv_1".to_owned()));
-    assert!(store.add("a", "conv_1", 1001, &items(&["c3"])).await.unwrap());
-    assert!(!store.add("b", "conv_1", 1001, &items(&["x"])).await.unwrap());
+    assert!(store.add(("a", "conv_1"), 1001, &items(&["c3"]), None).await.unwrap());
+    assert!(!store.add(("b", "conv_1"), 1001, &items(&["x"]), None).await.unwrap());
     let described = store.describe("a", "conv_1", "{\"k\":\"v\"}", 1002).await.unwrap().unwrap();
     assert_eq!(described.metadata, "{\"k\":\"v\"}");
     assert_eq!(store.describe("b", "conv_1", "{}", 1002).await.unwrap(), None);

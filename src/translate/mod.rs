@@ -47,6 +47,11 @@ pub trait Signatures: Send + Sync + std::fmt::Debug {
     fn remember(&self, call_id: &str, signature: &str);
     /// The signature that came with a call, if it is still known.
     fn recall(&self, call_id: &str) -> Option<Arc<str>>;
+    /// Whether a signature that came with this call is good where the request goes. One that is known to come
+    /// from another project is not, wherever it was kept.
+    fn native(&self, _call_id: &str) -> bool {
+        true
+    }
 }
 
 /// What a reply needs and no translation may invent.

@@ -1,21 +1,34 @@
-//! The one client, and how it connects.
+//! How connections are made, and how many calls share one.
 
-use std::pin::Pin;
+use std::path::Path;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Uri;
+use arc_swap::ArcSwap;
+use futures_util::future::{Either, select};
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::{Client as Pool, connect::HttpConnector};
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
+use hyper_util::client::legacy::{Client as Pool, Error};
+use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use secrecy::ExposeSecret as _;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use tower::Service;
 
 use super::fail::{ConnectTimeout, setting};
+use super::settings::Network;
 use crate::body::{Body, BoxError};
 use crate::error::Result;
-
-/// The pooled client that all sites and token exchanges share.
-pub(super) type Client = Pool<Connector, Body>;
 
 const IDLE: Duration = Duration::from_secs(90);
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -24,45 +37,275 @@ const PING_WITHIN: Duration = Duration::from_secs(10);
 const STREAM_WINDOW: u32 = 1 << 20;
 /// Room for many stalled readers before they starve the others on the same connection.
 const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Calls that share one HTTP/2 connection; Google allows a hundred streams on one, and what is above waits.
+const SHARING: u32 = 80;
+/// Connections beyond the first, each made when it is needed.
+const CONNECTIONS: usize = 64;
 
-/// Builds the client. Certificates are checked against the machine's roots, or Mozilla's where it has none.
-pub(super) fn client(connect: Duration) -> Result<Client> {
-    let provider = || std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_keepalive(Some(Duration::from_secs(30)));
-    tcp.set_connect_timeout(Some(connect));
-    let tls = match HttpsConnectorBuilder::new().with_provider_and_native_roots(provider()) {
-        Ok(tls) => tls,
-        Err(error) => {
-            tracing::debug!(%error, "no root certificates on this machine; using the built-in ones");
-            HttpsConnectorBuilder::new()
-                .with_provider_and_webpki_roots(provider())
-                .map_err(|error| setting("TLS cannot be set up.".to_owned()).because(error))?
+/// A client for one site, or for the token exchanges of all.
+///
+/// A pool keeps one HTTP/2 connection to a host for as long as it works. So there are many pools, filled one after
+/// the other; and all of them are given up after a while, so that names are looked up again and load moves. Calls
+/// under way on an old pool's connections go on to their end.
+#[derive(Clone, Debug)]
+pub(super) struct Client(Arc<Pools>);
+
+#[derive(Debug)]
+struct Pools {
+    connector: Connector,
+    age: Duration,
+    begun: Instant,
+    /// When the present generation ends, in milliseconds since `begun`.
+    until: AtomicU64,
+    generation: ArcSwap<Vec<Share>>,
+}
+
+/// One pool, and whether it has a connection. While it has none, one call makes it and the others wait or go
+/// elsewhere: else each of a hundred would make its own, for nobody knows yet that one would do.
+#[derive(Debug, Default)]
+struct Share {
+    pool: OnceLock<Pool<Connector, Body>>,
+    /// When a call last went this way, plus one, in milliseconds since `begun`; 0 before a connection was made.
+    used: AtomicU64,
+    opening: AtomicBool,
+    opened: Notify,
+}
+
+impl Client {
+    /// Builds the client. Certificates are checked against the machine's roots, or Mozilla's where it has none,
+    /// and those of the network's own authority if there is one.
+    pub(super) fn new(connect: Duration, network: &Network) -> Result<Self> {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(Duration::from_secs(30)));
+        tcp.set_connect_timeout(Some(connect));
+        let proxies = network.https_proxy.as_ref().map(|proxy| {
+            let except = network.no_proxy.clone().unwrap_or_default();
+            Arc::new(Matcher::builder().https(proxy.expose_secret()).no(except).build())
+        });
+        let dial = Dial { tcp, proxies };
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(tls(network.ca_file.as_deref())?)
+            .https_or_http()
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(dial);
+        Ok(Self::around(Connector { https, limit: connect }, network.max_age))
+    }
+
+    /// A client that connects in the same manner and shares no connection.
+    pub(super) fn sibling(&self) -> Self {
+        let Pools { connector, age, .. } = &*self.0;
+        Self::around(connector.clone(), *age)
+    }
+
+    fn around(connector: Connector, age: Duration) -> Self {
+        Self(Arc::new(Pools {
+            connector,
+            age,
+            begun: Instant::now(),
+            until: AtomicU64::new(millis(age)),
+            generation: ArcSwap::from_pointee(empty()),
+        }))
+    }
+
+    /// Sends a request, where `flying` calls to the same host are under way, this one among them.
+    pub(super) async fn request(
+        &self,
+        mut request: Request<Body>,
+        flying: u32,
+    ) -> Result<Response<Incoming>, Error> {
+        let pools = &*self.0;
+        let now = millis(pools.begun.elapsed());
+        let generation = pools.generation(now);
+        let wanted = usize::try_from(flying.saturating_sub(1) / SHARING).unwrap_or(0);
+        let last = wanted.min(CONNECTIONS - 1);
+        // The share that is wanted, if it has a connection or this call makes it; else the next that has one.
+        for at in (0..=last).rev() {
+            let Some(share) = generation.get(at) else { continue };
+            if share.is_open(now) {
+                share.used.store(now + 1, Relaxed);
+                let pool = share.pool.get_or_init(|| pools.build()).clone();
+                return pool.request(request).await;
+            }
+            if let Some(opening) = Opening::begin(&generation, at) {
+                let mut captured = capture_connection(&mut request);
+                let pool = share.pool.get_or_init(|| pools.build()).clone();
+                let sending = pin!(pool.request(request));
+                let connected = pin!(async {
+                    captured.wait_for_connection_metadata().await;
+                });
+                return match select(connected, sending).await {
+                    Either::Left(((), sending)) => {
+                        opening.done(now);
+                        sending.await
+                    }
+                    Either::Right((answered, _)) => answered,
+                };
+            }
         }
-    };
-    let https = tls.https_or_http().enable_http1().enable_http2().wrap_connector(tcp);
-    Ok(Pool::builder(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE)
-        .http2_initial_stream_window_size(STREAM_WINDOW)
-        .http2_initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keep_alive_interval(PING_EVERY)
-        .http2_keep_alive_timeout(PING_WITHIN)
-        .build(Connector { https, limit: connect }))
+        let Some(first) = generation.first() else { return pools.build().request(request).await };
+        let opened = first.opened.notified();
+        // It may have been opened between the look and the wait; the limit is the connector's own.
+        if !first.is_open(millis(pools.begun.elapsed())) && first.opening.load(Relaxed) {
+            let _ = tokio::time::timeout(pools.connector.limit, opened).await;
+        }
+        let pool = first.pool.get_or_init(|| pools.build()).clone();
+        pool.request(request).await
+    }
+}
+
+/// The right to make a share's connection; dropped without success it goes to the next.
+struct Opening<'g> {
+    generation: &'g [Share],
+    at: usize,
+}
+
+impl<'g> Opening<'g> {
+    fn begin(generation: &'g [Share], at: usize) -> Option<Self> {
+        let share = generation.get(at)?;
+        // Not `then_some`: the one that is not given out would be dropped, and undo the other's.
+        (!share.opening.swap(true, Relaxed)).then(|| Self { generation, at })
+    }
+
+    fn done(self, now: u64) {
+        if let Some(share) = self.generation.get(self.at) {
+            share.used.store(now + 1, Relaxed);
+        }
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if let Some(share) = self.generation.get(self.at) {
+            share.opening.store(false, Relaxed);
+            share.opened.notify_waiters();
+        }
+    }
+}
+
+impl Share {
+    /// Whether there is a connection, as far as anybody knows.
+    fn is_open(&self, now: u64) -> bool {
+        let used = self.used.load(Relaxed);
+        used > 0 && now.saturating_sub(used) < millis(IDLE)
+    }
+}
+
+impl Pools {
+    fn generation(&self, now: u64) -> Arc<Vec<Share>> {
+        let until = self.until.load(Relaxed);
+        if now >= until
+            && self.until.compare_exchange(until, now + millis(self.age), Relaxed, Relaxed).is_ok()
+        {
+            self.generation.store(Arc::new(empty()));
+        }
+        self.generation.load_full()
+    }
+
+    fn build(&self) -> Pool<Connector, Body> {
+        Pool::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keep_alive_interval(PING_EVERY)
+            .http2_keep_alive_timeout(PING_WITHIN)
+            .build(self.connector.clone())
+    }
+}
+
+fn empty() -> Vec<Share> {
+    (0..CONNECTIONS).map(|_| Share::default()).collect()
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX / 2)
+}
+
+/// Whom we trust.
+fn tls(extra: Option<&Path>) -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let native = rustls_native_certs::load_native_certs();
+    for error in &native.errors {
+        tracing::debug!(%error, "a root certificate of this machine cannot be read");
+    }
+    roots.add_parsable_certificates(native.certs);
+    if roots.is_empty() {
+        tracing::debug!("no root certificates on this machine; using the built-in ones");
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    if let Some(path) = extra {
+        let bad =
+            |why: String| setting(format!("The certificates in {} cannot be used: {why}.", path.display()));
+        let read = CertificateDer::pem_file_iter(path).map_err(|error| bad(error.to_string()))?;
+        let mut count = 0;
+        for certificate in read {
+            let certificate = certificate.map_err(|error| bad(error.to_string()))?;
+            roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+            count += 1;
+        }
+        if count == 0 {
+            return Err(bad("there are none".to_owned()));
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| setting("TLS cannot be set up.".to_owned()).because(error))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// TCP, through a proxy where one is set. Only `https` goes through it: what is not encrypted (the metadata
+/// server, the loopback) is near.
+#[derive(Clone)]
+struct Dial {
+    tcp: HttpConnector,
+    proxies: Option<Arc<Matcher>>,
+}
+
+impl std::fmt::Debug for Dial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The proxy's address may hold a password.
+        f.debug_struct("Dial").field("proxied", &self.proxies.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Service<Uri> for Dial {
+    type Response = <HttpConnector as Service<Uri>>::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.tcp.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let proxy = self.proxies.as_ref().filter(|_| uri.scheme_str() == Some("https"));
+        let Some(proxy) = proxy.and_then(|proxies| proxies.intercept(&uri)) else {
+            let direct = self.tcp.call(uri);
+            return Box::pin(async move { direct.await.map_err(Into::into) });
+        };
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), self.tcp.clone());
+        if let Some(auth) = proxy.basic_auth() {
+            tunnel = tunnel.with_auth(auth.clone());
+        }
+        let tunneled = tunnel.call(uri);
+        Box::pin(async move { tunneled.await.map_err(Into::into) })
+    }
 }
 
 /// TCP and TLS under one deadline: hyper's own covers TCP only.
 #[derive(Clone, Debug)]
-pub(super) struct Connector {
-    https: HttpsConnector<HttpConnector>,
+struct Connector {
+    https: HttpsConnector<Dial>,
     limit: Duration,
 }
 
 impl Service<Uri> for Connector {
-    type Response = <HttpsConnector<HttpConnector> as Service<Uri>>::Response;
+    type Response = <HttpsConnector<Dial> as Service<Uri>>::Response;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 

@@ -8,11 +8,13 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::connect::Client;
 use super::fail;
+use super::federation::{self, External, Granted, Impersonated, granted};
 use super::token::assertion;
 use crate::error::Result;
 
-const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
+pub(super) const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 const TOKEN_URI: &str = "https://oauth2.googleapis.com/token";
 const METADATA_HOST: &str = "metadata.google.internal";
 
@@ -20,7 +22,12 @@ const METADATA_HOST: &str = "metadata.google.internal";
 #[derive(Debug)]
 pub(super) enum Source {
     /// A key file, read again for every exchange so that a rotated one is picked up.
-    File(PathBuf),
+    File {
+        /// Where.
+        path: PathBuf,
+        /// It may name a program to run.
+        programs: bool,
+    },
     /// The metadata server at this host.
     Metadata(String),
 }
@@ -36,7 +43,7 @@ pub(super) struct Exchange {
 /// A key file, by its `type`.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Key {
+pub(super) enum Key {
     ServiceAccount {
         client_email: String,
         private_key_id: Option<String>,
@@ -51,6 +58,8 @@ enum Key {
         token_uri: Option<String>,
         quota_project_id: Option<String>,
     },
+    ExternalAccount(Box<External>),
+    ImpersonatedServiceAccount(Impersonated),
     #[serde(other)]
     Other,
 }
@@ -68,7 +77,7 @@ impl Source {
     }
 
     /// Takes a key file, which must be readable now.
-    pub(super) fn file(path: &Path) -> Result<(Self, Projects)> {
+    pub(super) fn file(path: &Path, programs: bool) -> Result<(Self, Projects)> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             fail::setting(format!("The credential file {} cannot be read: {error}.", path.display()))
         })?;
@@ -76,12 +85,16 @@ impl Source {
             Ok(Key::ServiceAccount { project_id, quota_project_id, .. }) => {
                 Projects { own: project_id, quota: quota_project_id }
             }
-            Ok(Key::AuthorizedUser { quota_project_id, .. }) => {
-                Projects { own: quota_project_id.clone(), quota: quota_project_id }
+            Ok(
+                Key::AuthorizedUser { quota_project_id, .. }
+                | Key::ImpersonatedServiceAccount(Impersonated { quota_project_id, .. }),
+            ) => Projects { own: quota_project_id.clone(), quota: quota_project_id },
+            Ok(Key::ExternalAccount(external)) => {
+                Projects { own: external.quota_project_id.clone(), quota: external.quota_project_id }
             }
             Ok(Key::Other) => {
                 return Err(fail::setting(format!(
-                    "The credential file {} is of a type other than service_account and authorized_user.",
+                    "The credential file {} is of a type that the gateway does not know.",
                     path.display()
                 )));
             }
@@ -89,19 +102,20 @@ impl Source {
                 return Err(fail::setting(format!("The credential file {} {what}.", path.display())));
             }
         };
-        Ok((Self::File(path.to_owned()), projects))
+        Ok((Self::File { path: path.to_owned(), programs }, projects))
     }
 
-    /// The request that brings a token.
-    pub(super) async fn exchange(&self) -> Result<Exchange> {
+    /// Brings a token.
+    pub(super) async fn grant(&self, client: &Client) -> Result<Granted> {
         match self {
             Self::Metadata(host) => {
                 let scope = utf8_percent_encode(SCOPE, NON_ALPHANUMERIC);
-                metadata(host, &format!("instance/service-accounts/default/token?scopes={scope}"))
+                let path = format!("instance/service-accounts/default/token?scopes={scope}");
+                granted(&metadata(host, &path)?.run(client).await?)
             }
-            Self::File(path) => {
+            Self::File { path, programs } => {
                 let text = tokio::fs::read_to_string(path).await.map_err(fail::credential)?;
-                from_key(&text)
+                federation::grant(&text, *programs, client).await
             }
         }
     }
@@ -110,13 +124,13 @@ impl Source {
     pub(super) fn project(&self) -> Option<Result<Exchange>> {
         match self {
             Self::Metadata(host) => Some(metadata(host, "project/project-id")),
-            Self::File(_) => None,
+            Self::File { .. } => None,
         }
     }
 }
 
 /// Reads a key file. The failure says nothing of the content: a parser's message may quote a secret.
-fn parse(text: &str) -> Result<Key, String> {
+pub(super) fn parse(text: &str) -> Result<Key, String> {
     serde_json::from_str(text).map_err(|error| {
         format!("is not a Google credential (line {}, column {})", error.line(), error.column())
     })
@@ -129,9 +143,10 @@ fn metadata(host: &str, path: &str) -> Result<Exchange> {
     Ok(Exchange { method: Method::GET, uri, headers, body: Bytes::new() })
 }
 
-fn from_key(text: &str) -> Result<Exchange> {
+/// The request that brings a token for a key which needs no other.
+pub(super) fn from_key(text: &str, key: Key) -> Result<Exchange> {
     let mut headers = HeaderMap::new();
-    let (uri, media, body) = match parse(text).map_err(|what| fail::credential(format!("the file {what}")))? {
+    let (uri, media, body) = match key {
         Key::ServiceAccount { client_email, private_key_id, token_uri, .. } => {
             let signed = assertion(text, &client_email, private_key_id.as_deref(), &token_uri, SCOPE)?;
             let grant = utf8_percent_encode("urn:ietf:params:oauth:grant-type:jwt-bearer", NON_ALPHANUMERIC);
@@ -147,7 +162,9 @@ fn from_key(text: &str) -> Result<Exchange> {
             });
             (token_uri.unwrap_or_else(|| TOKEN_URI.to_owned()), "application/json", ask.to_string())
         }
-        Key::Other => return Err(fail::credential("the credential file has an unknown type")),
+        Key::ExternalAccount(_) | Key::ImpersonatedServiceAccount(_) | Key::Other => {
+            return Err(fail::credential("the credential file has an unknown type"));
+        }
     };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
     let uri = Uri::try_from(uri).map_err(fail::credential)?;

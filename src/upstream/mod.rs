@@ -24,6 +24,7 @@ mod connect;
 mod credential;
 mod events;
 mod fail;
+mod federation;
 mod health;
 mod raw;
 mod retry;
@@ -39,7 +40,7 @@ mod trip;
 pub use events::Events;
 pub use raw::{Credential, Payload, Raw, RawPath};
 pub use route::{Balance, RouteConfig, Times, hash};
-pub use settings::{Config, Credentials, Local, SiteConfig, SiteKind, Timeouts};
+pub use settings::{Config, Credentials, Local, Network, SiteConfig, SiteKind, Timeouts};
 pub use site::Site;
 pub use throttle::Flight;
 pub use trip::{Leg, Repeat, Trip, Wish};
@@ -114,6 +115,7 @@ pub enum AnswerBody {
 #[derive(Debug)]
 pub struct Upstream {
     sites: Vec<Site>,
+    /// For token exchanges; the sites have their own.
     client: connect::Client,
     timeouts: Timeouts,
     routes: route::Routes,
@@ -137,6 +139,8 @@ struct Patience {
     deadline: Instant,
     /// Before this the first byte must be there, whatever the phase's own limit.
     first_by: Option<Instant>,
+    /// Calls under way at the site.
+    flying: u32,
 }
 
 impl Patience {
@@ -154,8 +158,10 @@ impl Upstream {
     /// # Errors
     /// When a URL, a key or a credential file cannot be used.
     pub fn new(config: Config) -> Result<Self> {
-        let client = connect::client(config.timeouts.connect)?;
-        let sites = config.sites.into_iter().map(Site::new).collect::<Result<Vec<_>>>()?;
+        let client = connect::Client::new(config.timeouts.connect, &config.network)?;
+        let sites = config.sites.into_iter();
+        let sites =
+            sites.map(|site| Site::new(site, config.programs, &client)).collect::<Result<Vec<_>>>()?;
         let names: Vec<_> = sites.iter().map(Site::shared_name).collect();
         let routes = route::Routes::new(config.routes, &names, config.timeouts, config.retries)?;
         let mut known: Vec<&str> = Vec::new();
@@ -228,7 +234,7 @@ impl Upstream {
         let head = patience.until(if streams { times.head } else { times.first_event }, fail::silent);
         let uri = site.uri(call, &self.client).await?;
         let ask = Ask { uri, accept: if streams { EVENT_STREAM } else { JSON }, body: Some(&call.body) };
-        let (response, attempts) = self.send(site, &ask, head).await?;
+        let (response, attempts) = self.send(site, &ask, head, patience.flying).await?;
         let (parts, body) = accepted(response, site).await?.into_parts();
         let service_tier = parts.headers.get("x-gemini-service-tier");
         let service_tier = service_tier.and_then(|tier| tier.to_str().ok()).map(str::to_owned);
@@ -248,14 +254,15 @@ impl Upstream {
     pub async fn get(&self, site: &Site, path: &str) -> Result<Bytes> {
         let ask = Ask { uri: site.resource(path)?, accept: JSON, body: None };
         let patience = self.patience();
-        let (response, _) = self.send(site, &ask, patience.until(self.timeouts.head, fail::silent)).await?;
+        let (response, _) =
+            self.send(site, &ask, patience.until(self.timeouts.head, fail::silent), 0).await?;
         let body = accepted(response, site).await?.into_body();
         self.whole(body, self.timeouts.idle, patience.deadline).await
     }
 
     fn patience(&self) -> Patience {
         let times = self.timeouts;
-        Patience { times, deadline: Instant::now() + times.total, first_by: None }
+        Patience { times, deadline: Instant::now() + times.total, first_by: None, flying: 0 }
     }
 
     /// Sends a request until there is a status line; once more with a new token if Google refuses the old one.
@@ -264,6 +271,7 @@ impl Upstream {
         site: &Site,
         ask: &Ask<'_>,
         (until, late): (Instant, fn() -> Error),
+        flying: u32,
     ) -> Result<(Response<Body>, u32)> {
         let mut attempts = 1;
         loop {
@@ -275,7 +283,7 @@ impl Upstream {
             if let Some(token) = &token {
                 request.headers_mut().insert(header::AUTHORIZATION, token.header.clone());
             }
-            let response = match timeout_at(until, self.exchange(site, request)).await {
+            let response = match timeout_at(until, self.exchange(site, request, flying)).await {
                 Ok(response) => response?,
                 Err(_) => return Err(late()),
             };
@@ -289,10 +297,10 @@ impl Upstream {
         }
     }
 
-    async fn exchange(&self, site: &Site, request: Request<Rope>) -> Result<Response<Body>> {
+    async fn exchange(&self, site: &Site, request: Request<Rope>, flying: u32) -> Result<Response<Body>> {
         match site.local() {
             Some(local) => Ok(local.respond(request.map(Rope::join)).await),
-            None => match self.client.request(request.map(body::rope)).await {
+            None => match site.client().request(request.map(body::rope), flying).await {
                 Ok(response) => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
                 Err(error) => Err(fail::unanswered(error)),
             },

@@ -153,7 +153,7 @@ impl Upstream {
     async fn pass(&self, site: &Site, request: Request<Body>) -> Result<Response<Body>> {
         match site.local() {
             Some(local) => Ok(local.pass(request).await),
-            None => match self.client.request(request).await {
+            None => match site.client().request(request, 0).await {
                 Ok(response) => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
                 Err(error) => Err(fail::unanswered(error)),
             },

@@ -124,6 +124,10 @@ impl Routes {
 }
 
 impl Route {
+    pub(super) fn spreads(&self) -> bool {
+        self.weights.is_some()
+    }
+
     /// The sites in the order in which a session should try them; `names` are all sites' names.
     pub(super) fn order(&self, session: u64, names: &[Arc<str>]) -> Vec<usize> {
         let mut order = self.sites.clone();

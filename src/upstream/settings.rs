@@ -30,6 +30,29 @@ pub struct Config {
     pub slow_start: Option<Duration>,
     /// Calls in flight at one site.
     pub max_in_flight: u32,
+    /// What stands between us and Google.
+    pub network: Network,
+    /// Credential files may name programs to run.
+    pub programs: bool,
+}
+
+/// What stands between us and Google.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// The proxy for `https`, with its user and password if it wants them.
+    pub https_proxy: Option<SecretString>,
+    /// Hosts, domains and networks that are called without it, separated by commas.
+    pub no_proxy: Option<String>,
+    /// Certificates of authorities to trust beside the machine's own, as PEM.
+    pub ca_file: Option<PathBuf>,
+    /// How long connections take new calls.
+    pub max_age: Duration,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self { https_proxy: None, no_proxy: None, ca_file: None, max_age: Duration::from_mins(10) }
+    }
 }
 
 impl Default for Config {
@@ -42,6 +65,8 @@ impl Default for Config {
             longest_wait: Duration::from_secs(5),
             slow_start: None,
             max_in_flight: 20_000,
+            network: Network::default(),
+            programs: false,
         }
     }
 }

@@ -36,6 +36,8 @@ pub struct Site {
     /// Sent with every call: the key, the quota project.
     headers: HeaderMap,
     tokens: Option<Arc<Tokens>>,
+    /// Its own connections.
+    client: Client,
 }
 
 #[derive(Debug)]
@@ -55,7 +57,8 @@ enum Project {
 }
 
 impl Site {
-    pub(super) fn new(config: SiteConfig) -> Result<Self> {
+    pub(super) fn new(config: SiteConfig, programs: bool, client: &Client) -> Result<Self> {
+        let client = client.sibling();
         let name: Arc<str> = config.name.into();
         let group = config.quota_group.map_or_else(|| Arc::clone(&name), Into::into);
         match config.kind {
@@ -63,10 +66,10 @@ impl Site {
                 let mut headers = HeaderMap::new();
                 headers.insert(KEY_HEADER, key(&api_key)?);
                 let place = Place::Gemini { base: base(&base_url)?, version: setting(api_version)? };
-                Ok(Self { name, group, place, headers, tokens: None })
+                Ok(Self { name, group, place, headers, tokens: None, client })
             }
             SiteKind::Vertex { base_url, api_version, project, location, credentials, quota_project } => {
-                let who = Who::new(credentials)?;
+                let who = Who::new(credentials, programs)?;
                 let mut headers = who.headers;
                 if let Some(quota) = quota_project.or(who.projects.quota) {
                     headers.insert(PROJECT_HEADER, plain(&quota)?);
@@ -84,11 +87,17 @@ impl Site {
                     place,
                     headers,
                     tokens: who.source.map(|source| Arc::new(Tokens::new(source))),
+                    client,
                 })
             }
-            SiteKind::Local(local) => {
-                Ok(Self { name, group, place: Place::Local(local), headers: HeaderMap::new(), tokens: None })
-            }
+            SiteKind::Local(local) => Ok(Self {
+                name,
+                group,
+                place: Place::Local(local),
+                headers: HeaderMap::new(),
+                tokens: None,
+                client,
+            }),
         }
     }
 
@@ -117,6 +126,10 @@ impl Site {
 
     pub(super) fn shared_name(&self) -> Arc<str> {
         Arc::clone(&self.name)
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
     }
 
     pub(super) fn local(&self) -> Option<&Arc<dyn Local>> {
@@ -295,7 +308,7 @@ struct Who {
 }
 
 impl Who {
-    fn new(credentials: Credentials) -> Result<Self> {
+    fn new(credentials: Credentials, programs: bool) -> Result<Self> {
         let mut who = Self::default();
         match credentials {
             Credentials::ApiKey(secret) => {
@@ -305,12 +318,12 @@ impl Who {
             Credentials::Static(token) => {
                 who.headers.insert(http::header::AUTHORIZATION, bearer(token.expose_secret())?);
             }
-            Credentials::File(path) => return Self::file(&path),
+            Credentials::File(path) => return Self::file(&path, programs),
             Credentials::Metadata => who.source = Some(Source::metadata(None)),
             Credentials::MetadataAt(host) => who.source = Some(Source::metadata(Some(&host))),
             Credentials::Adc => {
                 if let Credentials::File(path) = Credentials::adc(|_| None) {
-                    return Self::file(&path);
+                    return Self::file(&path, programs);
                 }
                 who.source = Some(Source::metadata(None));
             }
@@ -318,8 +331,8 @@ impl Who {
         Ok(who)
     }
 
-    fn file(path: &Path) -> Result<Self> {
-        let (source, projects) = Source::file(path)?;
+    fn file(path: &Path, programs: bool) -> Result<Self> {
+        let (source, projects) = Source::file(path, programs)?;
         Ok(Self { source: Some(source), projects, ..Self::default() })
     }
 }

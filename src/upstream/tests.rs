@@ -9,7 +9,8 @@ fn call(model: &str, method: Method) -> Call {
 }
 
 fn site(kind: SiteKind) -> Result<Site> {
-    Site::new(SiteConfig { name: "s".into(), kind, quota_group: None })
+    let client = connect::Client::new(Duration::from_secs(1), &Network::default())?;
+    Site::new(SiteConfig { name: "s".into(), kind, quota_group: None }, false, &client)
 }
 
 fn gemini(base: &str) -> Result<Site> {
@@ -28,7 +29,7 @@ fn vertex(location: &str, project: Option<&str>, credentials: Credentials) -> Re
 }
 
 async fn uri(site: &Site, call: &Call) -> Result<String> {
-    let client = connect::client(Duration::from_secs(1))?;
+    let client = connect::Client::new(Duration::from_secs(1), &Network::default())?;
     Ok(site.uri(call, &client).await?.to_string())
 }
 

@@ -137,18 +137,9 @@ impl Tokens {
     }
 
     async fn fetch(&self, client: &Client) -> Result<Token> {
-        #[derive(Deserialize)]
-        struct Reply {
-            access_token: String,
-            expires_in: u64,
-        }
-        let exchange = self.source.exchange().await?;
-        let reply = exchange.run(client).await?;
-        let reply: Reply = serde_json::from_slice(&reply)
-            // The parser's own words could quote the token.
-            .map_err(|_secret| fail::credential("the token endpoint's answer is not a token"))?;
+        let granted = self.source.grant(client).await?;
         // Bounds what a broken endpoint may claim.
-        Token::new(&reply.access_token, Duration::from_secs(reply.expires_in.min(86_400)))
+        Token::new(&granted.secret, granted.life.min(Duration::from_hours(24)))
     }
 }
 
@@ -187,7 +178,7 @@ impl Exchange {
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
         let response = client
-            .request(request)
+            .request(request, 0)
             .await
             .map_err(|error| (format!("the token endpoint cannot be reached: {error}"), true))?;
         let status = response.status();

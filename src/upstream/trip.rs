@@ -88,7 +88,9 @@ struct Place {
 #[derive(Debug)]
 pub struct Leg<'u> {
     site: &'u Site,
+    /// Its place in the trip, and in the list of sites.
     index: usize,
+    site_index: usize,
     model: Arc<str>,
     breaker: Arc<Breaker>,
     quota: Arc<Quota>,
@@ -131,6 +133,11 @@ enum Stop {
 }
 
 impl Upstream {
+    /// Whether the sites of this model share the work, so that a session's number means something.
+    pub fn spreads(&self, model: &str) -> bool {
+        self.routes.find(model).spreads()
+    }
+
     /// Begins a request's way.
     pub fn trip(&self, wish: &Wish<'_>) -> Trip<'_> {
         let begun = Instant::now();
@@ -187,21 +194,27 @@ impl<'u> Trip<'u> {
         self.deadline
     }
 
-    /// The projects that this trip may call, the first choice first.
-    pub fn groups(&self) -> impl Iterator<Item = &str> {
-        self.places.iter().filter_map(|place| self.upstream.sites.get(place.site)).map(Site::group)
-    }
-
     /// Whether the sites of this trip belong to more than one project.
     pub fn has_choice(&self) -> bool {
         !self.lone
     }
 
-    /// Goes first to sites of this project.
-    pub fn prefer(&mut self, group: &str) {
+    /// Goes first to sites of this project; `false` if there is none on the way.
+    pub fn prefer(&mut self, group: &str) -> bool {
         let elsewhere =
             |place: &Place| self.upstream.sites.get(place.site).is_none_or(|site| site.group() != group);
         self.places.sort_by_key(elsewhere);
+        self.places.first().is_some_and(|place| !elsewhere(place))
+    }
+
+    /// This leg was not called, and may be given out again.
+    pub fn give_back(&mut self, leg: Leg<'u>) {
+        let site = leg.site_index;
+        drop(leg);
+        self.sent = self.sent.saturating_sub(1);
+        if let Some(place) = self.places.iter_mut().find(|place| place.site == site) {
+            place.tries = 0;
+        }
     }
 
     fn plan(&mut self, route: &'u Route) {
@@ -351,13 +364,19 @@ impl<'u> Trip<'u> {
         Some(Leg {
             site,
             index: at,
+            site_index: place.site,
             model: Arc::clone(&self.model),
             breaker: Arc::clone(&place.breaker),
             quota: Arc::clone(&place.quota),
             flight: Some(flight),
             probe: false,
             begun: Instant::now(),
-            patience: Patience { times: self.route.times, deadline: self.deadline, first_by: self.first_by },
+            patience: Patience {
+                times: self.route.times,
+                deadline: self.deadline,
+                first_by: self.first_by,
+                flying: health.throttle.in_flight(),
+            },
         })
     }
 

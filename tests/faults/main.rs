@@ -8,7 +8,11 @@
     reason = "a test fails by panicking"
 )]
 
+mod http2;
+mod identity;
 mod leaving;
+mod pool;
 mod rows;
+mod soak;
 mod stage;
 mod table;

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gemway::config::{Config, Overrides};
@@ -44,6 +44,8 @@ pub(crate) struct Site {
     pub(crate) open: Arc<AtomicUsize>,
     /// Bytes written.
     pub(crate) said: Arc<AtomicUsize>,
+    /// The last bodies of requests.
+    pub(crate) heard: Arc<Mutex<Vec<String>>>,
 }
 
 /// Raises the site: request number n meets the n-th act, and the last act for ever after.
@@ -51,16 +53,23 @@ pub(crate) async fn site(acts: Vec<Act>) -> Site {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (asked, open, said): (Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
-    let site = Site { address, asked: Arc::clone(&asked), open: Arc::clone(&open), said: Arc::clone(&said) };
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let site = Site {
+        address,
+        asked: Arc::clone(&asked),
+        open: Arc::clone(&open),
+        said: Arc::clone(&said),
+        heard: Arc::clone(&heard),
+    };
     let acts = Arc::new(acts);
     tokio::spawn(async move {
         loop {
             let (socket, _) = listener.accept().await.unwrap();
             let (acts, asked, open) = (Arc::clone(&acts), Arc::clone(&asked), Arc::clone(&open));
-            let said = Arc::clone(&said);
+            let (said, heard) = (Arc::clone(&said), Arc::clone(&heard));
             open.fetch_add(1, SeqCst);
             tokio::spawn(async move {
-                play(socket, &acts, &asked, &said).await;
+                play(socket, &acts, &asked, (&said, &heard)).await;
                 open.fetch_sub(1, SeqCst);
             });
         }
@@ -68,9 +77,15 @@ pub(crate) async fn site(acts: Vec<Act>) -> Site {
     site
 }
 
-async fn play(mut socket: TcpStream, acts: &[Act], asked: &AtomicUsize, counted: &AtomicUsize) {
+async fn play(
+    mut socket: TcpStream,
+    acts: &[Act],
+    asked: &AtomicUsize,
+    (counted, heard): (&AtomicUsize, &Mutex<Vec<String>>),
+) {
     let mut seen = Vec::new();
-    while let Some(head) = request(&mut socket, &mut seen).await {
+    while let Some((head, body)) = request(&mut socket, &mut seen).await {
+        note(heard, body);
         let number = asked.fetch_add(1, SeqCst);
         for step in &acts[number.min(acts.len() - 1)] {
             let said = match step {
@@ -101,6 +116,14 @@ async fn play(mut socket: TcpStream, acts: &[Act], asked: &AtomicUsize, counted:
     }
 }
 
+fn note(heard: &Mutex<Vec<String>>, body: String) {
+    let mut bodies = heard.lock().unwrap();
+    if bodies.len() > 9 {
+        bodies.clear();
+    }
+    bodies.push(body);
+}
+
 async fn drip(socket: &mut TcpStream, bytes: &[u8], gap: Duration) -> std::io::Result<()> {
     for byte in bytes {
         socket.write_all(&[*byte]).await?;
@@ -109,16 +132,17 @@ async fn drip(socket: &mut TcpStream, bytes: &[u8], gap: Duration) -> std::io::R
     Ok(())
 }
 
-/// Reads one request with its body; its head.
-async fn request(socket: &mut TcpStream, seen: &mut Vec<u8>) -> Option<String> {
+/// Reads one request: its head and its body.
+async fn request(socket: &mut TcpStream, seen: &mut Vec<u8>) -> Option<(String, String)> {
     loop {
         if let Some(end) = find(seen, b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&seen[..end]).to_lowercase();
             let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
             let length: usize = length.map_or(0, |digits| digits.trim().parse().unwrap());
             if seen.len() >= end + 4 + length {
+                let body = String::from_utf8_lossy(&seen[end + 4..end + 4 + length]).into_owned();
                 seen.drain(..end + 4 + length);
-                return Some(head);
+                return Some((head, body));
             }
         }
         if socket.read_buf(seen).await.ok()? == 0 {
@@ -194,11 +218,16 @@ impl Drop for Gateway {
 
 /// Starts the gateway with this configuration.
 pub(crate) async fn gateway(toml: &str) -> Gateway {
+    gateway_in(toml, &|_| None).await
+}
+
+/// The same, in this environment.
+pub(crate) async fn gateway_in(toml: &str, env: &dyn Fn(&str) -> Option<String>) -> Gateway {
     let flags = Overrides { config: Some(Path::new("test.toml").to_owned()), ..Overrides::default() };
     let read = |path: &Path| {
         if path == Path::new("test.toml") { Ok(toml.to_owned()) } else { std::fs::read_to_string(path) }
     };
-    let config = Config::load(&flags, &|_| None, &read).unwrap_or_else(|error| panic!("{error}\n{toml}"));
+    let config = Config::load(&flags, env, &read).unwrap_or_else(|error| panic!("{error}\n{toml}"));
     let (gateway, care) = gemway::app::gateway(&config).unwrap();
     let server = server::bind(server::Config {
         listen: "127.0.0.1:0".into(),
@@ -246,11 +275,20 @@ impl Reply {
     }
 }
 
-/// One chat request on a connection of its own.
+/// One short chat request on a connection of its own.
 pub(crate) async fn chat(gateway: SocketAddr, model: &str, stream: bool, headers: &str) -> Reply {
+    exchange(gateway, &chat_request(model, stream, headers)).await
+}
+
+/// One chat request with this body.
+pub(crate) async fn send(gateway: SocketAddr, body: &str, headers: &str) -> Reply {
+    exchange(gateway, &request_of(body, headers)).await
+}
+
+async fn exchange(gateway: SocketAddr, request: &[u8]) -> Reply {
     let begun = Instant::now();
     let mut socket = TcpStream::connect(gateway).await.unwrap();
-    socket.write_all(&chat_request(model, stream, headers)).await.unwrap();
+    socket.write_all(request).await.unwrap();
     let mut bytes = Vec::new();
     let reading = socket.read_to_end(&mut bytes);
     let _ = tokio::time::timeout(Duration::from_secs(20), reading).await.expect("the gateway hangs");
@@ -264,6 +302,10 @@ pub(crate) async fn chat(gateway: SocketAddr, model: &str, stream: bool, headers
 pub(crate) fn chat_request(model: &str, stream: bool, headers: &str) -> Vec<u8> {
     let body =
         format!(r#"{{"model":"{model}","stream":{stream},"messages":[{{"role":"user","content":"hi"}}]}}"#);
+    request_of(&body, headers)
+}
+
+fn request_of(body: &str, headers: &str) -> Vec<u8> {
     let mut text = String::from("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
     write!(text, "{headers}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
         .unwrap();

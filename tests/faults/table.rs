@@ -376,7 +376,8 @@ fn answers() -> Vec<Row> {
             End::Good,
         )
         .way(Way::Whole)
-        .within(300, 2500),
+        .on("first_event_timeout = \"5s\"\n")
+        .within(300, 6000),
         row(
             "broken JSON",
             vec![always(say(whole(200, "{\"candidates\":[")))],
@@ -481,11 +482,13 @@ fn streams() -> Vec<Row> {
         .calls(&[2]),
         row(
             "a stream in drops",
-            vec![always(vec![Drip(events(&[HELLO, END]), Duration::from_millis(2))])],
+            vec![always(vec![Drip(events(&[HELLO, END]), Duration::from_millis(1))])],
             200,
             End::Good,
         )
-        .way(Way::Stream),
+        .way(Way::Stream)
+        .on("first_event_timeout = \"5s\"\n")
+        .within(0, 6000),
     ]
 }
 

@@ -118,6 +118,7 @@ impl Engine for Double {
                         events: Box::new(Fed { feed, _alive: alive }),
                         machine: Box::new(Echo),
                         headers,
+                        closing: None,
                     }))
                 }
                 other => Ok(Reply::Whole {

@@ -10,6 +10,7 @@ use crate::openai::chat::Request;
 use crate::translate::chat::stream::ChatMachine;
 use crate::translate::chat::{Ask, Shape, reply, request};
 use crate::translate::{Signatures, Stamp, Target};
+use crate::upstream;
 use crate::usage::Usage;
 use crate::wire;
 
@@ -46,6 +47,23 @@ impl Operation for Chat<'_> {
 
     fn streams(&self) -> bool {
         self.streams
+    }
+
+    fn session(&self) -> Option<u64> {
+        #[derive(serde::Deserialize)]
+        struct Key<'k> {
+            #[serde(borrow, default)]
+            prompt_cache_key: Option<std::borrow::Cow<'k, str>>,
+        }
+        let key = serde_json::from_slice(self.body).ok().and_then(|key: Key<'_>| key.prompt_cache_key);
+        if let Some(key) = key {
+            return Some(upstream::hash(key.as_bytes()));
+        }
+        // How a conversation begins stays the same while it grows.
+        let messages = &self.asked.as_ref()?.messages;
+        let opening = messages.iter().position(|message| message.role == "user").map_or(0, |at| at + 1);
+        let said = messages.iter().take(opening).filter_map(|message| message.content);
+        Some(said.fold(0, |hash, content| upstream::hash(content.get().as_bytes()) ^ hash.rotate_left(1)))
     }
 
     fn estimate(&self) -> u64 {

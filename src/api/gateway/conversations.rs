@@ -68,7 +68,7 @@ impl Gateway {
             })?;
             let items = self.taken(&cx, items).await?;
             let now = self.clock.unix_seconds();
-            if !store.add(tenant, &id, now, &items).await? {
+            if !store.add((tenant, &id), now, &items, None).await? {
                 return Err(unknown(&id));
             }
             return Ok(whole(items::listing(&Listed { items, more: false })));

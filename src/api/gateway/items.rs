@@ -1,6 +1,7 @@
 //! Items as they are kept and listed: with an id, a type, a status, and content as parts.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use http::Uri;
@@ -129,6 +130,61 @@ pub(super) fn normal(item: &RawValue, ids: &Ids) -> Result<Item> {
     Ok(Item { id, json })
 }
 
+/// The items of an `input`: a text is one message of the user's. References become what they refer to.
+///
+/// # Errors
+/// When it is neither a text nor a list of objects.
+pub(super) fn input(
+    input: &RawValue,
+    known: &HashMap<String, Box<RawValue>>,
+    ids: &Ids,
+) -> Result<Vec<Item>> {
+    if input.get().starts_with('"') {
+        let id = ids.mint("msg_");
+        let json = format!(
+            "{{\"id\":\"{id}\",\"type\":\"message\",\"status\":\"completed\",\"role\":\"user\",\
+             \"content\":[{{\"type\":\"input_text\",\"text\":{}}}]}}",
+            input.get()
+        );
+        return Ok(vec![Item { id, json }]);
+    }
+    let one = |item: &RawValue| match reference(item).and_then(|id| known.get_key_value(&id)) {
+        Some((id, known)) => Ok(Item { id: id.clone(), json: known.get().to_owned() }),
+        None => normal(item, ids),
+    };
+    list(input, "input")?.into_iter().map(one).collect()
+}
+
+/// The items of a response's `output`.
+pub(super) fn output(response: &[u8]) -> Vec<Item> {
+    #[derive(Deserialize)]
+    struct Made<'a> {
+        #[serde(borrow)]
+        output: Vec<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Named {
+        id: String,
+    }
+    let made = serde_json::from_slice::<Made<'_>>(response).map(|made| made.output).unwrap_or_default();
+    let item = |raw: &RawValue| {
+        let Named { id } = serde_json::from_str(raw.get()).ok()?;
+        Some(Item { id, json: raw.get().to_owned() })
+    };
+    made.into_iter().filter_map(item).collect()
+}
+
+/// An object with other values in some of its fields; fields it lacks are added.
+pub(super) fn patched(json: &str, changes: &[(&str, &str)]) -> String {
+    let fields: Fields<'_> = serde_json::from_str(json).unwrap_or_default();
+    let known = |name: &str| fields.0.iter().any(|(field, _)| field == name);
+    let changed = |name: &str| changes.iter().find(|(change, _)| *change == name).map(|(_, value)| *value);
+    let old = fields.0.iter().map(|(name, value)| (&**name, changed(name).unwrap_or(value.get())));
+    let new = changes.iter().filter(|(name, _)| !known(name)).copied();
+    let all: Vec<_> = old.chain(new).map(|(name, value)| format!("{}:{value}", quoted(name))).collect();
+    format!("{{{}}}", all.join(","))
+}
+
 /// A list of raw items; `param` names it in complaints.
 ///
 /// # Errors
@@ -224,6 +280,17 @@ mod tests {
         assert_eq!(
             one(r#"{"type":"function_call_output","id":"\u0000","call_id":"c","output":"o"}"#),
             r#"{"id":"fco_1","type":"function_call_output","status":"completed","call_id":"c","output":"o"}"#
+        );
+    }
+
+    #[test]
+    fn fields_are_replaced_in_place_and_added_at_the_end() {
+        assert_eq!(
+            patched(
+                r#"{"id":"r","status":"queued","n":1.50}"#,
+                &[("status", "\"failed\""), ("error", "null")]
+            ),
+            r#"{"id":"r","status":"failed","n":1.50,"error":null}"#
         );
     }
 

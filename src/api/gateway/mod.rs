@@ -20,14 +20,19 @@ use crate::memory::Memory;
 use crate::openai::models::Model;
 use crate::upstream::{Site, Upstream};
 
+mod background;
 mod chat;
 mod conversations;
 mod embeddings;
+mod follow;
+mod homes;
 mod interactions;
 mod items;
+mod keeping;
 mod models;
 mod native;
 mod patience;
+mod recent;
 mod responses;
 mod stored;
 mod walk;
@@ -107,6 +112,9 @@ impl Engine for Gateway {
             Endpoint::Embeddings => Box::pin(self.embeddings(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
+            Endpoint::Response(id) => Box::pin(self.stored_response(cx, id, incoming)),
+            Endpoint::CancelResponse(id) => Box::pin(self.cancel_response(cx, id)),
+            Endpoint::ResponseItems(id) => Box::pin(self.response_items(cx, id, incoming)),
             Endpoint::Native(native) => Box::pin(self.native(cx, native, incoming)),
             Endpoint::Conversations => Box::pin(self.create_conversation(cx, incoming)),
             Endpoint::Conversation(id) => Box::pin(self.conversation(cx, id, incoming)),
@@ -119,11 +127,7 @@ impl Engine for Gateway {
                 Origin::Client,
                 "This gateway keeps no completions, so there is none to fetch, change or delete.",
             )),
-            Endpoint::Root
-            | Endpoint::Response(_)
-            | Endpoint::CancelResponse(_)
-            | Endpoint::ResponseItems(_)
-            | Endpoint::Completions => {
+            Endpoint::Root | Endpoint::Completions => {
                 let (method, path) = (&incoming.method, incoming.uri.path());
                 refuse(routes::unserved(method, path))
             }

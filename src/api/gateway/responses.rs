@@ -8,6 +8,7 @@ use http::header::{HeaderMap, HeaderValue, UPGRADE};
 use parking_lot::Mutex;
 
 use super::Gateway;
+use super::keeping::{Prepared, Slot};
 use super::walk::{ATTEMPTS, Asked, DROPPED, Operation};
 use crate::api::{Ctx, Incoming, Reply};
 use crate::error::{Error, Kind, Origin, Result};
@@ -29,9 +30,34 @@ impl Gateway {
         }
         let body = incoming.json(&cx).await?;
         let asked = request::parse(&body)?;
-        let operation = Responses::new(&cx, &body, asked, Arc::default(), None)?;
-        operation.stands_alone()?;
-        self.walk(&cx, operation).await
+        let prepared = self.prepare(&cx, &asked).await?;
+        if prepared.keeping.background {
+            return self.in_background(cx, &body, asked, prepared).await;
+        }
+        let Prepared { history, keeping } = prepared;
+        let slot = Slot::default();
+        let mut operation = Responses::new(&cx, &body, asked, history, Some(slot.done()))?;
+        operation.store = keeping.stored && self.state.kept().is_some();
+        let state = Arc::clone(&self.state);
+        Ok(match self.walk(&cx, operation).await? {
+            Reply::Stream(mut stream) => {
+                // Kept before its end is told, so that whoever hears of the end finds it.
+                stream.closing = Some(Box::new(move || {
+                    Box::pin(async move {
+                        if let Some(finished) = slot.take() {
+                            state.keep_finished(&keeping, finished).await;
+                        }
+                    })
+                }));
+                Reply::Stream(stream)
+            }
+            reply @ (Reply::Whole { .. } | Reply::Raw(_)) => {
+                if let Some(finished) = slot.take() {
+                    state.keep_finished(&keeping, finished).await;
+                }
+                reply
+            }
+        })
     }
 }
 
@@ -40,8 +66,8 @@ impl Gateway {
     pub(super) async fn compact(&self, cx: Ctx, incoming: Incoming) -> Result<Reply> {
         let body = incoming.json(&cx).await?;
         let asked = request::parse(&body)?;
-        let operation = Responses::new(&cx, &body, asked, Arc::default(), None)?;
-        operation.stands_alone()?;
+        let Prepared { history, .. } = self.prepare(&cx, &asked).await?;
+        let operation = Responses::new(&cx, &body, asked, history, None)?;
         self.walk(&cx, Compact(operation)).await
     }
 
@@ -49,8 +75,8 @@ impl Gateway {
     pub(super) async fn input_tokens(&self, cx: Ctx, incoming: Incoming) -> Result<Reply> {
         let body = incoming.json(&cx).await?;
         let asked = request::parse(&body)?;
-        let operation = Responses::new(&cx, &body, asked, Arc::default(), None)?;
-        operation.stands_alone()?;
+        let Prepared { history, .. } = self.prepare(&cx, &asked).await?;
+        let operation = Responses::new(&cx, &body, asked, history, None)?;
         self.count(&cx, &operation).await
     }
 
@@ -107,6 +133,10 @@ pub(super) struct Responses<'b> {
     /// What stood before; shared, for what is asked borrows from it.
     history: Arc<History>,
     model: String,
+    /// Whether the response will be kept for its client, as it says itself.
+    pub(super) store: bool,
+    /// Its id and time, where they are known before.
+    pub(super) named: Option<(String, u64)>,
     /// Who hears of the end.
     done: Mutex<Option<Done>>,
 }
@@ -131,25 +161,8 @@ impl<'b> Responses<'b> {
             let error = Error::invalid("model", "Missing required parameter: 'model'.");
             return Err(error.code("missing_required_parameter"));
         }
-        Ok(Self { body, asked, history, model, done: Mutex::new(done) })
-    }
-
-    /// Refuses what needs earlier responses to be kept.
-    fn stands_alone(&self) -> Result<()> {
-        if let Some(id) = &self.asked.previous_response_id {
-            let shown: String = id.decode().chars().take(80).collect();
-            let message = format!("Previous response with id '{shown}' not found.");
-            return Err(Error::invalid("previous_response_id", message).code("previous_response_not_found"));
-        }
-        if self.asked.conversation.is_some() {
-            let message = "No conversations are kept here: send the whole input.";
-            return Err(Error::unsupported("conversation", message));
-        }
-        if self.asked.background == Some(true) {
-            let message = "No responses are kept here, so none can be made in the background.";
-            return Err(Error::unsupported("background", message));
-        }
-        Ok(())
+        let store = asked.store != Some(false);
+        Ok(Self { body, asked, history, model, store, named: None, done: Mutex::new(done) })
     }
 }
 
@@ -166,6 +179,10 @@ impl Operation for Responses<'_> {
         self.asked.stream
     }
 
+    fn named(&self) -> Option<(String, u64)> {
+        self.named.clone()
+    }
+
     fn estimate(&self) -> u64 {
         // Four bytes a token is close enough for a reservation.
         let before: usize = self.history.items.iter().map(|item| item.get().len()).sum();
@@ -174,7 +191,8 @@ impl Operation for Responses<'_> {
 
     fn ask(&mut self, target: &Target<'_>, signatures: &dyn Signatures) -> Result<Asked<Shape>> {
         // Read again, since what is asked takes the request apart; nothing is copied by that.
-        let asked = request::parse(self.body)?;
+        let mut asked = request::parse(self.body)?;
+        asked.store = Some(self.store);
         let Ask { request, shape, dropped } = request::ask(asked, &self.history, target, signatures)?;
         let body = wire::encode(&request, self.body).map_err(Error::internal)?;
         Ok(Asked { body, shape, dropped, several: false })

@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::homes::Homed;
 use super::{Gateway, patience};
 use crate::api::{Ctx, EventSource, Reply, Stream};
 use crate::error::{Error, Result, Retry};
@@ -43,6 +44,14 @@ pub(super) trait Operation: Send + Sync {
     fn model(&self) -> &str;
     /// The client wants a stream.
     fn streams(&self) -> bool;
+    /// The reply's id and time, where they are known before.
+    fn named(&self) -> Option<(String, u64)> {
+        None
+    }
+    /// A number that the requests of one conversation share, and no others.
+    fn session(&self) -> Option<u64> {
+        None
+    }
     /// Tokens that are reserved until the truth is known.
     fn estimate(&self) -> u64;
     /// The request as one target is asked. Called again when another target must be asked instead.
@@ -81,25 +90,36 @@ impl Gateway {
     ///
     /// # Errors
     /// The operation's own, the limiter's and the upstream's.
-    pub(super) async fn walk<O: Operation>(&self, cx: &Ctx, mut operation: O) -> Result<Reply> {
+    pub(super) async fn walk<O: Operation>(&self, cx: &Ctx, operation: O) -> Result<Reply> {
+        self.walk_with(cx, operation, None).await
+    }
+
+    /// [`Gateway::walk`] for a request that may have been admitted already.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) async fn walk_with<O: Operation>(
+        &self,
+        cx: &Ctx,
+        mut operation: O,
+        mut permit: Option<Permit>,
+    ) -> Result<Reply> {
         let name = operation.model().to_owned();
         let model = self.dispatched(&name)?;
         cx.meter.model(&name, self.labels.get(&model).map(String::as_str));
         cx.meter.dispatched(&model);
         cx.tenant.may_use(&model)?;
         let streams = operation.streams();
-        let wish = patience::read(&cx.headers, &model, streams)?;
+        let mut wish = patience::read(&cx.headers, &model, streams)?;
+        if self.upstream.spreads(&model) {
+            wish.session = operation.session();
+        }
         let mut trip = self.upstream.trip(&wish);
         let signatures = self.signatures.view(cx.tenant.name());
-        let stamp = Stamp {
-            id: self.ids.mint(O::PREFIX),
-            created: self.clock.unix_seconds(),
-            model: name,
-            ids: Arc::clone(&self.ids),
-            signatures,
-        };
-        let mut permit = None;
-        let mut hollow = false;
+        let named = operation.named();
+        let (id, created) = named.unwrap_or_else(|| (self.ids.mint(O::PREFIX), self.clock.unix_seconds()));
+        let stamp = Stamp { id, created, model: name, ids: Arc::clone(&self.ids), signatures };
+        let (mut hollow, mut settled) = (false, !trip.has_choice());
         loop {
             let paused = Instant::now();
             let leg = trip.next().await?;
@@ -107,7 +127,8 @@ impl Gateway {
                 // The pause before another try is Google's doing, not ours.
                 cx.meter.waited(provider(leg.site()), paused.elapsed());
             }
-            let asked = match self.ask(cx, &leg, &mut operation) {
+            let homed = Arc::new(Homed::new(&stamp.signatures, leg.site().group()));
+            let asked = match self.ask(cx, &leg, &mut operation, &homed) {
                 Ok(asked) => asked,
                 // What was asked for suits the model it was asked of, so its failure is what the client is told.
                 Err(_unfit) if trip.moved() => {
@@ -116,6 +137,17 @@ impl Gateway {
                 }
                 Err(error) => return Err(error),
             };
+            if !settled {
+                settled = true;
+                if let Some(home) = homed.foreign()
+                    && trip.prefer(&home)
+                {
+                    // The turn began elsewhere; it goes on there if it can.
+                    trip.give_back(leg);
+                    continue;
+                }
+            }
+            let stamp = Stamp { signatures: homed, ..stamp.clone() };
             if permit.is_none() {
                 permit = Some(self.limiter.admit(cx.tenant.name(), operation.estimate())?);
             }
@@ -156,6 +188,7 @@ impl Gateway {
                         events: Box::new(events),
                         machine: Box::new(machine),
                         headers,
+                        closing: None,
                     }));
                 }
                 Heard::Reply(((body, usage), again)) => {
@@ -171,12 +204,18 @@ impl Gateway {
     }
 
     /// What one leg's site is asked.
-    fn ask<O: Operation>(&self, cx: &Ctx, leg: &Leg<'_>, operation: &mut O) -> Result<Asked<O::Shape>> {
+    fn ask<O: Operation>(
+        &self,
+        cx: &Ctx,
+        leg: &Leg<'_>,
+        operation: &mut O,
+        signatures: &Homed,
+    ) -> Result<Asked<O::Shape>> {
         let model = leg.model();
         cx.tenant.may_use(model)?;
         let traits = self.catalog.traits(model);
         let target = Target { model, traits, backend: leg.site().backend(), strict: self.strict };
-        operation.ask(&target, &*self.signatures.view(cx.tenant.name()))
+        operation.ask(&target, signatures)
     }
 
     /// The upstream's events, the first of them looked at: an answer that is over before it said anything is

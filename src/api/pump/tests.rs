@@ -61,6 +61,7 @@ fn bench(script: Vec<(Vec<&'static str>, Result<bool>)>) -> Bench {
         events: Box::new(Script(script.into())),
         machine: Box::new(Echo(0)),
         headers: HeaderMap::new(),
+        closing: None,
     };
     let cut = CancellationToken::new();
     let meter = Meter::start(sink, Entry::default());

@@ -240,6 +240,8 @@ impl<'a> Builder<'a, '_> {
                 let found = self.signatures.recall(id.as_deref()?)?;
                 Some(Text::plain(found.to_string()))
             });
+            // A foreign one is as good as none: the current turn gets the documented value in its place.
+            let mark = mark.filter(|_| id.as_deref().is_none_or(|id| self.signatures.native(id)));
             out.push(self.call(id, name, args, mark, (index, at)).map_err(within)?);
         }
         if out.is_empty()
