@@ -51,6 +51,11 @@ impl Rope {
         self.0.iter().map(Bytes::len).sum()
     }
 
+    /// The pieces, in order.
+    pub fn pieces(&self) -> impl Iterator<Item = &Bytes> {
+        self.0.iter()
+    }
+
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -4,9 +4,11 @@
 //! memory dump nor a stopwatch tells a key.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use secrecy::{ExposeSecret, SecretString};
@@ -14,8 +16,9 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::catalog::Pattern;
+use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result};
-use crate::limits::Quota;
+use crate::limits::{Budget, Quota};
 
 const GOOGLE_KEY: &str = "x-goog-api-key";
 
@@ -66,6 +69,28 @@ pub struct KeyConfig {
     pub quota: Quota,
     /// Whose credential goes upstream.
     pub credentials: Credentials,
+    /// What the ledger notes beside the name.
+    pub labels: BTreeMap<String, String>,
+    /// What it may spend.
+    pub budget: Option<Budget>,
+    /// From this second since 1970 on it is nobody's any more.
+    pub expires: Option<u64>,
+}
+
+impl KeyConfig {
+    /// A key that may do everything.
+    pub fn new(name: impl Into<String>, proof: Proof) -> Self {
+        Self {
+            name: name.into(),
+            proof,
+            models: Vec::new(),
+            quota: Quota::default(),
+            credentials: Credentials::Gateway,
+            labels: BTreeMap::new(),
+            budget: None,
+            expires: None,
+        }
+    }
 }
 
 /// A client that has been recognised. Only [`Keys::authenticate`] makes one.
@@ -75,9 +100,41 @@ pub struct Tenant {
     models: Vec<Pattern>,
     credentials: Credentials,
     anonymous: bool,
+    quota: Quota,
+    budget: Option<Budget>,
+    labels: Arc<str>,
+    expires: Option<u64>,
 }
 
 impl Tenant {
+    fn new(key: &KeyConfig, anonymous: bool) -> Arc<Self> {
+        Arc::new(Self {
+            name: key.name.as_str().into(),
+            models: key.models.iter().map(Pattern::new).collect(),
+            credentials: key.credentials,
+            anonymous,
+            quota: key.quota,
+            budget: key.budget,
+            labels: serde_json::to_string(&key.labels).unwrap_or_else(|_| "{}".to_owned()).into(),
+            expires: key.expires,
+        })
+    }
+
+    /// How much it may do.
+    pub fn quota(&self) -> &Quota {
+        &self.quota
+    }
+
+    /// What it may spend.
+    pub fn budget(&self) -> Option<&Budget> {
+        self.budget.as_ref()
+    }
+
+    /// Its labels, a JSON object.
+    pub fn labels(&self) -> &Arc<str> {
+        &self.labels
+    }
+
     /// The name in logs, metrics and the ledger; also the limiter's key.
     pub fn name(&self) -> &Arc<str> {
         &self.name
@@ -118,50 +175,98 @@ impl Tenant {
     }
 }
 
-/// All client keys.
+/// All client keys: those of the configuration, and those of the store.
 #[derive(Debug)]
 pub struct Keys {
-    known: Vec<([u8; 32], Arc<Tenant>)>,
+    configured: Table,
+    stored: Arc<ArcSwap<Kept>>,
     anonymous: Option<Arc<Tenant>>,
+}
+
+/// Keys by the beginning of their digest. Finding a place by a digest tells nobody anything about a key; the
+/// comparison that counts is made in constant time.
+#[derive(Debug, Default)]
+struct Table(HashMap<[u8; 8], Vec<Known>>);
+
+/// A key's digest, and who holds it.
+type Known = ([u8; 32], Arc<Tenant>);
+
+/// The store's keys, as they were read last.
+#[derive(Debug, Default)]
+struct Kept {
+    table: Table,
+    /// There are some, or were: then nobody is let in without.
+    any: bool,
+}
+
+fn beginning(digest: &[u8; 32]) -> [u8; 8] {
+    digest.first_chunk().copied().unwrap_or_default()
+}
+
+impl Table {
+    fn new(keys: &[KeyConfig]) -> Self {
+        let mut table = Self::default();
+        for key in keys {
+            let digest = key.proof.digest();
+            table.0.entry(beginning(&digest)).or_default().push((digest, Tenant::new(key, false)));
+        }
+        table
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Tenant>> {
+        self.0.values().flatten().map(|(_, tenant)| tenant)
+    }
+
+    fn find(&self, digest: &[u8; 32]) -> Option<&Arc<Tenant>> {
+        let mut found = None;
+        for (known, tenant) in self.0.get(&beginning(digest)).into_iter().flatten() {
+            let same: Choice = known.ct_eq(digest);
+            if bool::from(same) {
+                found = Some(tenant);
+            }
+        }
+        found
+    }
 }
 
 impl Keys {
     /// The keys of a configuration. Without any, everybody is the tenant `local`.
     pub fn new(keys: &[KeyConfig]) -> Self {
-        let tenant = |name: &str, models: &[String], credentials, anonymous| {
-            Arc::new(Tenant {
-                name: name.into(),
-                models: models.iter().map(Pattern::new).collect(),
-                credentials,
-                anonymous,
-            })
-        };
+        let everybody = || Tenant::new(&KeyConfig::new("local", Proof::Sha256([0; 32])), true);
         Self {
-            known: keys
-                .iter()
-                .map(|key| (key.proof.digest(), tenant(&key.name, &key.models, key.credentials, false)))
-                .collect(),
-            anonymous: keys.is_empty().then(|| tenant("local", &[], Credentials::Gateway, true)),
+            configured: Table::new(keys),
+            stored: Arc::default(),
+            anonymous: keys.is_empty().then(everybody),
         }
+    }
+
+    /// Nobody is let in without a key, even if there is none.
+    pub fn close(&mut self) {
+        self.anonymous = None;
+    }
+
+    /// Other keys of the store, in force at once. `any`: the store has some, if only revoked ones.
+    pub fn store(&self, keys: &[KeyConfig], any: bool) {
+        self.stored.store(Arc::new(Kept { table: Table::new(keys), any }));
+    }
+
+    /// Takes over the store's keys: those outlive a change of configuration.
+    pub fn inherit(&mut self, old: &Self) {
+        self.stored = Arc::clone(&old.stored);
     }
 
     /// Whose credential goes upstream with everybody's requests, where there are no keys.
     #[must_use]
     pub fn everybody(mut self, credentials: Credentials) -> Self {
-        self.anonymous = self.anonymous.map(|local| {
-            Arc::new(Tenant {
-                name: Arc::clone(&local.name),
-                models: Vec::new(),
-                credentials,
-                anonymous: true,
-            })
-        });
+        let everybody = KeyConfig { credentials, ..KeyConfig::new("local", Proof::Sha256([0; 32])) };
+        self.anonymous = self.anonymous.map(|_| Tenant::new(&everybody, true));
         self
     }
 
     /// The tenant of this name.
     pub fn named(&self, name: &str) -> Option<Arc<Tenant>> {
-        let mut all = self.known.iter().map(|(_, tenant)| tenant).chain(&self.anonymous);
+        let stored = self.stored.load();
+        let mut all = self.configured.all().chain(stored.table.all()).chain(&self.anonymous);
         all.find(|tenant| &**tenant.name() == name).map(Arc::clone)
     }
 
@@ -192,16 +297,13 @@ impl Keys {
         Some(theirs)
     }
 
-    fn holder(&self, secret: &[u8]) -> Option<&Arc<Tenant>> {
+    fn holder(&self, secret: &[u8]) -> Option<Arc<Tenant>> {
         let digest: [u8; 32] = Sha256::digest(secret).into();
-        let mut found = None;
-        for (known, tenant) in &self.known {
-            let same: Choice = known.ct_eq(&digest);
-            if bool::from(same) {
-                found = Some(tenant);
-            }
-        }
-        found
+        let stored = self.stored.load();
+        let found = self.configured.find(&digest).or_else(|| stored.table.find(&digest));
+        let now = Clock::System.unix_seconds();
+        // One that has expired is as unknown as one that never was.
+        found.filter(|tenant| tenant.expires.is_none_or(|expires| now < expires)).map(Arc::clone)
     }
 
     /// Recognises the caller by `x-gemway-key`, `Authorization: Bearer`, `api-key`, `x-api-key`, `x-goog-api-key` or the
@@ -214,17 +316,18 @@ impl Keys {
                 "More than one Authorization header was sent.",
             ));
         }
-        if let Some(local) = &self.anonymous {
+        let stored = self.stored.load();
+        if let Some(local) = self.anonymous.as_ref().filter(|_| !stored.any) {
             return Ok(Arc::clone(local));
         }
         let given = presented(headers, query).ok_or_else(stranger)?;
         if let Some(found) = self.holder(&given) {
-            return Ok(Arc::clone(found));
+            return Ok(found);
         }
         // Beside a token for Google, our key is in the other header; only who sends both upstream may do that.
         let beside = headers.get(GOOGLE_KEY).and_then(|key| self.holder(key.as_bytes()));
         let beside = beside.filter(|tenant| tenant.credentials() == Credentials::Caller);
-        beside.map(Arc::clone).ok_or_else(stranger)
+        beside.ok_or_else(stranger)
     }
 }
 
@@ -269,13 +372,8 @@ mod tests {
     use super::*;
 
     fn key(name: &str, secret: &str, models: &[&str]) -> KeyConfig {
-        KeyConfig {
-            name: name.to_owned(),
-            proof: Proof::Secret(secret.into()),
-            models: models.iter().map(|&m| m.to_owned()).collect(),
-            quota: Quota::default(),
-            credentials: Credentials::Gateway,
-        }
+        let models = models.iter().map(|&m| m.to_owned()).collect();
+        KeyConfig { models, ..KeyConfig::new(name, Proof::Secret(secret.into())) }
     }
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -354,6 +452,26 @@ mod tests {
         assert!(b.may_use("gemini-3.8-flash").is_ok());
         let error = b.may_use("gemini-4-neon").unwrap_err();
         assert_eq!((error.kind(), error.explicit_code()), (Kind::Forbidden, Some("model_not_found")));
+    }
+
+    #[test]
+    fn an_expired_key_is_a_stranger() {
+        let old = KeyConfig { expires: Some(1), ..key("a", "sk-a", &[]) };
+        let keys = Keys::new(&[old]);
+        let error = keys.authenticate(&headers(&[("api-key", "sk-a")]), None).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unauthenticated);
+    }
+
+    #[test]
+    fn keys_of_the_store_come_and_go_at_once() {
+        let keys = Keys::new(&[]);
+        let with = |secret| keys.authenticate(&headers(&[("api-key", secret)]), None);
+        assert!(with("sk-new").unwrap().is_anonymous());
+        keys.store(&[key("new", "sk-new", &[])], true);
+        assert_eq!(&**with("sk-new").unwrap().name(), "new");
+        keys.store(&[], true);
+        // The last key is revoked: the door does not open because of it.
+        assert!(with("sk-new").is_err());
     }
 
     #[test]

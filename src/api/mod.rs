@@ -202,7 +202,7 @@ impl Front {
                 futures_util::future::Either::Right(((), _)) => Err(pump::draining()),
             }
         };
-        match answered {
+        let mut response = match answered {
             Ok(response) => response,
             Err(error) => {
                 meter.fail(&error, render::code(&error));
@@ -218,7 +218,11 @@ impl Front {
                 }
                 response
             }
+        };
+        for (name, value) in meter.told() {
+            response.headers_mut().insert(name, value);
         }
+        response
     }
 
     async fn walk(
@@ -249,6 +253,7 @@ impl Front {
         };
         meter.note(|entry| {
             entry.key = Some(tenant.name().to_string());
+            entry.labels = Some(Arc::clone(tenant.labels()));
             entry.cost_asked |= head.headers.contains_key(&COST);
         });
         let cx = Ctx {

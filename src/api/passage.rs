@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -19,7 +20,6 @@ use super::render_google::{self, Shape};
 use super::{pump, render};
 use crate::body::{Body, BoxError};
 use crate::error::{Error, Kind, Origin, Result, Retry};
-use crate::limits::Permit;
 use crate::meter::{Meter, Outcome};
 use crate::telemetry::metrics::Streaming;
 use crate::usage::Usage;
@@ -40,12 +40,16 @@ pub enum Framing {
 pub struct Settlement {
     /// Reads the counts; nothing is read where nothing is billed.
     pub peek: Option<Peek>,
-    /// The place among the requests of the key.
-    pub permit: Permit,
     /// The request's meter.
     pub meter: Meter,
     /// Tokens of the prompt, if Google should not say.
     pub estimate: u64,
+}
+
+/// The ledger's word that is waited for, and the last piece that waits with it.
+struct Hold {
+    written: BoxFuture<'static, Result<()>>,
+    last: Option<Frame<Bytes>>,
 }
 
 /// An answer on its way down.
@@ -57,6 +61,8 @@ pub(super) struct Down {
     place: Position,
     settlement: Option<Settlement>,
     meter: Meter,
+    /// The end, or the last piece, waits for this: the ledger's word that it is written down.
+    hold: Option<Hold>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _open: Option<Streaming>,
 }
@@ -78,6 +84,7 @@ impl Down {
             place: Position::default(),
             settlement: Some(settlement),
             meter,
+            hold: None,
             cut: Box::pin(cut.cancelled_owned()),
             _open: open,
         };
@@ -89,6 +96,20 @@ impl Down {
             settlement.settle();
         }
         self.meter.end(outcome);
+    }
+
+    /// The body is whole. `last` is its last piece, where that was known before it was passed on.
+    fn complete(&mut self, last: Option<Frame<Bytes>>) {
+        self.inner = None;
+        if !self.meter.commits() {
+            self.settle(Outcome::Complete);
+            return;
+        }
+        if let Some(settlement) = self.settlement.take() {
+            settlement.settle();
+        }
+        let meter = self.meter.clone();
+        self.hold = Some(Hold { written: Box::pin(async move { meter.complete(200).await }), last });
     }
 
     /// Ends a broken body: with an error that the client's parser finds, where there is a place for it.
@@ -110,10 +131,7 @@ impl Down {
 
 impl Settlement {
     fn settle(self) {
-        let Some(peek) = self.peek else {
-            self.permit.settle(0);
-            return;
-        };
+        let Some(peek) = self.peek else { return };
         let told = peek.usage();
         // Four bytes a token, when Google said nothing or was cut off before it could.
         let usage = told.unwrap_or_else(|| Usage {
@@ -123,7 +141,6 @@ impl Settlement {
             ..Usage::default()
         });
         self.meter.usage(usage);
-        self.permit.settle(usage.total());
     }
 }
 
@@ -136,6 +153,15 @@ impl HttpBody for Down {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        if let Some(hold) = &mut this.hold {
+            let Poll::Ready(written) = hold.written.as_mut().poll(cx) else { return Poll::Pending };
+            let last = hold.last.take();
+            this.hold = None;
+            return match written {
+                Ok(()) => Poll::Ready(last.map(Ok)),
+                Err(error) => this.fail(error),
+            };
+        }
         let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
         match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -152,12 +178,16 @@ impl HttpBody for Down {
                         this.meter.first_token();
                     }
                 }
+                // Where the length was told, the last piece is the end.
+                if this.meter.commits() && this.inner.as_ref().is_some_and(HttpBody::is_end_stream) {
+                    this.complete(Some(frame));
+                    return self.poll_frame(cx);
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
-                this.inner = None;
-                this.settle(Outcome::Complete);
-                Poll::Ready(None)
+                this.complete(None);
+                if this.hold.is_some() { self.poll_frame(cx) } else { Poll::Ready(None) }
             }
             Poll::Ready(Some(Err(error))) => {
                 let error = error.downcast::<Error>().map_or_else(
@@ -180,7 +210,7 @@ impl HttpBody for Down {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
+        self.hold.is_none() && self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -18,15 +18,15 @@ use crate::config::{self, Config, GoogleCredentials, LogFormat, Overrides, Seen}
 use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
 use crate::keys::Keys;
-use crate::limits::Limiter;
+use crate::limits::{Limiter, Period, Spent};
 use crate::memory::Memory;
 use crate::meter::Books;
-use crate::meter::ledger::{Durability, Ledger};
+use crate::meter::ledger::{Dimension, Durability, Ledger, Query};
 use crate::server::{self, Shutdown};
 use crate::simulator::{self, Simulator};
 use crate::store::{self, Store};
-use crate::telemetry::Metrics;
 use crate::telemetry::log::{self, Format};
+use crate::telemetry::{Accounts, Metrics};
 use crate::upstream::{self, Local, Upstream};
 
 mod reload;
@@ -57,10 +57,10 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     // Before anybody can see that we run: until then SIGHUP ends the process.
     let hangups = server::Hangups::listen()?;
     let metrics = Arc::new(Metrics::new());
-    let prices = config.prices_from_process();
-    let prices = prices.map_err(|error| Error::new(Kind::Invalid, Origin::Gateway, error.to_string()))?;
     let ledger = ledger(&config, &metrics)?;
-    let books = Books::with(Arc::clone(&metrics), Arc::new(prices), ledger.clone());
+    let books = Books::with(Arc::clone(&metrics), Arc::clone(&gateway.prices), ledger.clone());
+    gateway.limiter = limiter(&config, &metrics).await?;
+    let limiter = gateway.limiter.clone();
     let books = books.showing_cost(config.cost_header);
     let server = server::bind(server::Config {
         listen: config.listen.to_string(),
@@ -122,12 +122,40 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         () = signalled => Ok(()),
         failed = server::watch(&shutdown) => failed,
         () = watch.run() => Ok(()),
+        () = limiter.care() => Ok(()),
         () = state.keep() => Ok(()),
     };
     if let Some(ledger) = ledger {
         ledger.close().await;
     }
     ended
+}
+
+/// The limits, with budgets that begin where the ledger says they stand.
+async fn limiter(config: &Config, metrics: &Metrics) -> Result<Limiter> {
+    let (rules, accounts) = (config.limits.rules.clone(), metrics.accounts().clone());
+    let limiter = match config.sharing() {
+        None => Limiter::new(rules, accounts),
+        Some(sharing) => Limiter::sharing(rules, &sharing, accounts)?,
+    };
+    let Some(ledger) = &config.ledger else { return Ok(limiter) };
+    let now = Clock::System.unix_seconds();
+    for per in [Period::Day, Period::Month] {
+        let place = ledger.place.clone();
+        let since = i64::try_from(per.beginning(now) * 1000).unwrap_or(i64::MAX);
+        let query = Query { by: vec![Dimension::parse("key")?], since, ..Query::default() };
+        match tokio::task::spawn_blocking(move || place.ask(&query)).await.map_err(Error::internal)? {
+            Ok(groups) => {
+                for group in groups {
+                    let tokens = group.input + group.tool_use + group.output + group.thoughts;
+                    let spent = Spent { nanos: group.cost.unwrap_or(0), tokens };
+                    limiter.remember(group.names.first().map_or("", String::as_str), per, spent);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "budgets begin at nothing: the ledger cannot be read"),
+        }
+    }
+    Ok(limiter)
 }
 
 fn ledger(config: &Config, metrics: &Metrics) -> Result<Option<Ledger>> {
@@ -147,6 +175,8 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
     let catalog = config
         .catalogue_from_process()
         .map_err(|error| Error::new(Kind::Invalid, Origin::Gateway, error.to_string()))?;
+    let prices = config.prices_from_process();
+    let prices = prices.map_err(|error| Error::new(Kind::Invalid, Origin::Gateway, error.to_string()))?;
     let sites = config.sites.iter().map(|site| upstream::SiteConfig {
         name: site.name.clone(),
         quota_group: Some(site.quota_group.clone()),
@@ -179,7 +209,8 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
     let keys = config.key_configs();
     let labels = catalog.models().map(|model| model.id.clone()).collect();
     let gateway = Gateway {
-        limiter: Limiter::new(config.quotas()),
+        limiter: Limiter::new(config.limits.rules.clone(), Accounts::new()),
+        prices: Arc::new(prices),
         keys: Keys::new(&keys).everybody(config.credentials.into()),
         aliases: config.aliases.clone(),
         catalog,

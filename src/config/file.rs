@@ -116,7 +116,12 @@ pub(super) struct Key {
     pub(super) requests_per_day: Option<u32>,
     pub(super) tokens_per_minute: Option<u64>,
     pub(super) concurrent_requests: Option<u32>,
+    pub(super) input_tokens_per_minute: Option<u64>,
+    pub(super) output_tokens_per_minute: Option<u64>,
     pub(super) budget: Option<Spanned<Budget>>,
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) expires: Option<Spanned<String>>,
     pub(super) credentials: Option<KeyCredentials>,
 }
 
@@ -173,6 +178,38 @@ pub enum Period {
 pub(super) struct Limits {
     pub(super) redis: Option<Spanned<String>>,
     pub(super) on_store_failure: Option<OnStoreFailure>,
+    pub(super) replicas: Option<u32>,
+    pub(super) store_timeout: Option<Span>,
+    #[serde(default)]
+    pub(super) rules: Vec<Rule>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rule {
+    pub(super) name: Option<String>,
+    #[serde(default)]
+    pub(super) keys: Vec<String>,
+    #[serde(default)]
+    pub(super) models: Vec<String>,
+    #[serde(default)]
+    pub(super) per: Vec<Each>,
+    pub(super) requests_per_minute: Option<u32>,
+    pub(super) requests_per_day: Option<u32>,
+    pub(super) tokens_per_minute: Option<u64>,
+    pub(super) input_tokens_per_minute: Option<u64>,
+    pub(super) output_tokens_per_minute: Option<u64>,
+    pub(super) concurrent_requests: Option<u32>,
+}
+
+/// What a rule counts apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Each {
+    /// Each key.
+    Key,
+    /// Each model.
+    Model,
 }
 
 /// What a limit does while its shared store is away.

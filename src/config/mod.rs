@@ -23,7 +23,7 @@ use secrecy::SecretString;
 
 use crate::catalog::Catalog;
 use crate::keys::KeyConfig;
-use crate::limits::Quota;
+use crate::limits::{OnFailure, Rule, Sharing};
 use crate::meter::ledger::Place;
 use crate::meter::price::Prices;
 
@@ -206,7 +206,15 @@ pub struct Key {
     /// Limit.
     pub concurrent_requests: Option<u32>,
     /// Limit.
+    pub input_tokens_per_minute: Option<u64>,
+    /// Limit.
+    pub output_tokens_per_minute: Option<u64>,
+    /// Limit.
     pub budget: Option<Budget>,
+    /// What the ledger notes beside the name.
+    pub labels: BTreeMap<String, String>,
+    /// From this second since 1970 on it is not let in any more.
+    pub expires: Option<u64>,
     /// Whose Google credential goes upstream.
     pub credentials: KeyCredentials,
 }
@@ -245,6 +253,12 @@ pub struct Limits {
     pub redis: Option<SecretString>,
     /// What happens while it is away.
     pub on_store_failure: OnStoreFailure,
+    /// How many replicas there are, for the time without it.
+    pub replicas: u32,
+    /// How long a request waits for it.
+    pub store_timeout: Duration,
+    /// Limits that are not one key's own.
+    pub rules: Vec<Rule>,
 }
 
 /// Where usage is written down.
@@ -433,9 +447,19 @@ impl Config {
         self.keys.iter().map(Key::to_organ).collect()
     }
 
-    /// The limits in the form that [`Limiter::new`](crate::limits::Limiter::new) takes.
-    pub fn quotas(&self) -> Vec<(String, Quota)> {
-        self.keys.iter().map(|key| (key.name.clone(), key.quota())).collect()
+    /// How replicas share limits, if they do.
+    pub fn sharing(&self) -> Option<Sharing> {
+        let limits = &self.limits;
+        limits.redis.as_ref().map(|url| Sharing {
+            url: url.clone(),
+            on_failure: match limits.on_store_failure {
+                OnStoreFailure::Local => OnFailure::Local,
+                OnStoreFailure::Deny => OnFailure::Deny,
+                OnStoreFailure::Allow => OnFailure::Allow,
+            },
+            replicas: limits.replicas,
+            timeout: limits.store_timeout,
+        })
     }
 
     /// Whether every answer comes from the built-in simulator.

@@ -8,6 +8,8 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde_spanned::Spanned;
 
+use crate::catalog::Pattern;
+use crate::limits::{Quota, Rule};
 use crate::meter::ledger::Place;
 
 use super::file::{self, File, SiteKindName, nearest};
@@ -315,11 +317,47 @@ impl Resolver<'_> {
     fn limits(&mut self, written: Option<&file::Limits>) -> Result<Limits, ConfigError> {
         let redis = written.and_then(|limits| limits.redis.as_ref());
         let redis = redis.map(|url| self.secret(url)).transpose()?;
-        if redis.is_some() {
-            self.ignored("limits.redis");
+        if let (Some(url), Some(written)) = (&redis, written.and_then(|limits| limits.redis.as_ref()))
+            && !url.expose_secret().starts_with("redis://")
+        {
+            return Err(self.complaint(written, "the url must begin with redis://"));
+        }
+        let mut rules = Vec::new();
+        for rule in written.iter().flat_map(|limits| &limits.rules) {
+            rules.push(self.rule(rule, rules.len() + 1));
         }
         let on_store_failure = written.and_then(|limits| limits.on_store_failure).unwrap_or_default();
-        Ok(Limits { redis, on_store_failure })
+        let timeout = written.and_then(|limits| limits.store_timeout);
+        Ok(Limits {
+            redis,
+            on_store_failure,
+            replicas: written.and_then(|limits| limits.replicas).unwrap_or(1),
+            store_timeout: timeout.map_or(Duration::from_millis(50), |span| span.0),
+            rules,
+        })
+    }
+
+    fn rule(&mut self, rule: &file::Rule, number: usize) -> Rule {
+        let name = rule.name.clone().unwrap_or_else(|| format!("rule {number}"));
+        let quota = Quota {
+            requests_per_minute: rule.requests_per_minute,
+            requests_per_day: rule.requests_per_day,
+            tokens_per_minute: rule.tokens_per_minute,
+            input_tokens_per_minute: rule.input_tokens_per_minute,
+            output_tokens_per_minute: rule.output_tokens_per_minute,
+            concurrent_requests: rule.concurrent_requests,
+        };
+        if quota == Quota::default() {
+            self.warnings.push(format!("limits.rules: {name} limits nothing"));
+        }
+        Rule {
+            name,
+            keys: rule.keys.iter().map(|key| Pattern::new(key.as_str())).collect(),
+            models: rule.models.iter().map(|model| Pattern::new(model.as_str())).collect(),
+            per_key: rule.per.contains(&file::Each::Key),
+            per_model: rule.per.contains(&file::Each::Model),
+            quota,
+        }
     }
 
     fn stores(
@@ -380,10 +418,6 @@ impl Resolver<'_> {
         };
         let level = (self.env)("GEMWAY_LOG").or_else(|| written.level.clone());
         Ok(Log { format, level: level.unwrap_or_else(|| "info".to_owned()) })
-    }
-
-    pub(super) fn ignored(&mut self, what: &str) {
-        self.warnings.push(format!("{what} is accepted but not enforced by this version"));
     }
 }
 

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
+use crate::catalog::Pattern;
+use crate::limits::{Quota, Rule};
+
 use super::{
     Amount, Balance, Config, Durability, GoogleCredentials, Key, KeyProof, OnStoreFailure, Period, Site,
     SiteKind,
@@ -58,7 +61,12 @@ pub(super) fn show(config: &Config) -> String {
     top.table("limits", |limits| {
         limits
             .maybe("redis", config.limits.redis.as_ref().map(|_| MASK))
-            .put("on_store_failure", on_store_failure);
+            .put("on_store_failure", on_store_failure)
+            .put("replicas", i64::from(config.limits.replicas))
+            .put("store_timeout", span(config.limits.store_timeout));
+        if !config.limits.rules.is_empty() {
+            limits.put("rules", list(config.limits.rules.iter().map(rule)));
+        }
     });
     if let Some(ledger) = &config.ledger {
         let durability = match ledger.durability {
@@ -162,6 +170,32 @@ fn site(site: &Site) -> Entries {
     entry
 }
 
+fn rule(rule: &Rule) -> Entries {
+    let patterns = |patterns: &[Pattern]| {
+        strings(&patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect::<Vec<_>>())
+    };
+    let mut entry = Entries::default();
+    entry
+        .put("name", rule.name.as_str())
+        .put("keys", patterns(&rule.keys))
+        .put("models", patterns(&rule.models));
+    let each = [("key", rule.per_key), ("model", rule.per_model)];
+    let each: Vec<_> = each.iter().filter(|(_, is)| *is).map(|(name, _)| (*name).to_owned()).collect();
+    entry.put("per", strings(&each));
+    quota(&mut entry, &rule.quota);
+    entry
+}
+
+fn quota(entry: &mut Entries, quota: &Quota) {
+    entry
+        .maybe("requests_per_minute", quota.requests_per_minute.map(i64::from))
+        .maybe("requests_per_day", quota.requests_per_day.map(i64::from))
+        .maybe("tokens_per_minute", quota.tokens_per_minute.map(integer))
+        .maybe("input_tokens_per_minute", quota.input_tokens_per_minute.map(integer))
+        .maybe("output_tokens_per_minute", quota.output_tokens_per_minute.map(integer))
+        .maybe("concurrent_requests", quota.concurrent_requests.map(i64::from));
+}
+
 fn key(key: &Key) -> Entries {
     let mut entry = Entries::default();
     entry.put("name", key.name.as_str());
@@ -172,11 +206,17 @@ fn key(key: &Key) -> Entries {
     if !key.models.is_empty() {
         entry.put("models", strings(&key.models));
     }
-    entry
-        .maybe("requests_per_minute", key.requests_per_minute.map(i64::from))
-        .maybe("requests_per_day", key.requests_per_day.map(i64::from))
-        .maybe("tokens_per_minute", key.tokens_per_minute.map(integer))
-        .maybe("concurrent_requests", key.concurrent_requests.map(i64::from));
+    quota(&mut entry, &key.quota());
+    if !key.labels.is_empty() {
+        let labels = key.labels.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str())));
+        entry.put("labels", Value::Table(labels.collect()));
+    }
+    entry.maybe(
+        "expires",
+        key.expires
+            .and_then(|at| i64::try_from(at).ok())
+            .and_then(|at| Some(jiff::Timestamp::from_second(at).ok()?.to_string())),
+    );
     if let Some(budget) = key.budget {
         let per = match budget.per {
             Period::Day => "day",

@@ -1,28 +1,42 @@
-//! How much a client may do: requests by minute and day, tokens by minute, requests at once.
+//! How much a client may do: requests by minute and day, tokens by minute, requests at once, money by period.
 //!
-//! [`Limiter::admit`] either refuses or gives a [`Permit`]. The permit is the right to run: it holds the
-//! place among the concurrent requests until it is dropped, and the token estimate until it is settled.
-//! Everything here counts in this process alone.
+//! [`Limiter::admit`] either refuses or gives a [`Permit`]. All limits that a request touches are looked at and
+//! charged together: either all take it or none does, so a refusal costs nothing. The permit holds the place
+//! among the concurrent requests, the token estimate and the budget's worst case until it is settled.
+//!
+//! Requests are counted exactly, in a window that slides: at no time are there more than the limit in the last
+//! minute or day. Tokens go through a bucket that may fall into debt, for what an answer takes is known when it
+//! ends. Counts are this process's own, or those of all replicas on one Redis; see [`Sharing`].
 
-mod flights;
-mod requests;
-mod tokens;
+mod bucket;
+mod budget;
+mod fair;
+mod local;
+mod shared;
+#[cfg(test)]
+mod tests;
+mod window;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
 
+use crate::catalog::Pattern;
+use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result, Retry};
+use crate::telemetry::Accounts;
 
-use self::flights::{Flight, Flights};
-use self::requests::Requests;
-use self::tokens::Tokens;
+pub use budget::{Amount, Budget, Period, Spent};
+pub use shared::{OnFailure, Sharing};
 
-/// What one key may do; an absent number is no limit.
+use local::Local;
+use shared::Shared;
+
+/// How much may be done; an absent number is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
     /// Requests in a minute.
@@ -31,11 +45,40 @@ pub struct Quota {
     pub requests_per_day: Option<u32>,
     /// Tokens in a minute, of prompt and answer together.
     pub tokens_per_minute: Option<u64>,
+    /// Prompt tokens in a minute.
+    pub input_tokens_per_minute: Option<u64>,
+    /// Answer tokens in a minute, reasoning included.
+    pub output_tokens_per_minute: Option<u64>,
     /// Requests at once.
     pub concurrent_requests: Option<u32>,
 }
 
-/// Where the limiter's time comes from.
+/// A limit that is not one key's own.
+#[derive(Clone, Debug, Default)]
+pub struct Rule {
+    /// What refusals call it.
+    pub name: String,
+    /// Keys it applies to; none means all.
+    pub keys: Vec<Pattern>,
+    /// Models it applies to; none means all.
+    pub models: Vec<Pattern>,
+    /// Each key has a count of its own.
+    pub per_key: bool,
+    /// Each model has a count of its own.
+    pub per_model: bool,
+    /// How much.
+    pub quota: Quota,
+}
+
+impl Rule {
+    fn applies(&self, key: &str, model: &str) -> bool {
+        let fits =
+            |patterns: &[Pattern], name| patterns.is_empty() || patterns.iter().any(|p| p.matches(name));
+        fits(&self.keys, key) && fits(&self.models, model)
+    }
+}
+
+/// Where the limiter's steady time comes from.
 #[derive(Clone, Debug)]
 pub enum Timer {
     /// The machine's steady clock.
@@ -50,164 +93,480 @@ impl Timer {
         Self::Steady(Instant::now())
     }
 
-    /// Time since the timer was made.
-    fn elapsed(&self) -> Duration {
+    /// Milliseconds since the timer was made.
+    fn millis(&self) -> u64 {
         match self {
-            Self::Steady(start) => start.elapsed(),
-            Self::Hand(millis) => Duration::from_millis(millis.load(Ordering::Relaxed)),
+            Self::Steady(start) => u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+            Self::Hand(millis) => millis.load(Ordering::Relaxed),
         }
     }
 }
 
-/// The limits of every key.
-#[derive(Debug)]
-pub struct Limiter {
-    keys: HashMap<String, Arc<Counters>>,
+/// Tokens, as estimated before a call or as known after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Of the prompt.
+    pub input: u64,
+    /// Of the answer.
+    pub output: u64,
 }
 
+/// What a request is going to take, as far as can be known before.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// The key's name.
+    pub key: &'a str,
+    /// The model that will be dispatched.
+    pub model: &'a str,
+    /// The key's own limits.
+    pub quota: &'a Quota,
+    /// The key's budget.
+    pub budget: Option<&'a Budget>,
+    /// What the request will probably take.
+    pub estimate: Tokens,
+    /// The most it can take, in the budget's unit (nano-dollars or tokens); nothing where that is not known.
+    pub worst: Option<u64>,
+    /// The client itself named the bound that `worst` follows from.
+    pub bounded: bool,
+}
+
+/// What was really used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Used {
+    /// Tokens.
+    pub tokens: Tokens,
+    /// Nano-dollars; nothing where the price is not known.
+    pub nanos: Option<u64>,
+}
+
+/// All limits.
+#[derive(Clone, Debug)]
+pub struct Limiter(Arc<Inner>);
+
 #[derive(Debug)]
-struct Counters {
-    minute: Option<Requests>,
-    day: Option<Requests>,
-    tokens: Option<Tokens>,
-    flights: Option<Arc<Flights>>,
+struct Inner {
+    rules: ArcSwap<Vec<Rule>>,
+    local: Local,
+    shared: Option<Shared>,
+    clock: Clock,
+    accounts: Accounts,
+}
+
+/// Which limit is charged, and by how much.
+#[derive(Clone, Debug)]
+struct Charge {
+    what: What,
+    /// Whose limit: a metric label.
+    scope: &'static str,
+    /// The count it goes to, in words that are the same in every replica.
+    subject: String,
+    /// The same as a number.
+    id: u64,
+    limit: u64,
+    cost: u64,
+    /// Several keys draw on this count.
+    common: bool,
+}
+
+/// What is counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum What {
+    Minute,
+    Day,
+    Input,
+    Output,
+    Total,
+    Flights,
+    Budget { budget: Budget, bounded: bool, period: u64, until_reset: Duration },
+}
+
+const MINUTE: u64 = 60_000;
+const DAY: u64 = 86_400_000;
+
+impl What {
+    const fn label(&self) -> &'static str {
+        match self {
+            Self::Minute => "rpm",
+            Self::Day => "rpd",
+            Self::Input => "input_tpm",
+            Self::Output => "output_tpm",
+            Self::Total => "tpm",
+            Self::Flights => "concurrency",
+            Self::Budget { .. } => "budget",
+        }
+    }
+
+    /// Its window in milliseconds.
+    const fn span(&self) -> u64 {
+        match self {
+            Self::Day => DAY,
+            Self::Minute | Self::Input | Self::Output | Self::Total | Self::Flights | Self::Budget { .. } => {
+                MINUTE
+            }
+        }
+    }
+}
+
+/// Where a limit stands: after a request was counted, or when it was refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct State {
+    remaining: u64,
+    /// Until it is full again; when refused, until the request fits.
+    millis: u64,
+    /// A budget's: spent, and reserved by requests under way.
+    spent: u64,
+    reserved: u64,
+}
+
+/// What came of one look at all charges.
+type Verdict = Result<Vec<State>, Refused>;
+
+/// The charge that refused, by its place, and why.
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    at: usize,
+    state: State,
 }
 
 impl Limiter {
-    /// A limiter for these keys. A name that is not among them is not limited.
-    pub fn new(keys: Vec<(String, Quota)>) -> Self {
-        Self::with_timer(keys, &Timer::steady())
+    /// Limits that are counted in this process alone.
+    pub fn new(rules: Vec<Rule>, accounts: Accounts) -> Self {
+        Self::build(rules, Timer::steady(), Clock::System, None, accounts)
     }
 
     /// The same, with time from elsewhere.
-    pub fn with_timer(keys: Vec<(String, Quota)>, timer: &Timer) -> Self {
-        const MINUTE: Duration = Duration::from_mins(1);
-        const DAY: Duration = Duration::from_hours(24);
-        let keys = keys.into_iter().map(|(name, quota)| {
-            let counters = Counters {
-                minute: quota.requests_per_minute.map(|n| Requests::new(n, MINUTE, timer.clone())),
-                day: quota.requests_per_day.map(|n| Requests::new(n, DAY, timer.clone())),
-                tokens: quota.tokens_per_minute.map(|n| Tokens::new(n, MINUTE, timer.clone())),
-                flights: quota.concurrent_requests.map(Flights::new),
-            };
-            (name, Arc::new(counters))
-        });
-        Self { keys: keys.collect() }
+    pub fn with_timer(rules: Vec<Rule>, timer: Timer, clock: Clock) -> Self {
+        Self::build(rules, timer, clock, None, Accounts::new())
     }
 
-    /// Lets one request in, or says when to come back. What can be given back is taken first, so that a
-    /// refusal costs the key nothing but, at worst, one request of its minute.
-    pub fn admit(&self, key: &str, estimate_tokens: u64) -> Result<Permit> {
-        let Some(counters) = self.keys.get(key) else { return Ok(Permit::unlimited()) };
-        let flight = match &counters.flights {
-            None => None,
-            Some(flights) => Some(flights.take().ok_or_else(|| {
-                refused(format!("at most {} requests at once", flights.limit()), Duration::from_secs(1))
-            })?),
-        };
-        let mut headers = Vec::new();
-        if let Some(tokens) = &counters.tokens {
-            let state = tokens
-                .charge(estimate_tokens)
-                .map_err(|wait| refused(format!("{} tokens a minute", tokens.limit()), wait))?;
-            state.write("tokens", &mut headers);
+    /// Limits that all replicas on one Redis count together.
+    ///
+    /// # Errors
+    /// `Invalid` when the address cannot be read; a Redis that is away is no error.
+    pub fn sharing(rules: Vec<Rule>, sharing: &Sharing, accounts: Accounts) -> Result<Self> {
+        let shared = Shared::new(sharing, accounts.clone())?;
+        Ok(Self::build(rules, Timer::steady(), Clock::System, Some(shared), accounts))
+    }
+
+    fn build(
+        rules: Vec<Rule>,
+        timer: Timer,
+        clock: Clock,
+        shared: Option<Shared>,
+        accounts: Accounts,
+    ) -> Self {
+        let rules = ArcSwap::from_pointee(rules);
+        Self(Arc::new(Inner { rules, local: Local::new(timer), shared, clock, accounts }))
+    }
+
+    /// Other rules from now on; what was counted stays.
+    pub fn adopt(&self, rules: Vec<Rule>) {
+        self.0.rules.store(Arc::new(rules));
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<Vec<Rule>> {
+        self.0.rules.load_full()
+    }
+
+    /// What a key has spent already, as the ledger knows it: budgets begin there.
+    pub fn remember(&self, key: &str, period: Period, spent: Spent) {
+        let now = self.0.clock.unix_seconds();
+        self.0.local.remember(key, period, period.index(now), spent);
+    }
+
+    /// Lets one request in, or says when to come back.
+    ///
+    /// # Errors
+    /// `RateLimited`, `QuotaSpent` for a budget, `Overloaded` when the shared store is away and that is how it
+    /// is to be.
+    pub async fn admit(&self, claim: &Claim<'_>) -> Result<Permit, Refusal> {
+        let mut charges = self.charges(claim)?;
+        if charges.is_empty() {
+            return Ok(Permit::free());
         }
-        let permit =
-            Permit { counters: Some(Arc::clone(counters)), estimate: estimate_tokens, flight, headers };
-        match permit.count_request() {
-            Ok(Some(state)) => Ok(permit.with(state)),
-            Ok(None) => Ok(permit),
-            Err(error) => {
-                permit.settle(0);
-                Err(error)
+        if let Some(shared) = &self.0.shared {
+            let seeds: Vec<u64> = charges.iter().map(|charge| self.0.local.seed(charge)).collect();
+            match shared.admit(&charges, &seeds).await {
+                Ok((verdict, lease)) => {
+                    for (charge, state) in charges.iter().zip(verdict.as_deref().unwrap_or_default()) {
+                        self.0.local.learn(charge, state);
+                    }
+                    return self.verdict(charges, verdict, Some(lease), claim);
+                }
+                Err(OnFailure::Local) => {
+                    for charge in &mut charges {
+                        if !matches!(charge.what, What::Budget { .. }) {
+                            charge.limit = charge.limit.div_ceil(shared.replicas());
+                        }
+                    }
+                }
+                Err(OnFailure::Allow) => return Ok(Permit::free()),
+                Err(OnFailure::Deny) => {
+                    self.0.accounts.refused("store", "store");
+                    return Err(Refusal { error: store_away(), headers: Vec::new() });
+                }
             }
         }
+        let verdict = self.0.local.admit(&charges, hash(claim.key));
+        self.verdict(charges, verdict, None, claim)
+    }
+
+    fn verdict(
+        &self,
+        charges: Vec<Charge>,
+        verdict: Verdict,
+        lease: Option<String>,
+        claim: &Claim<'_>,
+    ) -> Result<Permit, Refusal> {
+        match verdict {
+            Ok(states) => {
+                let headers = headers(&charges, &states);
+                let key = hash(claim.key);
+                Ok(Permit { held: Some(Held { limiter: self.clone(), charges, lease, key }), headers })
+            }
+            Err(Refused { at, state }) => {
+                let Some(charge) = charges.get(at) else {
+                    return Err(Refusal {
+                        error: Error::internal("a limit that was not asked"),
+                        headers: Vec::new(),
+                    });
+                };
+                self.0.accounts.refused(charge.what.label(), charge.scope);
+                Err(Refusal {
+                    error: refused(charge, &state, claim),
+                    headers: headers(std::slice::from_ref(charge), &[State { spent: 0, ..state }]),
+                })
+            }
+        }
+    }
+
+    /// Every limit that a request touches.
+    fn charges(&self, claim: &Claim<'_>) -> Result<Vec<Charge>, Refusal> {
+        let mut charges = Vec::new();
+        quota(&mut charges, claim.quota, "key", &format!("key\0{}", claim.key), claim.estimate);
+        for (index, rule) in self.0.rules.load().iter().enumerate() {
+            if !rule.applies(claim.key, claim.model) {
+                continue;
+            }
+            let key = if rule.per_key { claim.key } else { "" };
+            let model = if rule.per_model { claim.model } else { "" };
+            let scope = match (rule.per_key, rule.per_model) {
+                (false, false) => "global",
+                (true, false) => "each_key",
+                (false, true) => "model",
+                (true, true) => "key_and_model",
+            };
+            let before = charges.len();
+            let subject = format!("rule\0{index}\0{}\0{key}\0{model}", rule.name);
+            quota(&mut charges, &rule.quota, scope, &subject, claim.estimate);
+            for charge in charges.iter_mut().skip(before) {
+                charge.common = !rule.per_key;
+            }
+        }
+        if let Some(budget) = claim.budget {
+            let now = self.0.clock.unix_seconds();
+            let Some(worst) = claim.worst else {
+                return Err(Refusal { error: unpriced(claim.model), headers: Vec::new() });
+            };
+            let period = budget.per.index(now);
+            let until_reset = Duration::from_secs(budget.per.end(period).saturating_sub(now));
+            let what = What::Budget { budget: *budget, bounded: claim.bounded, period, until_reset };
+            let subject = format!("key\0{}\0{}", claim.key, budget.per.as_str());
+            charges.push(Charge::new(what, "key", &subject, budget.amount.count(), worst));
+        }
+        Ok(charges)
+    }
+
+    /// Keeps the limiter in order: expired counts go, places of live requests are renewed, what was settled is
+    /// told to the shared store. Runs for ever; drop it to stop.
+    pub async fn care(&self) {
+        let sweep = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(15)).await;
+                self.0.local.sweep();
+            }
+        };
+        match &self.0.shared {
+            None => sweep.await,
+            Some(shared) => {
+                tokio::join!(sweep, shared.care());
+            }
+        }
+    }
+
+    /// How many counts are held in memory.
+    pub fn counts(&self) -> usize {
+        self.0.local.len()
+    }
+
+    /// Drops counts that say nothing any more.
+    pub fn sweep(&self) {
+        self.0.local.sweep();
+    }
+
+    /// What a key has spent of its budget and what is reserved, as far as this process knows.
+    pub fn spent(&self, key: &str, budget: &Budget) -> (u64, u64) {
+        let now = self.0.clock.unix_seconds();
+        self.0.local.spent(key, budget, budget.per.index(now))
+    }
+}
+
+impl Charge {
+    fn new(what: What, scope: &'static str, subject: &str, limit: u64, cost: u64) -> Self {
+        let subject = format!("{}\0{subject}", what.label());
+        let id = hash(&subject);
+        Self { what, scope, subject, id, limit, cost, common: false }
+    }
+
+    /// What was really used, in this charge's unit.
+    fn actual(&self, used: &Used) -> u64 {
+        match &self.what {
+            What::Minute | What::Day | What::Flights => self.cost,
+            What::Input => used.tokens.input,
+            What::Output => used.tokens.output,
+            What::Total => used.tokens.input.saturating_add(used.tokens.output),
+            What::Budget { budget, .. } => match budget.amount {
+                Amount::Tokens(_) => used.tokens.input.saturating_add(used.tokens.output),
+                // A price that became unknown on the way costs what was reserved: never nothing.
+                Amount::Nanos(_) => used.nanos.unwrap_or(self.cost),
+            },
+        }
+    }
+}
+
+fn quota(charges: &mut Vec<Charge>, quota: &Quota, scope: &'static str, subject: &str, tokens: Tokens) {
+    let total = tokens.input.saturating_add(tokens.output);
+    let all = [
+        (What::Flights, quota.concurrent_requests.map(u64::from), 1),
+        (What::Minute, quota.requests_per_minute.map(u64::from), 1),
+        (What::Day, quota.requests_per_day.map(u64::from), 1),
+        (What::Input, quota.input_tokens_per_minute, tokens.input),
+        (What::Output, quota.output_tokens_per_minute, tokens.output),
+        (What::Total, quota.tokens_per_minute, total),
+    ];
+    for (what, limit, cost) in all {
+        if let Some(limit) = limit {
+            charges.push(Charge::new(what, scope, subject, limit, cost));
+        }
+    }
+}
+
+/// Spread well, and the same for the same words within one process.
+fn hash(words: &str) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    use std::sync::LazyLock;
+    static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    STATE.hash_one(words)
+}
+
+/// A request that was not let in.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Why.
+    pub error: Error,
+    /// The `x-ratelimit-*` headers of the limit that refused.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        refusal.error
     }
 }
 
 /// The right to run one request.
 #[must_use = "dropping the permit ends the request's place"]
 pub struct Permit {
-    counters: Option<Arc<Counters>>,
-    estimate: u64,
-    #[expect(dead_code, reason = "held for its drop")]
-    flight: Option<Flight>,
+    held: Option<Held>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
+struct Held {
+    limiter: Limiter,
+    charges: Vec<Charge>,
+    /// The name of the place in the shared store; absent when this process counts.
+    lease: Option<String>,
+    key: u64,
+}
+
 impl Permit {
-    fn unlimited() -> Self {
-        Self { counters: None, estimate: 0, flight: None, headers: Vec::new() }
+    fn free() -> Self {
+        Self { held: None, headers: Vec::new() }
     }
 
-    fn count_request(&self) -> Result<Option<State>> {
-        let Some(counters) = &self.counters else { return Ok(None) };
-        let mut state = None;
-        if let Some(day) = &counters.day {
-            state =
-                Some(day.take().map_err(|wait| refused(format!("{} requests a day", day.limit()), wait))?);
-        }
-        if let Some(minute) = &counters.minute {
-            // The minute's numbers are the ones clients pace themselves by; they hide the day's.
-            state = Some(
-                minute
-                    .take()
-                    .map_err(|wait| refused(format!("{} requests a minute", minute.limit()), wait))?,
-            );
-        }
-        Ok(state)
-    }
-
-    fn with(mut self, state: State) -> Self {
-        state.write("requests", &mut self.headers);
-        self
-    }
-
-    /// Replaces the estimate by what was really used. A permit that is dropped unsettled keeps its
-    /// estimate charged.
-    pub fn settle(self, actual_tokens: u64) {
-        if let Some(tokens) = self.counters.as_ref().and_then(|counters| counters.tokens.as_ref()) {
-            tokens.settle(self.estimate, actual_tokens);
+    /// Ends the request's place and replaces what was estimated by what was really used.
+    pub fn settle(mut self, used: &Used) {
+        if let Some(held) = self.held.take() {
+            let actual: Vec<u64> = held.charges.iter().map(|charge| charge.actual(used)).collect();
+            held.end(&actual);
         }
     }
 
-    /// The `x-ratelimit-*` response headers of the limits that exist.
+    /// The `x-ratelimit-*` headers of the limits that exist.
     pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.headers
     }
 }
 
-impl fmt::Debug for Permit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("estimate", &self.estimate).finish_non_exhaustive()
-    }
-}
-
-/// Where a limit stands after a request was counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct State {
-    limit: u64,
-    remaining: u64,
-    /// Until it is full again.
-    reset: Duration,
-}
-
-impl State {
-    fn write(self, unit: &'static str, headers: &mut Vec<(HeaderName, HeaderValue)>) {
-        let [limit, remaining, reset] = match unit {
-            "tokens" => {
-                ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]
+impl Held {
+    fn end(self, actual: &[u64]) {
+        let inner = &self.limiter.0;
+        match (&self.lease, &inner.shared) {
+            (Some(lease), Some(shared)) => {
+                for (charge, actual) in self.charges.iter().zip(actual) {
+                    inner.local.learn_settled(charge, *actual);
+                }
+                shared.settle(lease, &self.charges, actual);
             }
-            _ => {
-                ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]
-            }
-        };
-        headers.push((HeaderName::from_static(limit), HeaderValue::from(self.limit)));
-        headers.push((HeaderName::from_static(remaining), HeaderValue::from(self.remaining)));
-        if let Ok(value) = HeaderValue::try_from(go_duration(self.reset)) {
-            headers.push((HeaderName::from_static(reset), value));
+            (_, _) => inner.local.settle(&self.charges, actual, self.key),
         }
     }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        // Without a word about what was used the estimate stands.
+        if let Some(held) = self.held.take() {
+            let actual: Vec<u64> = held.charges.iter().map(|charge| charge.cost).collect();
+            held.end(&actual);
+        }
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let charges = self.held.as_ref().map(|held| &held.charges);
+        f.debug_struct("Permit").field("charges", &charges).finish_non_exhaustive()
+    }
+}
+
+/// The six headers, each group from the limit that has the least left.
+fn headers(charges: &[Charge], states: &[State]) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = Vec::new();
+    let requests =
+        ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
+    let tokens = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
+    for (names, of_tokens) in [(requests, false), (tokens, true)] {
+        let counted = charges.iter().zip(states).filter(|(charge, _)| match charge.what {
+            What::Minute | What::Day => !of_tokens,
+            What::Input | What::Output | What::Total => of_tokens,
+            What::Flights | What::Budget { .. } => false,
+        });
+        let share = |charge: &Charge, state: &State| {
+            u128::from(state.remaining) * 1_000_000 / u128::from(charge.limit.max(1))
+        };
+        let Some((charge, state)) = counted.min_by_key(|(charge, state)| share(charge, state)) else {
+            continue;
+        };
+        let [limit, remaining, reset] = names.map(HeaderName::from_static);
+        headers.push((limit, HeaderValue::from(charge.limit)));
+        headers.push((remaining, HeaderValue::from(state.remaining)));
+        if let Ok(value) = HeaderValue::try_from(go_duration(Duration::from_millis(state.millis))) {
+            headers.push((reset, value));
+        }
+    }
+    headers
 }
 
 /// A duration as Go prints it (`12ms`, `1.5s`, `6m0s`, `1h2m3s`): the form that clients of `OpenAI` expect.
@@ -226,16 +585,47 @@ fn go_duration(duration: Duration) -> String {
     if hours > 0 { format!("{hours}h{minutes}m{seconds}s") } else { format!("{minutes}m{seconds}s") }
 }
 
-fn refused(limit: impl fmt::Display, wait: Duration) -> Error {
-    let wait = wait.max(Duration::from_millis(1));
+fn refused(charge: &Charge, state: &State, claim: &Claim<'_>) -> Error {
+    let wait = Duration::from_millis(state.millis.max(1));
+    let limit = charge.limit;
+    let words = match &charge.what {
+        What::Budget { budget, period, .. } => return budget::refused(budget, *period, state, charge, claim),
+        What::Minute => format!("{limit} requests a minute"),
+        What::Day => format!("{limit} requests a day"),
+        What::Input => format!("{limit} input tokens a minute"),
+        What::Output => format!("{limit} output tokens a minute"),
+        What::Total => format!("{limit} tokens a minute"),
+        What::Flights => format!("at most {limit} requests at once"),
+    };
+    let whose = match charge.scope {
+        "key" | "each_key" => "for this API key".to_owned(),
+        "key_and_model" => format!("for this API key and the model '{}'", claim.model),
+        "model" => format!("for the model '{}'", claim.model),
+        _ => "for this gateway".to_owned(),
+    };
     Error::new(
         Kind::RateLimited,
         Origin::Gateway,
-        format!("Rate limit reached for this API key: {limit}. Try again in {}.", go_duration(wait)),
+        format!("Rate limit reached {whose}: {words}. Please try again in {}.", go_duration(wait)),
     )
     .code("rate_limit_exceeded")
     .retry(Retry::After(wait))
 }
 
-#[cfg(test)]
-mod tests;
+fn unpriced(model: &str) -> Error {
+    Error::new(
+        Kind::Forbidden,
+        Origin::Gateway,
+        format!(
+            "This API key has a budget in money, and the price of the model '{model}' is not known here."
+        ),
+    )
+    .at("model")
+    .code("unknown_price")
+}
+
+fn store_away() -> Error {
+    Error::new(Kind::Overloaded, Origin::Gateway, "The store of the rate limits is away; please try again.")
+        .code("rate_limit_store_unavailable")
+        .retry(Retry::After(Duration::from_secs(1)))
+}

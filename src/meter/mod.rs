@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
+use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
+use crate::limits::{Permit, Tokens, Used};
 use crate::telemetry::metrics::{Finished, Metrics, UNRESOLVED};
 use crate::telemetry::{clip, mask};
 use crate::usage::Usage;
@@ -301,6 +303,8 @@ pub struct Meter(Arc<Inner>);
 struct Inner {
     started: Instant,
     entry: Mutex<Entry>,
+    permit: Mutex<Option<(Permit, Tokens)>>,
+    told: Mutex<Vec<(HeaderName, HeaderValue)>>,
     sink: Arc<dyn Sink>,
 }
 
@@ -311,7 +315,13 @@ impl Meter {
         entry.at = Clock::System.unix_millis();
         // Sorted by time, and nobody's to guess or to repeat.
         entry.row = Ids::Random.mint(&format!("{:011x}", entry.at));
-        Self(Arc::new(Inner { started: Instant::now(), entry: Mutex::new(entry), sink }))
+        Self(Arc::new(Inner {
+            started: Instant::now(),
+            entry: Mutex::new(entry),
+            permit: Mutex::default(),
+            told: Mutex::default(),
+            sink,
+        }))
     }
 
     /// How long ago the request came in.
@@ -368,7 +378,9 @@ impl Meter {
         self.note(|entry| entry.booked = true);
         entry.route = route;
         entry.status = 200;
-        Self::start(Arc::clone(&self.0.sink), entry)
+        let detached = Self::start(Arc::clone(&self.0.sink), entry);
+        *detached.0.permit.lock() = self.0.permit.lock().take();
+        detached
     }
 
     /// Whether what the request cost is to be told.
@@ -453,6 +465,23 @@ impl Meter {
         });
     }
 
+    /// The request was let in: its permit lives as long as the request does, and is settled with it. `estimate` is
+    /// what a client that leaves before Google has said anything is charged.
+    pub fn admitted(&self, permit: Permit, estimate: Tokens) {
+        self.tell(permit.headers().to_vec());
+        *self.0.permit.lock() = Some((permit, estimate));
+    }
+
+    /// Headers that the reply, or the error, is to have.
+    pub fn tell(&self, headers: Vec<(HeaderName, HeaderValue)>) {
+        self.0.told.lock().extend(headers);
+    }
+
+    /// Those headers, once.
+    pub fn told(&self) -> Vec<(HeaderName, HeaderValue)> {
+        std::mem::take(&mut *self.0.told.lock())
+    }
+
     /// Whether the reply goes on after its head, and its end is told by whoever brings the rest.
     pub fn goes_on(&self) -> bool {
         let entry = self.0.entry.lock();
@@ -475,7 +504,21 @@ impl Drop for Inner {
             // Nothing was sent; nginx's number says so in one figure.
             entry.status = if outcome == Outcome::ClientGone { 499 } else { 500 };
         }
+        let permit = self.permit.get_mut().take();
+        if let Some((_, estimate)) = &permit
+            && outcome == Outcome::ClientGone
+        {
+            // What Google had said by then stands; what it did after is not known.
+            entry.usage.estimated = true;
+            if entry.usage.total() == 0 {
+                entry.usage.input = estimate.input;
+            }
+        }
         entry.cost = self.sink.cost(entry);
+        if let Some((permit, _)) = permit {
+            let tokens = Tokens { input: entry.usage.prompt(), output: entry.usage.completion() };
+            permit.settle(&Used { tokens, nanos: entry.cost });
+        }
         self.sink.settle(entry);
     }
 }

@@ -11,8 +11,7 @@ use futures_util::future::BoxFuture;
 use gemway::api::routes::Endpoint;
 use gemway::api::{Ctx, Engine, EventSource, Incoming, Readiness, Reply, Stream};
 use gemway::error::{Error, Kind, Origin, Result};
-use gemway::keys::{Credentials, KeyConfig, Keys, Proof, Tenant};
-use gemway::limits::Quota;
+use gemway::keys::{KeyConfig, Keys, Proof, Tenant};
 use gemway::openai::models::{Model, ModelList};
 use gemway::server::{self, Config, Shutdown};
 use gemway::telemetry::Metrics;
@@ -83,8 +82,7 @@ impl Machine for Echo {
 impl Engine for Double {
     fn authenticate(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<Tenant>> {
         let proof = Proof::Secret("good".to_owned().into());
-        let (quota, credentials) = (Quota::default(), Credentials::Gateway);
-        let key = KeyConfig { name: "team-a".to_owned(), proof, models: Vec::new(), quota, credentials };
+        let key = KeyConfig::new("team-a", proof);
         Keys::new(&[key]).authenticate(headers, query)
     }
 

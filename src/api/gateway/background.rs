@@ -23,10 +23,10 @@ use super::keeping::{Keeping, Prepared, Slot};
 use super::responses::Responses;
 use super::stored::{self, State};
 use super::walk::{Asked, DROPPED, Operation};
+use crate::api::gateway::admit::Size;
 use crate::api::{Ctx, Reply, Stream, pump, render};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result, Retry};
-use crate::limits::Permit;
 use crate::meter::Outcome;
 use crate::openai::responses::Request;
 use crate::store::{LEASE, Store};
@@ -161,8 +161,6 @@ struct Job {
     body: Bytes,
     history: Arc<History>,
     keeping: Keeping,
-    /// The reservation; goes to the walk.
-    permit: Option<Permit>,
     id: String,
     /// The response object while it is made.
     doing: String,
@@ -201,9 +199,12 @@ impl Gateway {
         self.state.runs.admit(body.len())?;
         let mut operation = Responses::new(&cx, body, asked, Arc::clone(&history), None)?;
         // Whatever is wrong with the request is said now, and not when nobody listens.
-        let estimate = operation.estimate();
         let (shape, dropped) = self.rehearse(&cx, &mut operation)?;
-        let permit = self.limiter.admit(cx.tenant.name(), estimate)?;
+        let model = self.dispatched(operation.model())?;
+        let before: usize = history.items.iter().map(|item| item.get().len()).sum();
+        let size = Size::about((body.len() + before) as u64 / 4).bounded(operation.most());
+        // The meter holds the permit, and takes it along when it is detached.
+        self.admit(&cx, &model, size).await?;
         let id = self.ids.mint(Responses::PREFIX);
         let stamp = Stamp {
             id: id.clone(),
@@ -237,7 +238,6 @@ impl Gateway {
             cx: Ctx { meter: cx.meter.detach("background"), ..cx.clone() },
             body: body.clone(),
             history,
-            permit: Some(permit),
             id: id.clone(),
             doing,
             herald,
@@ -372,7 +372,7 @@ impl Job {
         let done = Some(self.heard.done());
         let mut operation = Responses::new(&self.cx, &body, asked, Arc::clone(&self.history), done)?;
         operation.named = Some((self.id.clone(), self.keeping.created));
-        let reply = Box::pin(gateway.walk_with(&self.cx, operation, self.permit.take())).await?;
+        let reply = Box::pin(gateway.walk_with(&self.cx, operation, true)).await?;
         match reply {
             Reply::Stream(stream) => Ok(stream),
             Reply::Whole { .. } | Reply::Raw(_) => Err(Error::internal("what streams did not give a stream")),

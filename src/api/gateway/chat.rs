@@ -24,7 +24,10 @@ impl Gateway {
             _ => asked.model.to_string(),
         };
         let streams = asked.stream;
-        self.walk(&cx, Chat { body: &body, asked: Some(asked), model, streams }).await
+        let named = asked.max_completion_tokens.or(asked.max_tokens);
+        let choices = asked.n.and_then(|n| u64::try_from(n).ok()).unwrap_or(1).max(1);
+        let most = named.and_then(|most| u64::try_from(most).ok()).map(|most| most.saturating_mul(choices));
+        self.walk(&cx, Chat { body: &body, asked: Some(asked), model, streams, most }).await
     }
 }
 
@@ -34,6 +37,7 @@ struct Chat<'b> {
     asked: Option<Request<'b>>,
     model: String,
     streams: bool,
+    most: Option<u64>,
 }
 
 impl Operation for Chat<'_> {
@@ -66,9 +70,8 @@ impl Operation for Chat<'_> {
         Some(said.fold(0, |hash, content| upstream::hash(content.get().as_bytes()) ^ hash.rotate_left(1)))
     }
 
-    fn estimate(&self) -> u64 {
-        // Four bytes a token is close enough for a reservation.
-        self.body.len() as u64 / 4
+    fn most(&self) -> Option<u64> {
+        self.most
     }
 
     fn ask(&mut self, target: &Target<'_>, signatures: &dyn Signatures) -> Result<Asked<Shape>> {

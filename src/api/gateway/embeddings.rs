@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 
 use super::walk::{ATTEMPTS, DROPPED, SERVED_BY};
 use super::{Gateway, patience};
+use crate::api::gateway::admit::Size;
 use crate::api::{Ctx, Incoming, Reply};
 use crate::body;
 use crate::error::{Error, Kind, Origin, Result, Retry};
-use crate::limits::Permit;
 use crate::openai::embeddings::Request;
 use crate::translate::embeddings::{self, Plan, Vectors, Way};
 use crate::translate::tokens;
@@ -60,6 +60,7 @@ impl Gateway {
         let name = named(&request, &cx)?;
         let model = self.dispatched(&name)?;
         cx.meter.model(&name, self.labels.get(&model).map(String::as_str));
+        cx.meter.dispatched(&model);
         cx.tenant.may_use(&model)?;
         let encoding = embeddings::encoding(&request, &name)?;
         if tokens::are_tokens(request.input) {
@@ -69,7 +70,8 @@ impl Gateway {
         let backend = self.site(&model)?.backend();
         let plan = embeddings::plan(&request, &name, &self.target(&model, backend))?;
         let all = 0..plan.calls().last().map_or(0, |call| call.end);
-        let permit = self.limiter.admit(cx.tenant.name(), plan.estimate(&all))?;
+        // Nothing is generated.
+        self.admit(&cx, &model, Size::about(plan.estimate(&all)).bounded(Some(0))).await?;
         let work = Work {
             cx: &cx,
             source: &source,
@@ -84,7 +86,7 @@ impl Gateway {
         let done = tokio::time::timeout_at(deadline, calls.buffered(AT_ONCE).try_collect::<Vec<_>>());
         let done = done.await.map_err(|_elapsed| late())??;
         let usage = *work.used.lock();
-        replied(&work, done, &usage, permit)
+        replied(&work, done, &usage)
     }
 
     fn target<'t>(&'t self, model: &'t str, backend: Backend) -> Target<'t> {
@@ -171,12 +173,8 @@ fn named(request: &Request<'_>, cx: &Ctx) -> Result<String> {
     })
 }
 
-fn replied(work: &Work<'_>, done: Vec<Done>, usage: &Usage, permit: Permit) -> Result<Reply> {
+fn replied(work: &Work<'_>, done: Vec<Done>, usage: &Usage) -> Result<Reply> {
     let mut headers = HeaderMap::new();
-    for (name, value) in permit.headers() {
-        headers.insert(name.clone(), value.clone());
-    }
-    permit.settle(usage.total());
     let mut tell = |name: HeaderName, text: &str| {
         headers.insert(name, HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-")))
     };

@@ -9,6 +9,7 @@ use super::Gateway;
 use super::native::send::{Billing, Sending};
 use super::native::{Goal, Walk, sift};
 use crate::api::Ctx;
+use crate::api::gateway::admit::Size;
 use crate::api::passage::Framing;
 use crate::api::peek::Told;
 use crate::api::render_google::Shape;
@@ -40,7 +41,9 @@ impl Gateway {
             (false, true) => incoming.whole(cx).await?.into(),
             (false, false) => Rope::default(),
         };
-        let permit = self.limiter.admit(cx.tenant.name(), estimate)?;
+        let size = if creates { Size::about(estimate) } else { Size::FREE };
+        let model = cx.meter.entry().asked.unwrap_or_default();
+        self.admit(cx, &model, size).await?;
         let sending = Sending {
             site,
             method,
@@ -48,7 +51,6 @@ impl Gateway {
             query: query.as_deref(),
             payload: Payload::Whole(body.join()),
             credential,
-            permit,
             billing: Billing {
                 told: creates.then_some(Told::Usage),
                 estimate,

@@ -17,9 +17,11 @@ use crate::ids::Ids;
 use crate::keys::{Credentials, Keys, Tenant};
 use crate::limits::Limiter;
 use crate::memory::Memory;
+use crate::meter::price::Prices;
 use crate::openai::models::Model;
 use crate::upstream::{Site, Upstream};
 
+mod admit;
 mod background;
 mod chat;
 mod conversations;
@@ -46,6 +48,8 @@ pub struct Gateway {
     pub keys: Keys,
     /// Limits by key.
     pub limiter: Limiter,
+    /// What tokens cost.
+    pub prices: Arc<Prices>,
     /// Other names for models.
     pub aliases: std::collections::BTreeMap<String, String>,
     /// What models can do.
@@ -75,6 +79,9 @@ impl Gateway {
     pub fn inherit(&mut self, old: &Self) {
         self.signatures = Arc::clone(&old.signatures);
         self.ids = Arc::clone(&old.ids);
+        old.limiter.adopt(self.limiter.rules().to_vec());
+        self.limiter = old.limiter.clone();
+        self.keys.inherit(&old.keys);
         self.state = Arc::clone(&old.state);
     }
 

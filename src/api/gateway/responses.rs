@@ -183,10 +183,8 @@ impl Operation for Responses<'_> {
         self.named.clone()
     }
 
-    fn estimate(&self) -> u64 {
-        // Four bytes a token is close enough for a reservation.
-        let before: usize = self.history.items.iter().map(|item| item.get().len()).sum();
-        (self.body.len() + before) as u64 / 4
+    fn most(&self) -> Option<u64> {
+        self.asked.max_output_tokens.and_then(|most| u64::try_from(most).ok())
     }
 
     fn ask(&mut self, target: &Target<'_>, signatures: &dyn Signatures) -> Result<Asked<Shape>> {

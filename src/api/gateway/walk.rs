@@ -10,13 +10,13 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::admit::Size;
 use super::homes::Homed;
 use super::{Gateway, patience};
 use crate::api::{Ctx, EventSource, Reply, Stream};
 use crate::error::{Error, Result, Retry};
-use crate::limits::Permit;
 use crate::telemetry::metrics::UNRESOLVED;
-use crate::translate::{Backend, Failure, Machine, Signatures, Stamp, Target};
+use crate::translate::{Backend, Machine, Signatures, Stamp, Target};
 use crate::upstream::{Answer, AnswerBody, Call, Events, Flight, Leg, Method, Repeat, Site, Trip};
 use crate::usage::Usage;
 use crate::wire::Rope;
@@ -52,8 +52,10 @@ pub(super) trait Operation: Send + Sync {
     fn session(&self) -> Option<u64> {
         None
     }
-    /// Tokens that are reserved until the truth is known.
-    fn estimate(&self) -> u64;
+    /// The most tokens that the client wants in answer, where it said so.
+    fn most(&self) -> Option<u64> {
+        None
+    }
     /// The request as one target is asked. Called again when another target must be asked instead.
     ///
     /// # Errors
@@ -91,7 +93,7 @@ impl Gateway {
     /// # Errors
     /// The operation's own, the limiter's and the upstream's.
     pub(super) async fn walk<O: Operation>(&self, cx: &Ctx, operation: O) -> Result<Reply> {
-        self.walk_with(cx, operation, None).await
+        self.walk_with(cx, operation, false).await
     }
 
     /// [`Gateway::walk`] for a request that may have been admitted already.
@@ -102,7 +104,7 @@ impl Gateway {
         &self,
         cx: &Ctx,
         mut operation: O,
-        mut permit: Option<Permit>,
+        mut admitted: bool,
     ) -> Result<Reply> {
         let name = operation.model().to_owned();
         let model = self.dispatched(&name)?;
@@ -148,10 +150,12 @@ impl Gateway {
                 }
             }
             let stamp = Stamp { signatures: homed, ..stamp.clone() };
-            if permit.is_none() {
-                permit = Some(self.limiter.admit(cx.tenant.name(), operation.estimate())?);
-            }
             let Asked { body, shape, dropped, several } = asked;
+            if !admitted {
+                let size = Size::of(&body).bounded(operation.most());
+                self.admit(cx, leg.model(), size).await?;
+                admitted = true;
+            }
             // Families with an output cap per request are always streamed upstream.
             let live = (streams && !several) || self.catalog.traits(leg.model()).long_decode;
             let method = if live { Method::Stream } else { Method::Generate };
@@ -177,13 +181,15 @@ impl Gateway {
                     continue;
                 }
             };
-            let mut headers = headers(&trip, &leg, permit.as_ref(), &dropped);
+            let mut headers = headers(&trip, &leg, &dropped);
+            // The one that serves is the one that is paid.
+            cx.meter.dispatched(leg.model());
             let flight = trip.worked(leg);
             match heard {
                 Heard::Events((mut events, again)) => {
                     headers.insert(ATTEMPTS, (trip.sent() + again).into());
                     events.flight = flight;
-                    let machine = Settling { machine: operation.machine(shape, stamp), permit };
+                    let machine = operation.machine(shape, stamp);
                     return Ok(Reply::Stream(Stream {
                         events: Box::new(events),
                         machine: Box::new(machine),
@@ -194,9 +200,6 @@ impl Gateway {
                 Heard::Reply(((body, usage), again)) => {
                     headers.insert(ATTEMPTS, (trip.sent() + again).into());
                     cx.meter.usage(usage);
-                    if let Some(permit) = permit {
-                        permit.settle(usage.total());
-                    }
                     return Ok(Reply::Whole { body, headers });
                 }
             }
@@ -320,11 +323,8 @@ impl Gateway {
 }
 
 /// What the client is told beside the reply.
-fn headers(trip: &Trip<'_>, leg: &Leg<'_>, permit: Option<&Permit>, dropped: &[String]) -> HeaderMap {
+fn headers(trip: &Trip<'_>, leg: &Leg<'_>, dropped: &[String]) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    for (name, value) in permit.iter().flat_map(|permit| permit.headers()) {
-        headers.insert(name.clone(), value.clone());
-    }
     let mut tell = |name: HeaderName, text: &str| {
         headers.insert(name, HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-")))
     };
@@ -350,37 +350,6 @@ enum Unheard {
     Call(Error),
     /// There was one, and it says nothing.
     Answer(Error),
-}
-
-/// A stream's machine that settles the permit when it goes: at the end, on failure, or when the client leaves.
-struct Settling<M: Machine> {
-    machine: M,
-    permit: Option<Permit>,
-}
-
-impl<M: Machine> Machine for Settling<M> {
-    fn push(&mut self, event: &[u8], out: &mut BytesMut) -> Result<()> {
-        self.machine.push(event, out)
-    }
-    fn usage(&self) -> Usage {
-        self.machine.usage()
-    }
-    fn finish(&mut self, out: &mut BytesMut) -> Result<Usage> {
-        self.machine.finish(out)
-    }
-    fn fail(&mut self, failure: &Failure<'_>, out: &mut BytesMut) -> bool {
-        self.machine.fail(failure, out)
-    }
-}
-
-impl<M: Machine> Drop for Settling<M> {
-    fn drop(&mut self) {
-        let used = self.machine.usage().total();
-        if let Some(permit) = self.permit.take() {
-            // Without a word from Google the estimate stands.
-            if used > 0 { permit.settle(used) } else { drop(permit) }
-        }
-    }
 }
 
 /// OpenTelemetry's name for a site's kind.

@@ -8,6 +8,7 @@ use super::send::{Billing, Sending};
 use super::{Goal, Walk, payload};
 use crate::api::Ctx;
 use crate::api::gateway::Gateway;
+use crate::api::gateway::admit::Size;
 use crate::api::native_routes::segment;
 use crate::api::passage::Framing;
 use crate::api::render_google::Shape;
@@ -33,7 +34,7 @@ impl Gateway {
         let creates = method == Method::POST && collection == "cachedContents" && path == "cachedContents";
         let site = self.speaker(native, None)?;
         let address = self.address(native, site, &credential, Goal::Below(path))?;
-        let permit = self.limiter.admit(cx.tenant.name(), 0)?;
+        self.admit(cx, "", Size::FREE).await?;
         let cut = incoming.cut.clone();
         let (payload, rise) = if creates {
             (Payload::Whole(self.allowed_model(cx, incoming.whole(cx).await?, "model")?.join()), None)
@@ -52,7 +53,6 @@ impl Gateway {
             query: query.as_deref(),
             payload,
             credential,
-            permit,
             billing: Billing { shape, framing: Framing::Plain, ..Billing::FREE },
             rise,
             label: UNRESOLVED,
@@ -102,7 +102,7 @@ impl Gateway {
         let Walk { cx, native, incoming, credential, query } = walk;
         let site = self.speaker(native, model)?;
         let address = self.address(native, site, &credential, Goal::Models(path))?;
-        let permit = self.limiter.admit(cx.tenant.name(), 0)?;
+        self.admit(cx, "", Size::FREE).await?;
         let sending = Sending {
             site,
             method: incoming.method.clone(),
@@ -110,7 +110,6 @@ impl Gateway {
             query: query.as_deref(),
             payload: Payload::Whole(Bytes::new()),
             credential,
-            permit,
             billing: Billing::FREE,
             rise: None,
             label: UNRESOLVED,

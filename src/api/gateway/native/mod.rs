@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use http::Method;
 
 use super::Gateway;
+use crate::api::gateway::admit::Size;
 use crate::api::native_routes::{Native, Place, Surface, Thing, segment};
 use crate::api::passage::{Framing, Rise, Up};
 use crate::api::peek::Told;
@@ -113,7 +114,8 @@ impl Gateway {
         let length = sift::length(&cx.headers);
         let told = told(method);
         let estimate = if told.is_some() { length.unwrap_or(0) / 4 } else { 0 };
-        let permit = self.limiter.admit(cx.tenant.name(), estimate)?;
+        let size = if told.is_some() { Size::about(estimate) } else { Size::FREE };
+        self.admit(cx, &model, size).await?;
         let cut = incoming.cut.clone();
         let replay = site.renews() && length.is_some_and(|length| length <= REPLAYABLE);
         let (payload, rise) = payload(cx, incoming, replay).await?;
@@ -126,7 +128,6 @@ impl Gateway {
             query: query.as_deref(),
             payload,
             credential,
-            permit,
             billing: Billing { told, estimate, shape: Shape::Rpc, framing },
             rise,
             label: self.labels.get(&model).map_or(UNRESOLVED, String::as_str),

@@ -16,7 +16,6 @@ use crate::api::peek::{Peek, Told};
 use crate::api::render_google::Shape;
 use crate::body::{self, Body};
 use crate::error::Result;
-use crate::limits::Permit;
 use crate::meter::Outcome;
 use crate::upstream::{Credential, Payload, Raw, RawPath, Site};
 
@@ -33,7 +32,6 @@ pub(in crate::api::gateway) struct Sending<'s> {
     pub(in crate::api::gateway) query: Option<&'s str>,
     pub(in crate::api::gateway) payload: Payload,
     pub(in crate::api::gateway) credential: Credential,
-    pub(in crate::api::gateway) permit: Permit,
     pub(in crate::api::gateway) billing: Billing,
     /// How the body on its way up fares.
     pub(in crate::api::gateway) rise: Option<Rise>,
@@ -71,8 +69,7 @@ impl Gateway {
         sending: Sending<'_>,
         cut: CancellationToken,
     ) -> Result<Response<Body>> {
-        let Sending { site, method, path, query, payload, credential, permit, billing, rise, label } =
-            sending;
+        let Sending { site, method, path, query, payload, credential, billing, rise, label } = sending;
         let mut headers = sift::headers(&cx.headers);
         if matches!(payload, Payload::Whole(_)) {
             headers.remove(CONTENT_LENGTH);
@@ -92,14 +89,10 @@ impl Gateway {
             Err(error) => return Err(rise.and_then(|rise| rise.fault()).unwrap_or(error)),
         };
         sift::answer(&mut head.headers);
-        for (name, value) in permit.headers() {
-            head.headers.insert(name.clone(), value.clone());
-        }
         let served = HeaderValue::from_str(site.name()).unwrap_or(HeaderValue::from_static("-"));
         head.headers.insert(SERVED_BY, served);
         head.headers.insert(ATTEMPTS, HeaderValue::from(1));
         if !head.status.is_success() && head.status != StatusCode::NOT_MODIFIED {
-            permit.settle(0);
             let ours = head.status.is_server_error();
             cx.meter.end(if ours { Outcome::Failed } else { Outcome::Refused });
             let text = site.mask(error_text(body).await);
@@ -119,7 +112,6 @@ impl Gateway {
         let open = (framing != Framing::Plain).then(|| cx.metrics.stream());
         let settlement = Settlement {
             peek: billing.told.map(Peek::new),
-            permit,
             meter: cx.meter.clone(),
             estimate: billing.estimate,
         };

@@ -17,6 +17,7 @@ use subtle::ConstantTimeEq;
 use super::send::{Billing, Sending};
 use super::{Walk, payload, sift};
 use crate::api::gateway::Gateway;
+use crate::api::gateway::admit::Size;
 use crate::body::Body;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::keys::Tenant;
@@ -48,7 +49,7 @@ impl Gateway {
     pub(in crate::api::gateway) async fn upload(&self, walk: Walk<'_>, path: &str) -> Result<Response<Body>> {
         let Walk { cx, native, incoming, credential, query } = walk;
         let site = self.speaker(native, None)?;
-        let permit = self.limiter.admit(cx.tenant.name(), 0)?;
+        self.admit(cx, "", Size::FREE).await?;
         let (cut, origin) = (incoming.cut.clone(), origin(&cx.headers, &incoming.uri));
         let (method, replay) = (
             incoming.method.clone(),
@@ -62,7 +63,6 @@ impl Gateway {
             query: query.as_deref(),
             payload,
             credential,
-            permit,
             billing: Billing::FREE,
             rise,
             label: UNRESOLVED,
@@ -91,7 +91,7 @@ impl Gateway {
         if session.tenant != **cx.tenant.name() {
             return Err(stale());
         }
-        let permit = self.limiter.admit(cx.tenant.name(), 0)?;
+        self.admit(cx, "", Size::FREE).await?;
         let (cut, method) = (incoming.cut.clone(), incoming.method.clone());
         let (payload, rise) = payload(cx, incoming, false).await?;
         let sending = Sending {
@@ -101,7 +101,6 @@ impl Gateway {
             query: None,
             payload,
             credential,
-            permit,
             billing: Billing::FREE,
             rise,
             label: UNRESOLVED,
