@@ -8,6 +8,7 @@ use http::header::{HeaderMap, HeaderValue, UPGRADE};
 use parking_lot::Mutex;
 
 use super::Gateway;
+use super::admit::Size;
 use super::keeping::{Prepared, Slot};
 use super::walk::{ATTEMPTS, Asked, DROPPED, Operation};
 use crate::api::{Ctx, Incoming, Reply};
@@ -85,7 +86,7 @@ impl Gateway {
         let model = self.dispatched(&operation.model)?;
         cx.meter.model(&operation.model, self.labels.get(&model).map(String::as_str));
         cx.tenant.may_use(&model)?;
-        let permit = self.limiter.admit(cx.tenant.name(), 0)?;
+        self.admit(cx, &model, Size::FREE).await?;
         let signatures = self.signatures.view(cx.tenant.name());
         let mut dropped = Vec::new();
         let (answer, attempts) = self
@@ -106,7 +107,6 @@ impl Gateway {
             return Err(Error::internal("a count came as a stream"));
         };
         let body = count::reply(&answer)?;
-        permit.settle(0);
         let mut headers = HeaderMap::new();
         headers.insert(ATTEMPTS, attempts.into());
         if let Ok(value) = HeaderValue::from_str(&dropped.join(","))
@@ -183,6 +183,11 @@ impl Operation for Responses<'_> {
         self.named.clone()
     }
 
+    fn session(&self) -> Option<u64> {
+        let key = self.asked.prompt_cache_key.as_ref()?;
+        Some(upstream::hash(key.decode().as_bytes()))
+    }
+
     fn most(&self) -> Option<u64> {
         self.asked.max_output_tokens.and_then(|most| u64::try_from(most).ok())
     }
@@ -230,8 +235,12 @@ impl Operation for Compact<'_> {
         false
     }
 
-    fn estimate(&self) -> u64 {
-        self.0.estimate()
+    fn session(&self) -> Option<u64> {
+        self.0.session()
+    }
+
+    fn most(&self) -> Option<u64> {
+        self.0.most()
     }
 
     fn ask(&mut self, target: &Target<'_>, signatures: &dyn Signatures) -> Result<Asked<Shape>> {
