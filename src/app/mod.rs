@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use parking_lot::Mutex;
 
-use crate::api::gateway::{Gateway, State};
+use crate::api::gateway::{Gateway, Learned, State};
 use crate::api::{Engine, Intake};
 use crate::body::Body;
 use crate::catalog::Pattern;
@@ -214,7 +214,8 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         keys: Keys::new(&keys).everybody(config.credentials.into()),
         aliases: config.aliases.clone(),
         catalog,
-        upstream,
+        upstream: Arc::new(upstream),
+        learned: Learned::default(),
         signatures: Arc::new(Memory::default()),
         ids: Arc::new(Ids::Random),
         clock: Clock::System,

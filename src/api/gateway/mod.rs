@@ -21,6 +21,7 @@ use crate::meter::price::Prices;
 use crate::openai::models::Model;
 use crate::upstream::{Site, Upstream};
 
+mod adapt;
 mod admit;
 mod background;
 mod chat;
@@ -28,6 +29,7 @@ mod conversations;
 mod embeddings;
 mod follow;
 mod homes;
+mod hops;
 mod interactions;
 mod items;
 mod keeping;
@@ -39,6 +41,7 @@ mod responses;
 mod stored;
 mod walk;
 
+pub use adapt::Learned;
 pub use stored::State;
 
 /// Everything the walk stands on; made by `app`.
@@ -55,7 +58,9 @@ pub struct Gateway {
     /// What models can do.
     pub catalog: Catalog,
     /// Google, or the simulator.
-    pub upstream: Upstream,
+    pub upstream: Arc<Upstream>,
+    /// What models turned out not to take.
+    pub learned: Learned,
     /// The memory of thought signatures.
     pub signatures: Arc<Memory>,
     /// Names.
@@ -149,6 +154,9 @@ impl Engine for Gateway {
         let simulator = self.upstream.sites().any(Site::is_simulator);
         let sites: Vec<_> = self.upstream.sites().map(Site::name).collect();
         let mut detail = vec![("sites".to_owned(), sites.join(","))];
+        if let Some(store) = self.state.kept() {
+            detail.push(("store".to_owned(), store.name().to_owned()));
+        }
         if simulator {
             let words = "answers are made up: no Google credential is configured";
             detail.push(("upstream".to_owned(), words.to_owned()));
