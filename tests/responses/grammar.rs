@@ -58,7 +58,7 @@ pub(crate) fn check(text: &str) -> Value {
         }
         let index = event["output_index"].as_u64().unwrap_or_else(|| panic!("{kind} has no place"));
         if kind == "response.output_item.added" {
-            assert_eq!(index as usize, items.len(), "items come in order");
+            assert_eq!(index, items.len() as u64, "items come in order");
             items.insert(index, Item { added: event["item"].clone(), ..Item::default() });
             continue;
         }

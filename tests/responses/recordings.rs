@@ -30,11 +30,8 @@ fn said(events: &[Bytes]) -> Said {
         let candidate = &event["candidates"][0];
         for part in candidate["content"]["parts"].as_array().into_iter().flatten() {
             let text = part["text"].as_str().unwrap_or_default();
-            if part["thought"] == true {
-                said.thoughts.push_str(text)
-            } else {
-                said.text.push_str(text)
-            }
+            let into = if part["thought"] == true { &mut said.thoughts } else { &mut said.text };
+            into.push_str(text);
             if let Some(call) = part.get("functionCall") {
                 let args = call.get("args").cloned().unwrap_or_else(|| serde_json::json!({}));
                 said.calls.push((call["name"].as_str().unwrap().to_owned(), args));
