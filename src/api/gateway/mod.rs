@@ -120,13 +120,16 @@ impl Engine for Gateway {
             return refuse(Error::new(
                 Kind::Forbidden,
                 Origin::Client,
-                "This key forwards its own Google credential, which Google's native endpoints do                  (/v1beta/models/…); OpenAI's endpoints are served with the gateway's.",
+                "This key forwards its own Google credential, which Google's native endpoints do \
+                 (/v1beta/models/…); OpenAI's endpoints are served with the gateway's.",
             ));
         }
         match endpoint {
             Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
             Endpoint::Completions => Box::pin(self.completions(cx, incoming)),
             Endpoint::Responses => Box::pin(self.responses(cx, incoming)),
+            Endpoint::InputTokens => Box::pin(self.input_tokens(cx, incoming)),
+            Endpoint::Compact => Box::pin(self.compact(cx, incoming)),
             Endpoint::Embeddings => Box::pin(self.embeddings(cx, incoming)),
             Endpoint::Models => Box::pin(self.models(cx)),
             Endpoint::Model(id) => Box::pin(self.model(cx, id)),
@@ -145,7 +148,7 @@ impl Engine for Gateway {
                 Origin::Client,
                 "This gateway keeps no completions, so there is none to fetch, change or delete.",
             )),
-            Endpoint::Root | Endpoint::InputTokens | Endpoint::Compact => {
+            Endpoint::Root => {
                 let (method, path) = (&incoming.method, incoming.uri.path());
                 refuse(routes::unserved(method, path))
             }

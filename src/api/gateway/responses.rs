@@ -4,17 +4,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
-use http::header::UPGRADE;
+use http::header::{HeaderMap, HeaderValue, UPGRADE};
 use parking_lot::Mutex;
 
 use super::Gateway;
+use super::admit::Size;
 use super::keeping::{Prepared, Slot};
-use super::walk::{Asked, Operation};
+use super::walk::{ATTEMPTS, Asked, DROPPED, Operation};
 use crate::api::{Ctx, Incoming, Reply};
 use crate::error::{Error, Kind, Origin, Result};
 use crate::openai::responses::Request;
-use crate::translate::responses::{self, Ask, Done, History, ResponsesMachine, Shape, Whole, request};
+use crate::translate::responses::count::{self, Question};
+use crate::translate::responses::{
+    self, Ask, Done, History, ResponsesMachine, Shape, Whole, compact, request,
+};
 use crate::translate::{Signatures, Stamp, Target};
+use crate::upstream::{self, AnswerBody, Call};
 use crate::usage::Usage;
 use crate::wire;
 
@@ -54,6 +59,62 @@ impl Gateway {
                 reply
             }
         })
+    }
+}
+
+impl Gateway {
+    /// `POST /v1/responses/compact`.
+    pub(super) async fn compact(&self, cx: Ctx, incoming: Incoming) -> Result<Reply> {
+        let body = incoming.json(&cx).await?;
+        let asked = request::parse(&body)?;
+        let Prepared { history, .. } = self.prepare(&cx, &asked).await?;
+        let operation = Responses::new(&cx, &body, asked, history, None)?;
+        self.walk(&cx, Compact(operation)).await
+    }
+
+    /// `POST /v1/responses/input_tokens`.
+    pub(super) async fn input_tokens(&self, cx: Ctx, incoming: Incoming) -> Result<Reply> {
+        let body = incoming.json(&cx).await?;
+        let asked = request::parse(&body)?;
+        let Prepared { history, .. } = self.prepare(&cx, &asked).await?;
+        let operation = Responses::new(&cx, &body, asked, history, None)?;
+        self.count(&cx, &operation).await
+    }
+
+    /// Asks Google how many tokens a request would send: free, and without any answer.
+    async fn count(&self, cx: &Ctx, operation: &Responses<'_>) -> Result<Reply> {
+        let model = self.dispatched(&operation.model)?;
+        cx.meter.model(&operation.model, self.labels.get(&model).map(String::as_str));
+        cx.tenant.may_use(&model)?;
+        self.admit(cx, &model, Size::FREE).await?;
+        let signatures = self.signatures.view(cx.tenant.name());
+        let mut dropped = Vec::new();
+        let (answer, attempts) = self
+            .reach(cx, &model, |leg| {
+                let model = leg.model();
+                cx.tenant.may_use(model)?;
+                let traits = self.catalog.traits(model);
+                let target = Target { model, traits, backend: leg.site().backend(), strict: self.strict };
+                let asked = request::parse(operation.body)?;
+                let ask = request::ask(asked, &operation.history, &target, &*signatures)?;
+                let body = wire::encode(&Question::new(&ask.request, &target), operation.body);
+                dropped = ask.dropped;
+                let (model, method) = (model.to_owned(), upstream::Method::CountTokens);
+                Ok(Call { model, method, body: body.map_err(Error::internal)?, preview: false })
+            })
+            .await?;
+        let AnswerBody::Whole(answer) = answer.body else {
+            return Err(Error::internal("a count came as a stream"));
+        };
+        let body = count::reply(&answer)?;
+        let mut headers = HeaderMap::new();
+        headers.insert(ATTEMPTS, attempts.into());
+        if let Ok(value) = HeaderValue::from_str(&dropped.join(","))
+            && !value.is_empty()
+        {
+            headers.insert(DROPPED, value);
+        }
+        Ok(Reply::Whole { body: body.into(), headers })
     }
 }
 
@@ -122,6 +183,11 @@ impl Operation for Responses<'_> {
         self.named.clone()
     }
 
+    fn session(&self) -> Option<u64> {
+        let key = self.asked.prompt_cache_key.as_ref()?;
+        Some(upstream::hash(key.decode().as_bytes()))
+    }
+
     fn most(&self) -> Option<u64> {
         self.asked.max_output_tokens.and_then(|most| u64::try_from(most).ok())
     }
@@ -150,5 +216,45 @@ impl Operation for Responses<'_> {
             done(finished);
         }
         Ok((body, usage))
+    }
+}
+
+/// A conversation being summed up.
+struct Compact<'b>(Responses<'b>);
+
+impl Operation for Compact<'_> {
+    type Shape = Shape;
+    type Machine = ResponsesMachine;
+    const PREFIX: &'static str = "resp_";
+
+    fn model(&self) -> &str {
+        self.0.model()
+    }
+
+    fn streams(&self) -> bool {
+        false
+    }
+
+    fn session(&self) -> Option<u64> {
+        self.0.session()
+    }
+
+    fn most(&self) -> Option<u64> {
+        self.0.most()
+    }
+
+    fn ask(&mut self, target: &Target<'_>, signatures: &dyn Signatures) -> Result<Asked<Shape>> {
+        let asked = request::parse(self.0.body)?;
+        let Ask { request, shape, dropped } = compact::ask(asked, &self.0.history, target, signatures)?;
+        let body = wire::encode(&request, self.0.body).map_err(Error::internal)?;
+        Ok(Asked { body, shape, dropped, several: false })
+    }
+
+    fn machine(&self, shape: Shape, stamp: Stamp) -> ResponsesMachine {
+        self.0.trial(shape, stamp)
+    }
+
+    fn reply(&self, shape: &Shape, stamp: &Stamp, answers: &[Bytes]) -> Result<(Bytes, Usage)> {
+        compact::reply(shape, stamp, answers)
     }
 }

@@ -279,7 +279,6 @@ impl Gateway {
     ///
     /// # Errors
     /// As [`crate::upstream::Upstream::call`], and what `call` refuses.
-    #[expect(dead_code, reason = "the fronts that need it land next")]
     pub(super) async fn reach(
         &self,
         cx: &Ctx,

@@ -8,7 +8,7 @@ pub(in crate::translate) mod google;
 pub(in crate::translate) mod media;
 pub(in crate::translate) mod messages;
 pub(in crate::translate) mod names;
-mod partial;
+pub(in crate::translate) mod partial;
 pub(in crate::translate) mod parts;
 mod pieces;
 pub mod reply;

@@ -203,7 +203,7 @@ fn steps(path: &str) -> Vec<Step> {
 }
 
 /// JSON without the white space between its tokens; digits and strings stay as they are.
-pub(super) fn compact(json: &str) -> Cow<'_, str> {
+pub(in crate::translate) fn compact(json: &str) -> Cow<'_, str> {
     let blank = |byte: u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
     if !json.bytes().any(blank) {
         return Cow::Borrowed(json);

@@ -51,19 +51,23 @@ impl<S: Sink> Reader<'_, S> {
         } else if let Some(signature) = signature {
             self.late(signature)?;
         }
-        if let Some(code) = &part.executable_code
-            && !self.sink.hosted(self.index, Hosted::Code(code))?
-        {
-            let language =
-                code.language.as_ref().map(|l| l.decode().to_ascii_lowercase()).unwrap_or_default();
-            let language = if language.starts_with("language_") { String::new() } else { language };
-            let code = code.code.as_ref().map(Text::decode).unwrap_or_default();
-            self.fenced(&language, &code)?;
+        if let Some(code) = &part.executable_code {
+            if self.sink.hosted(self.index, Hosted::Code(code))? {
+                self.choice.visible = true;
+            } else {
+                let language =
+                    code.language.as_ref().map(|l| l.decode().to_ascii_lowercase()).unwrap_or_default();
+                let language = if language.starts_with("language_") { String::new() } else { language };
+                let code = code.code.as_ref().map(Text::decode).unwrap_or_default();
+                self.fenced(&language, &code)?;
+            }
         }
-        if let Some(result) = &part.code_execution_result
-            && !self.sink.hosted(self.index, Hosted::Printed(result))?
-        {
-            self.fenced("", &result.output.as_ref().map(Text::decode).unwrap_or_default())?;
+        if let Some(result) = &part.code_execution_result {
+            if self.sink.hosted(self.index, Hosted::Printed(result))? {
+                self.choice.visible = true;
+            } else {
+                self.fenced("", &result.output.as_ref().map(Text::decode).unwrap_or_default())?;
+            }
         }
         if let Some(uri) =
             part.file_data.as_ref().and_then(|file| file.file_uri.as_ref()).filter(|_| !thought)

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::openai::responses::{Format, Reasoning, Request, TextConfig, Tool};
+use crate::translate::chat::partial::compact;
 use crate::wire::Text;
 
 #[derive(Serialize)]
@@ -176,5 +177,7 @@ pub(super) fn of(request: &Request<'_>) -> String {
     };
     // Raw values and strings cannot fail to serialize.
     let json = serde_json::to_string(&echo).unwrap_or_default();
+    // The client's own line breaks would end an event.
+    let json = compact(&json);
     json.strip_prefix('{').and_then(|json| json.strip_suffix('}')).unwrap_or_default().to_owned()
 }

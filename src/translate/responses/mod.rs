@@ -13,10 +13,14 @@ use super::chat;
 use crate::gemini::ask::GenerateRequest;
 
 mod calls;
+pub mod compact;
 mod content;
+pub mod count;
 mod desk;
 mod echo;
+mod hosted;
 mod input;
+mod items;
 mod marks;
 pub mod request;
 pub mod stream;

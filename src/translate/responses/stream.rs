@@ -3,7 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use serde_json::value::RawValue;
 
-use super::desk::{Call, Citation, Code, Desk, Ending, Failed, Message, Opened, Pen, Reasoning, Standing};
+use super::desk::{Desk, Ending, Failed, Opened, Pen, Standing};
+use super::hosted::Code;
+use super::items::{Call, Citation, Message, Reasoning};
 use super::marks::Mark;
 use super::{Done, Finished, Shape, Status, Tool};
 use crate::error::Result;
