@@ -9,13 +9,14 @@ use bytes::Bytes;
 use http::{Request, Response};
 use parking_lot::Mutex;
 
-use crate::api::gateway::{Gateway, Learned, State};
+use crate::api::gateway::{Gateway, Learned, State, Unpaid};
 use crate::api::{Engine, Intake};
 use crate::body::Body;
 use crate::catalog::Pattern;
 use crate::clock::Clock;
 use crate::config::{self, Config, GoogleCredentials, LogFormat, Overrides, Seen};
 use crate::error::{Error, Kind, Origin, Result};
+use crate::fetch::{self, Fetcher};
 use crate::ids::Ids;
 use crate::keys::Keys;
 use crate::limits::{Limiter, Period, Spent};
@@ -222,6 +223,7 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         clock: Clock::System,
         state: Arc::default(),
         strict: config.strict,
+        unpaid: Unpaid::default(),
         open_places: config
             .sites
             .iter()
@@ -230,8 +232,19 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
             .collect(),
         listed: Mutex::new(None),
         labels,
+        fetcher: config.fetch.as_ref().map(fetcher).transpose()?,
     };
     Ok((gateway, care))
+}
+
+fn fetcher(fetch: &config::Fetch) -> Result<Fetcher> {
+    Fetcher::new(fetch::Settings {
+        allow: fetch.allow.clone(),
+        max_bytes: fetch.max_bytes,
+        timeout: fetch.timeout,
+        max_count: fetch.max_count,
+        loopback: false,
+    })
 }
 
 fn store(config: &config::Store) -> Result<Store> {

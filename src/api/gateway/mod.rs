@@ -13,6 +13,7 @@ use super::{Ctx, Engine, Incoming, Readiness, Reply};
 use crate::catalog::{self, Catalog};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result};
+use crate::fetch::Fetcher;
 use crate::ids::Ids;
 use crate::keys::{Credentials, Keys, Tenant};
 use crate::limits::Limiter;
@@ -33,6 +34,7 @@ mod hops;
 mod interactions;
 mod items;
 mod keeping;
+mod media;
 mod models;
 mod native;
 mod patience;
@@ -42,6 +44,7 @@ mod stored;
 mod walk;
 
 pub use adapt::Learned;
+pub use interactions::Unpaid;
 pub use stored::State;
 
 /// Everything the walk stands on; made by `app`.
@@ -73,10 +76,14 @@ pub struct Gateway {
     pub strict: bool,
     /// Vertex sites where a native request chooses project and location.
     pub open_places: HashSet<String>,
+    /// Interactions in the background whose cost is not booked yet.
+    pub unpaid: Unpaid,
     /// Upstream's models, and when they were read.
     pub listed: Mutex<Option<(Instant, Arc<[Model]>)>>,
     /// Model ids that may become metric labels: those the catalogue names.
     pub labels: HashSet<String>,
+    /// Fetches media that a model does not read by their address, where the operator wants that.
+    pub fetcher: Option<Fetcher>,
 }
 
 impl Gateway {
@@ -84,6 +91,7 @@ impl Gateway {
     pub fn inherit(&mut self, old: &Self) {
         self.signatures = Arc::clone(&old.signatures);
         self.ids = Arc::clone(&old.ids);
+        self.unpaid = old.unpaid.clone();
         old.limiter.adopt(self.limiter.rules().to_vec());
         self.limiter = old.limiter.clone();
         self.keys.inherit(&old.keys);
