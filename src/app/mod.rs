@@ -27,6 +27,7 @@ use crate::server::{self, Shutdown};
 use crate::simulator::{self, Simulator};
 use crate::store::{self, Store};
 use crate::telemetry::log::{self, Format};
+use crate::telemetry::otlp::Carrier;
 use crate::telemetry::{Accounts, Metrics};
 use crate::upstream::{self, Local, Upstream};
 
@@ -59,14 +60,23 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     let hangups = server::Hangups::listen()?;
     let metrics = Arc::new(Metrics::new());
     let ledger = ledger(&config, &metrics)?;
+    let (spans, mut carrier) = match &config.traces {
+        None => (None, None),
+        Some(traces) => {
+            let post = gateway.upstream.letters(traces.endpoint.clone(), traces.headers.clone());
+            let (spans, carrier) = metrics.spans(&traces.service, post);
+            (Some(spans), Some(carrier))
+        }
+    };
     let books = Books::with(Arc::clone(&metrics), Arc::clone(&gateway.prices), ledger.clone());
     gateway.limiter = limiter(&config, &metrics).await?;
     let limiter = gateway.limiter.clone();
-    let books = books.showing_cost(config.cost_header);
+    let books = books.showing_cost(config.cost_header).tracing(spans);
     let server = server::bind(server::Config {
         listen: config.listen.to_string(),
         admin_listen: config.admin_listen.to_string(),
         tls: tls.clone(),
+        trace_share: config.traces.as_ref().map(|traces| traces.share),
         intake: Intake {
             limit: config.server.max_body_bytes,
             idle: config.server.body_timeout,
@@ -126,11 +136,23 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         () = watch.run() => Ok(()),
         () = limiter.care() => Ok(()),
         () = state.keep() => Ok(()),
+        () = carry(&mut carrier) => Ok(()),
     };
+    if let Some(carrier) = &mut carrier {
+        carrier.finish().await;
+    }
     if let Some(ledger) = ledger {
         ledger.close().await;
     }
     ended
+}
+
+/// Carries spans to their collector for as long as we serve.
+async fn carry(carrier: &mut Option<Carrier>) {
+    if let Some(carrier) = carrier {
+        carrier.run().await;
+    }
+    std::future::pending::<()>().await;
 }
 
 /// The limits, with budgets that begin where the ledger says they stand.
