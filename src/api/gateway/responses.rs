@@ -100,7 +100,13 @@ impl Gateway {
                 let body = wire::encode(&Question::new(&ask.request, &target), operation.body);
                 dropped = ask.dropped;
                 let (model, method) = (model.to_owned(), upstream::Method::CountTokens);
-                Ok(Call { model, method, body: body.map_err(Error::internal)?, preview: false })
+                Ok(Call {
+                    model,
+                    method,
+                    body: body.map_err(Error::internal)?,
+                    preview: false,
+                    trace: cx.meter.traceparent(),
+                })
             })
             .await?;
         let AnswerBody::Whole(answer) = answer.body else {
