@@ -78,6 +78,10 @@ async fn judges_the_recorded_requests_as_google_did() {
         if !target.contains("/models/") {
             continue;
         }
+        // Files of somebody else's project are not in this one, as Google would say too.
+        if recording["request"].to_string().contains("/files/") {
+            continue;
+        }
         seen += 1;
         let response = send(&simulator, target, &recording["request"]).await;
         let status = u64::from(response.status().as_u16());
