@@ -473,3 +473,59 @@ fn without_a_store_items_are_remembered_and_the_rest_is_refused_in_words() {
     assert_eq!(gateway.call(A, "GET", &path(&first), &Value::Null).0, 404);
     std::fs::remove_dir_all(gateway.kill()).unwrap();
 }
+
+/// A schema of this test's own on the server that `GEMWAY_TEST_POSTGRES` names, as a `[store]`.
+fn postgres(name: &str) -> String {
+    let url = std::env::vars().find(|(variable, _)| variable == "GEMWAY_TEST_POSTGRES");
+    let Some((_, url)) = url else { panic!("GEMWAY_TEST_POSTGRES names no server") };
+    let schema = format!("gemway_{name}_{}", std::process::id());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+            .batch_execute(&format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}"))
+            .await
+            .unwrap();
+    });
+    let sign = if url.contains('?') { '&' } else { '?' };
+    format!("[store]\nurl = \"{url}{sign}options=-csearch_path%3D{schema}\"\n")
+}
+
+#[test]
+#[ignore = "needs GEMWAY_TEST_POSTGRES; scripts/test starts a server"]
+fn two_replicas_share_postgres() {
+    let config = format!("{}{SLOW}", postgres("replicas"));
+    let one = launch(&folder("replica-one"), &config);
+    let two = launch(&folder("replica-two"), &config);
+    let first = one.ok(A, "POST", "/v1/responses", &json!({"model": "gemini-3.8-flash", "input": "Hi"}));
+    assert_eq!(two.ok(A, "GET", &path(&first), &Value::Null), first);
+    let next = json!({"model": "gemini-3.8-flash", "input": "And?", "previous_response_id": first["id"]});
+    two.ok(A, "POST", "/v1/responses", &next);
+
+    // What one makes, the other follows.
+    let queued = one.background(&json!({"max_output_tokens": 20}));
+    two.until(&path(&queued), over);
+    let body = json!({
+        "model": "gemini-3.8-flash", "input": long(), "background": true, "stream": true, "max_output_tokens": 40,
+    });
+    let whole = one.raw(A, "POST", "/v1/responses", &body.to_string());
+    let id = whole.split("\"id\":\"").nth(1).unwrap().split('"').next().unwrap();
+    let seen = two.raw(A, "GET", &format!("/v1/responses/{id}?stream=true"), "");
+    assert_eq!(numbers(&seen), numbers(&whole));
+
+    // A cancel reaches whoever works on it.
+    let queued = one.background(&json!({}));
+    one.until(&path(&queued), |response| response["status"] == "in_progress");
+    let cancelled = two.ok(A, "POST", &format!("{}/cancel", path(&queued)), &Value::Null);
+    assert_eq!(cancelled["status"], "cancelled");
+    assert_eq!(one.ok(A, "GET", &path(&queued), &Value::Null)["status"], "cancelled");
+
+    // And a death is noticed when the lease ends.
+    let queued = one.background(&json!({"input": long().repeat(5)}));
+    one.until(&path(&queued), |response| response["status"] == "in_progress");
+    std::fs::remove_dir_all(one.kill()).unwrap();
+    let failed = two.until(&path(&queued), over);
+    assert_eq!(failed["status"], "failed", "{failed}");
+    std::fs::remove_dir_all(two.kill()).unwrap();
+}

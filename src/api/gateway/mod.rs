@@ -147,6 +147,9 @@ impl Engine for Gateway {
         let simulator = self.upstream.sites().any(Site::is_simulator);
         let sites: Vec<_> = self.upstream.sites().map(Site::name).collect();
         let mut detail = vec![("sites".to_owned(), sites.join(","))];
+        if let Some(store) = self.state.kept() {
+            detail.push(("store".to_owned(), store.name().to_owned()));
+        }
         if simulator {
             let words = "answers are made up: no Google credential is configured";
             detail.push(("upstream".to_owned(), words.to_owned()));
