@@ -56,6 +56,8 @@ fn shape(case: &Path) -> Shape {
         answer_function: value["answer_function"].as_str().map(str::to_owned),
         may_be_empty: flag("may_be_empty"),
         wav: flag("wav"),
+        fan: 0,
+        tier: None,
     }
 }
 

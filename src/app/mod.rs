@@ -10,7 +10,7 @@ use http::{Request, Response};
 use parking_lot::Mutex;
 
 use crate::admin::Admin;
-use crate::api::gateway::{Gateway, State};
+use crate::api::gateway::{Gateway, Learned, State};
 use crate::api::{Engine, Intake, Operator};
 use crate::body::Body;
 use crate::catalog::Pattern;
@@ -264,7 +264,8 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         keys: client_keys,
         aliases: config.aliases.clone(),
         catalog,
-        upstream,
+        upstream: Arc::new(upstream),
+        learned: Learned::default(),
         signatures: Arc::new(Memory::default()),
         ids: Arc::new(Ids::Random),
         clock: Clock::System,

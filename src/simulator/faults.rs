@@ -29,6 +29,8 @@ use super::validate::Refusal;
 /// | `malformed` | `MALFORMED_FUNCTION_CALL` |
 /// | `nocandidates` | usage and nothing else |
 /// | `thinkcap` | `MAX_TOKENS` in the middle of thinking, without text |
+/// | `hops` | Gemini 4 stops after 40 tokens and wants to be asked on |
+/// | `hops-reset` | the same, and every connection breaks after three events |
 /// | `array` | a JSON array, even with `alt=sse` |
 pub const FAULTS: &[&str] = &[
     "429",
@@ -58,6 +60,8 @@ pub const FAULTS: &[&str] = &[
     "malformed",
     "nocandidates",
     "thinkcap",
+    "hops",
+    "hops-reset",
     "array",
 ];
 
@@ -85,6 +89,8 @@ pub(super) enum Fault {
     Malformed,
     NoCandidates,
     ThinkCap,
+    Hops,
+    HopsReset,
     Array,
 }
 
@@ -115,6 +121,8 @@ impl Fault {
             "malformed" => Self::Malformed,
             "nocandidates" => Self::NoCandidates,
             "thinkcap" => Self::ThinkCap,
+            "hops" => Self::Hops,
+            "hops-reset" => Self::HopsReset,
             "array" => Self::Array,
             _ => name
                 .strip_prefix("429-")
@@ -126,7 +134,16 @@ impl Fault {
 
     /// Strikes in the middle of a body.
     pub(super) fn breaks_body(self) -> bool {
-        matches!(self, Self::Reset | Self::Cut | Self::Half | Self::Stall | Self::Garbage | Self::ErrorMid)
+        matches!(
+            self,
+            Self::Reset
+                | Self::HopsReset
+                | Self::Cut
+                | Self::Half
+                | Self::Stall
+                | Self::Garbage
+                | Self::ErrorMid
+        )
     }
 
     /// The refusal, where the fault is one.
@@ -168,6 +185,8 @@ impl Fault {
             | Self::Malformed
             | Self::NoCandidates
             | Self::ThinkCap
+            | Self::Hops
+            | Self::HopsReset
             | Self::Array => None,
         }
     }

@@ -10,6 +10,7 @@
 
 mod embed;
 mod faults;
+mod long;
 mod models;
 mod rules;
 mod sample;
@@ -240,7 +241,8 @@ impl Simulator {
         };
         match (route.method, model.makes) {
             ("generateContent" | "streamGenerateContent", Makes::Text) => {
-                let answer = script::answer(&ask, body, model, fault);
+                let mut answer = script::answer(&ask, body, model, fault);
+                long::cut(&mut answer, &ask, model, (fault, stream));
                 drop(ask);
                 let framing = if in_array { Framing::Array } else { Framing::Sse };
                 self.say(answer, route, stream.then_some(framing), fault, guard).await
@@ -296,6 +298,7 @@ impl Simulator {
             match route.method {
                 "generateContent" | "streamGenerateContent" => {
                     rules::check(&ask, model, Way { vertex: route.vertex, stream })?;
+                    long::check(&ask, model)?;
                 }
                 "countTokens" => {
                     let counted = ask.get("generateContentRequest").unwrap_or(&ask);

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::faults::Fault;
+use super::long::Hop;
 use super::models::{Model, Thinking};
 use super::sample::{self, Hints};
 use super::turns::{self, items, string};
@@ -37,6 +38,8 @@ pub(super) struct Answer {
     pub(super) tokens: u64,
     pub(super) thoughts: u64,
     pub(super) id: String,
+    /// Where a longer answer was cut.
+    pub(super) hop: Option<Hop>,
 }
 
 fn seed(body: &[u8]) -> u64 {
@@ -131,6 +134,7 @@ pub(super) fn answer(ask: &Value, body: &[u8], model: &Model, fault: Fault) -> A
         tokens: tokens * count,
         thoughts,
         id: format!("sim{seed:016x}"),
+        hop: None,
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, Sleep};
 
 use super::faults::{self, Fault};
+use super::long::{CHECKPOINT, Hop};
 use super::script::{Answer, Piece};
 use super::usage;
 use crate::body::BoxError;
@@ -130,6 +131,9 @@ fn candidate(answer: &Answer, pieces: &[Piece], index: usize) -> Value {
         candidate.insert("logprobsResult".into(), logprobs(pieces));
         candidate.insert("avgLogprobs".into(), json!(-0.1));
     }
+    if let Some(hop) = answer.hop.filter(|hop| hop.open) {
+        candidate.insert("continuationToken".into(), hop.token(hop.to).into());
+    }
     if let Some(grounding) = &answer.grounding {
         candidate.insert("groundingMetadata".into(), grounding.clone());
     }
@@ -145,6 +149,7 @@ struct Events {
     tokens: u64,
     thoughts: u64,
     prompt: u64,
+    hop: Option<Hop>,
     /// What ends every event but the last: model and id.
     tail: String,
     /// The last event.
@@ -184,6 +189,7 @@ impl Events {
             tokens: 0,
             thoughts: answer.thoughts,
             prompt: answer.prompt.total(),
+            hop: answer.hop,
             tail,
             last: Some(last),
         }
@@ -219,9 +225,12 @@ impl Events {
                 true
             }
         };
-        out.extend_from_slice(
-            b"],\"role\":\"model\"},\"index\":0}],\"usageMetadata\":{\"promptTokenCount\":",
-        );
+        out.extend_from_slice(b"],\"role\":\"model\"},\"index\":0");
+        if let Some(hop) = self.hop.filter(|_| self.tokens > 0 && self.tokens.is_multiple_of(CHECKPOINT)) {
+            let token = hop.token(hop.from + self.thoughts + self.tokens);
+            out.extend_from_slice(format!(",\"continuationToken\":\"{token}\"").as_bytes());
+        }
+        out.extend_from_slice(b"}],\"usageMetadata\":{\"promptTokenCount\":");
         let numbers = [
             ("", self.prompt),
             (",\"candidatesTokenCount\":", self.tokens),
@@ -255,6 +264,7 @@ fn copy(answer: &Answer) -> Answer {
         tokens: answer.tokens,
         thoughts: answer.thoughts,
         id: answer.id.clone(),
+        hop: answer.hop,
     }
 }
 
@@ -283,6 +293,8 @@ pub(super) struct Stream {
     gap: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     started: Instant,
+    /// Before a reset, so that what was said has left: a broken body takes along what is still in a buffer.
+    rest: Option<Pin<Box<Sleep>>>,
     emitted: u32,
     ended: bool,
     guard: Guard,
@@ -290,6 +302,8 @@ pub(super) struct Stream {
 
 /// Events before a fault strikes.
 const BEFORE_FAULT: u32 = 3;
+/// How long a stream is silent before it is reset in the middle of a long answer.
+const REST: Duration = Duration::from_millis(20);
 /// Without a pace, events share frames of about this size.
 const BATCH: usize = 8 * 1024;
 
@@ -314,7 +328,18 @@ impl Stream {
 
     fn new(source: Source, framing: Framing, fault: Fault, gap: Duration, guard: Guard) -> Self {
         let started = Instant::now();
-        Self { source, framing, fault, gap, timer: None, started, emitted: 0, ended: false, guard }
+        Self {
+            source,
+            framing,
+            fault,
+            gap,
+            timer: None,
+            started,
+            rest: None,
+            emitted: 0,
+            ended: false,
+            guard,
+        }
     }
 
     fn end(&mut self) {
@@ -369,7 +394,7 @@ impl Stream {
         if !due {
             return None;
         }
-        let tail = if self.fault == Fault::Reset {
+        let tail = if matches!(self.fault, Fault::Reset | Fault::HopsReset) {
             self.end();
             return Some(Poll::Ready(Some(Err("connection reset by the simulator".into()))));
         } else if self.fault == Fault::Stall {
@@ -417,6 +442,12 @@ impl HttpBody for Stream {
                 if timer.as_mut().poll(context).is_pending() {
                     return Poll::Pending;
                 }
+            }
+        }
+        if this.fault == Fault::HopsReset && this.emitted >= BEFORE_FAULT {
+            let rest = this.rest.get_or_insert_with(|| Box::pin(tokio::time::sleep(REST)));
+            if rest.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
             }
         }
         if let Some(struck) = this.strike() {

@@ -47,6 +47,15 @@ impl Counts {
         *self = Self { hops: Some(self.usage()), tier: self.tier, ..Self::default() };
     }
 
+    /// Adds the counts of another request to these.
+    pub fn join(&mut self, other: &Self) {
+        let mut sum = other.usage();
+        if self.known() {
+            sum.add(&self.usage());
+        }
+        *self = Self { hops: Some(sum), tier: other.tier.or(self.tier), ..Self::default() };
+    }
+
     /// Whether Google has said anything.
     pub fn known(&self) -> bool {
         self.hops.is_some() || self.prompt.is_some() || self.total.is_some() || self.candidates.is_some()
@@ -119,6 +128,33 @@ pub fn object(usage: &Usage) -> UsageObject {
             kinds: kinds(&usage.output_by),
         },
     }
+}
+
+/// Counts as Google writes them, for events of which the translator must believe that they come from one request.
+pub fn metadata(counts: &Counts) -> String {
+    let usage = counts.usage();
+    let details = |by: &ByModality| {
+        let each = Modality::ALL.iter().filter(|modality| by[**modality] > 0);
+        let each = each.map(|modality| {
+            let name = modality.as_str().to_ascii_uppercase();
+            serde_json::json!({ "modality": name, "tokenCount": by[*modality] })
+        });
+        each.collect::<serde_json::Value>()
+    };
+    serde_json::json!({
+        "promptTokenCount": usage.input,
+        "cachedContentTokenCount": usage.cached,
+        "candidatesTokenCount": usage.output,
+        "thoughtsTokenCount": usage.thoughts,
+        "toolUsePromptTokenCount": usage.tool_use,
+        "totalTokenCount": usage.total(),
+        "promptTokensDetails": details(&usage.input_by),
+        "cacheTokensDetails": details(&usage.cached_by),
+        "candidatesTokensDetails": details(&usage.output_by),
+        "toolUsePromptTokensDetails": details(&usage.tool_use_by),
+        "serviceTier": counts.tier(),
+    })
+    .to_string()
 }
 
 fn kinds(by: &ByModality) -> Kinds {

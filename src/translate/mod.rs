@@ -14,9 +14,12 @@ pub mod chat;
 pub mod citations;
 pub mod counts;
 pub mod embeddings;
+pub mod fan;
 pub mod fault;
 pub mod finish;
+pub mod hops;
 pub mod responses;
+mod splice;
 pub mod tokens;
 
 /// Which Google surface a request goes to; a few fields exist on one of them only.
@@ -50,6 +53,10 @@ pub trait Signatures: Send + Sync + std::fmt::Debug {
     /// Whether a signature that came with this call is good where the request goes. One that is known to come
     /// from another project is not, wherever it was kept.
     fn native(&self, _call_id: &str) -> bool {
+        true
+    }
+    /// Whether signatures are to be sent at all; Google may have refused them as foreign.
+    fn believed(&self) -> bool {
         true
     }
 }

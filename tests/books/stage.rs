@@ -64,23 +64,13 @@ impl Gateway {
     pub(crate) async fn start(scratch: &Scratch, config: &str) -> Self {
         let (address, admin) = (free(), free());
         let file = scratch.file(&format!("{}.toml", address.port()), config);
-        let child = gemway(&[
-            "serve",
-            "--config",
-            file.to_str().unwrap(),
-            "--listen",
-            &address.to_string(),
-            "--admin-listen",
-            &admin.to_string(),
-            "--simulator-ttft",
-            "0",
-            "--simulator-tokens-per-second",
-            "0",
-        ])
-        .stdout(Stdio::null())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .unwrap();
+        let addresses = [address.to_string(), admin.to_string()];
+        let mut arguments = vec!["serve", "--config", file.to_str().unwrap()];
+        arguments.extend(["--listen", &addresses[0], "--admin-listen", &addresses[1]]);
+        if !config.contains("time_to_first_token") {
+            arguments.extend(["--simulator-ttft", "0", "--simulator-tokens-per-second", "0"]);
+        }
+        let child = gemway(&arguments).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
         let gateway = Self { child, address, admin };
         for _ in 0..400 {
             if let Ok(answer) = fetch(admin, "GET", "/readyz", &[], "").await

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::openai::chat::Request;
 use crate::translate::chat::stream::ChatMachine;
 use crate::translate::chat::{Ask, Shape, reply, request};
-use crate::translate::{Signatures, Stamp, Target};
+use crate::translate::{Signatures, Stamp, Target, counts};
 use crate::upstream;
 use crate::usage::Usage;
 use crate::wire;
@@ -81,8 +81,16 @@ impl Operation for Chat<'_> {
         };
         let Ask { request, shape, dropped } = request::ask(asked, target, signatures)?;
         let body = wire::encode(&request, self.body).map_err(Error::internal)?;
-        let several = shape.choices > 1;
+        let several = shape.choices > 1 && shape.fan < 2;
         Ok(Asked { body, shape, dropped, several })
+    }
+
+    fn branches(&self, shape: &Shape) -> usize {
+        usize::try_from(shape.fan).unwrap_or(1)
+    }
+
+    fn served(&self, shape: &mut Shape, tier: &str) {
+        shape.tier = counts::service_tier(tier);
     }
 
     fn machine(&self, shape: Shape, stamp: Stamp) -> ChatMachine {

@@ -21,6 +21,7 @@ use crate::meter::price::Prices;
 use crate::openai::models::Model;
 use crate::upstream::{Site, Upstream};
 
+mod adapt;
 mod admit;
 mod background;
 mod chat;
@@ -28,6 +29,7 @@ mod conversations;
 mod embeddings;
 mod follow;
 mod homes;
+mod hops;
 mod interactions;
 mod items;
 mod keeping;
@@ -39,6 +41,7 @@ mod responses;
 mod stored;
 mod walk;
 
+pub use adapt::Learned;
 pub use stored::State;
 
 /// Everything the walk stands on; made by `app`.
@@ -55,7 +58,9 @@ pub struct Gateway {
     /// What models can do.
     pub catalog: Catalog,
     /// Google, or the simulator.
-    pub upstream: Upstream,
+    pub upstream: Arc<Upstream>,
+    /// What models turned out not to take.
+    pub learned: Learned,
     /// The memory of thought signatures.
     pub signatures: Arc<Memory>,
     /// Names.

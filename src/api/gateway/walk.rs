@@ -10,14 +10,16 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::adapt::Attempt;
 use super::admit::Size;
 use super::homes::Homed;
+use super::hops::{self, Opened};
 use super::{Gateway, patience};
 use crate::api::{Ctx, EventSource, Reply, Stream};
 use crate::error::{Error, Result, Retry};
 use crate::telemetry::metrics::UNRESOLVED;
 use crate::translate::{Backend, Machine, Signatures, Stamp, Target};
-use crate::upstream::{Answer, AnswerBody, Call, Events, Flight, Leg, Method, Repeat, Site, Trip};
+use crate::upstream::{Answer, Call, Flight, Leg, Method, Repeat, Site, Trip};
 use crate::usage::Usage;
 use crate::wire::Rope;
 
@@ -61,6 +63,12 @@ pub(super) trait Operation: Send + Sync {
     /// # Errors
     /// When the request asks for what cannot be had there; names the field.
     fn ask(&mut self, target: &Target<'_>, signatures: &dyn Signatures) -> Result<Asked<Self::Shape>>;
+    /// How many requests with one candidate each make the answer.
+    fn branches(&self, _: &Self::Shape) -> usize {
+        1
+    }
+    /// The tier that serves the request is known, in Google's words.
+    fn served(&self, _: &mut Self::Shape, _: &str) {}
     /// A translator for the events of a streamed reply.
     fn machine(&self, shape: Self::Shape, stamp: Stamp) -> Self::Machine;
     /// A translator that only tries the first events: nobody hears of its end.
@@ -130,7 +138,7 @@ impl Gateway {
                 cx.meter.waited(provider(leg.site()), paused.elapsed());
             }
             let homed = Arc::new(Homed::new(&stamp.signatures, leg.site().group()));
-            let asked = match self.ask(cx, &leg, &mut operation, &homed) {
+            let asked = match self.ask(cx, &leg, &mut operation, &*homed) {
                 Ok(asked) => asked,
                 // What was asked for suits the model it was asked of, so its failure is what the client is told.
                 Err(_unfit) if trip.moved() => {
@@ -150,37 +158,28 @@ impl Gateway {
                 }
             }
             let stamp = Stamp { signatures: homed, ..stamp.clone() };
-            let Asked { body, shape, dropped, several } = asked;
             if !admitted {
-                let size = Size::of(&body).bounded(operation.most());
+                let size = Size::of(&asked.body).bounded(operation.most());
                 self.admit(cx, leg.model(), size).await?;
                 admitted = true;
             }
-            // Families with an output cap per request are always streamed upstream.
-            let live = (streams && !several) || self.catalog.traits(leg.model()).long_decode;
-            let method = if live { Method::Stream } else { Method::Generate };
-            let call = Call { model: leg.model().to_owned(), method, body, preview: false };
-            let heard = if streams {
-                self.events(cx, &leg, &call, &operation, (&shape, &stamp)).await.map(Heard::Events)
-            } else {
-                self.whole(cx, &leg, &call, &operation, (&shape, &stamp)).await.map(Heard::Reply)
-            };
-            let heard = match heard {
-                Ok(heard) => heard,
-                Err(Unheard::Call(error)) => {
-                    trip.failed(leg, error)?;
-                    continue;
-                }
-                // An empty or malformed answer: the model deserves one more chance, and nothing was sent yet.
-                Err(Unheard::Answer(error)) => {
-                    if hollow || error.retries() != Retry::Soon || wish.repeat == Repeat::Never {
-                        return Err(error.attempts(trip.sent()));
+            let Attempt { heard, shape, dropped } =
+                match self.attempt(cx, &leg, &mut operation, asked, &stamp).await {
+                    Ok(attempt) => attempt,
+                    Err(Unheard::Call(error)) => {
+                        trip.failed(leg, error)?;
+                        continue;
                     }
-                    hollow = true;
-                    trip.failed(leg, error)?;
-                    continue;
-                }
-            };
+                    // An empty or malformed answer: the model deserves one more chance, and nothing was sent yet.
+                    Err(Unheard::Answer(error)) => {
+                        if hollow || error.retries() != Retry::Soon || wish.repeat == Repeat::Never {
+                            return Err(error.attempts(trip.sent()));
+                        }
+                        hollow = true;
+                        trip.failed(leg, error)?;
+                        continue;
+                    }
+                };
             let mut headers = headers(&trip, &leg, &dropped);
             // The one that serves is the one that is paid.
             cx.meter.dispatched(leg.model());
@@ -206,69 +205,47 @@ impl Gateway {
         }
     }
 
-    /// What one leg's site is asked.
-    fn ask<O: Operation>(
+    /// Asks one leg, and waits until it is known whether there will be an answer.
+    ///
+    /// # Errors
+    /// When there is none, or one that says nothing.
+    pub(super) async fn hear<O: Operation>(
         &self,
         cx: &Ctx,
         leg: &Leg<'_>,
-        operation: &mut O,
-        signatures: &Homed,
-    ) -> Result<Asked<O::Shape>> {
-        let model = leg.model();
-        cx.tenant.may_use(model)?;
-        let traits = self.catalog.traits(model);
-        let target = Target { model, traits, backend: leg.site().backend(), strict: self.strict };
-        operation.ask(&target, signatures)
-    }
-
-    /// The upstream's events, the first of them looked at: an answer that is over before it said anything is
-    /// still an HTTP error. With them, how many calls it took beyond one.
-    async fn events<O: Operation>(
-        &self,
-        cx: &Ctx,
-        leg: &Leg<'_>,
-        call: &Call,
         operation: &O,
-        (shape, stamp): (&O::Shape, &Stamp),
-    ) -> Result<(Primed, u32), Unheard> {
-        let answer = self.call_on(cx, leg, call).await.map_err(Unheard::Call)?;
-        let (mut first, mut inner) = (Vec::new(), None);
-        match answer.body {
-            AnswerBody::Whole(bytes) => first.push(bytes),
-            AnswerBody::Stream(mut events) => {
-                let mut more = true;
-                // Events without a candidate say nothing to the client; what follows decides.
-                while more && first.len() < HELD && !first.iter().any(|event| says(event, "candidates")) {
-                    more = events.next(&mut first).await.map_err(Unheard::Call)?;
-                }
-                if more {
-                    inner = Some(events);
-                }
-            }
-        }
-        verdict(&first, inner.is_none(), operation, (shape, stamp)).map_err(Unheard::Answer)?;
-        Ok((Primed { first, inner, flight: None }, answer.attempts.saturating_sub(1)))
-    }
-
-    async fn whole<O: Operation>(
-        &self,
-        cx: &Ctx,
-        leg: &Leg<'_>,
-        call: &Call,
-        operation: &O,
-        (shape, stamp): (&O::Shape, &Stamp),
-    ) -> Result<((Bytes, Usage), u32), Unheard> {
-        let answer = self.call_on(cx, leg, call).await.map_err(Unheard::Call)?;
-        let answers = match answer.body {
-            AnswerBody::Whole(bytes) => vec![bytes],
-            AnswerBody::Stream(mut events) => {
-                let mut all = Vec::new();
-                while events.next(&mut all).await.map_err(Unheard::Call)? {}
-                all
-            }
+        asked: &mut Asked<O::Shape>,
+        stamp: &Stamp,
+    ) -> Result<Heard, Unheard> {
+        // Families with an output cap per request are always streamed upstream.
+        let streams = operation.streams();
+        let live = (streams && !asked.several) || self.catalog.traits(leg.model()).long_decode;
+        let method = if live { Method::Stream } else { Method::Generate };
+        let call = Call {
+            model: leg.model().to_owned(),
+            method,
+            body: std::mem::take(&mut asked.body),
+            preview: false,
         };
-        let reply = operation.reply(shape, stamp, &answers).map_err(Unheard::Answer)?;
-        Ok((reply, answer.attempts.saturating_sub(1)))
+        let branches = operation.branches(&asked.shape);
+        let Opened { mut source, again, tier } =
+            self.begin(cx, leg, &call, branches).await.map_err(Unheard::Call)?;
+        if let Some(tier) = tier {
+            operation.served(&mut asked.shape, &tier);
+        }
+        let (mut first, mut more) = (Vec::new(), true);
+        // Events without a candidate say nothing to the client; what follows decides.
+        while more && (!streams || first.len() < HELD && !first.iter().any(|event| says(event, "candidates")))
+        {
+            more = hops::next(&mut *source, &mut first).await.map_err(Unheard::Call)?;
+        }
+        if streams {
+            let inner = more.then_some(source);
+            verdict(&first, inner.is_none(), operation, (&asked.shape, stamp)).map_err(Unheard::Answer)?;
+            return Ok(Heard::Events((Primed { first, inner, flight: None }, again)));
+        }
+        let reply = operation.reply(&asked.shape, stamp, &first).map_err(Unheard::Answer)?;
+        Ok(Heard::Reply((reply, again)))
     }
 
     /// The call of one leg, counted.
@@ -339,14 +316,24 @@ fn headers(trip: &Trip<'_>, leg: &Leg<'_>, dropped: &[String]) -> HeaderMap {
     headers
 }
 
-/// What came of one leg.
-enum Heard {
+/// What came of one leg, and how many calls it took beyond one.
+#[expect(clippy::large_enum_variant, reason = "one lives for a moment in each request")]
+pub(super) enum Heard {
     Events((Primed, u32)),
     Reply(((Bytes, Usage), u32)),
 }
 
+impl Heard {
+    /// It took so many calls more.
+    pub(super) fn again(&mut self, calls: u32) {
+        match self {
+            Self::Events((_, again)) | Self::Reply((_, again)) => *again += calls,
+        }
+    }
+}
+
 /// What did not.
-enum Unheard {
+pub(super) enum Unheard {
     /// There was no answer.
     Call(Error),
     /// There was one, and it says nothing.
@@ -385,9 +372,9 @@ fn verdict<O: Operation>(
 }
 
 /// A stream whose first events are in hand.
-struct Primed {
+pub(super) struct Primed {
     first: Vec<Bytes>,
-    inner: Option<Events>,
+    inner: Option<Box<dyn EventSource>>,
     /// The call's place at its site, given back with the stream.
     flight: Option<Flight>,
 }

@@ -156,7 +156,7 @@ impl<'a> Builder<'a, '_> {
         let spoken = parts.len();
         if let Some(images) = message.images {
             for (mut part, extra) in parts::drawn(images, self.target)? {
-                part.thought_signature = extra.and_then(signature);
+                part.thought_signature = extra.and_then(signature).filter(|_| self.signatures.believed());
                 parts.push(part);
             }
         }
@@ -164,7 +164,8 @@ impl<'a> Builder<'a, '_> {
             *place = format!("messages[{index}].{place}");
         }
         let mut calls = self.calls(index, message.tool_calls, message.function_call)?;
-        if let Some(signature) = message.extra_content.and_then(signature) {
+        let mark = message.extra_content.and_then(signature).filter(|_| self.signatures.believed());
+        if let Some(signature) = mark {
             // The mark of the whole message belongs to its last text; without text, to its first call.
             if let Some(last) = parts.get_mut(..spoken).and_then(<[_]>::last_mut) {
                 last.thought_signature = Some(signature);
@@ -241,7 +242,8 @@ impl<'a> Builder<'a, '_> {
                 Some(Text::plain(found.to_string()))
             });
             // A foreign one is as good as none: the current turn gets the documented value in its place.
-            let mark = mark.filter(|_| id.as_deref().is_none_or(|id| self.signatures.native(id)));
+            let native = id.as_deref().is_none_or(|id| self.signatures.native(id));
+            let mark = mark.filter(|_| native && self.signatures.believed());
             out.push(self.call(id, name, args, mark, (index, at)).map_err(within)?);
         }
         if out.is_empty()

@@ -45,6 +45,10 @@ pub struct Shape {
     pub may_be_empty: bool,
     /// Sound is wanted as a WAV file; Google gives bare samples.
     pub wav: bool,
+    /// The candidates come from so many requests with one each; 0 or 1 where one request gives them all.
+    pub fan: u32,
+    /// The tier that serves the request, where it is known before the answer.
+    pub tier: Option<&'static str>,
     /// A hidden function carries the structured answer: its arguments become the content.
     pub answer_function: Option<String>,
 }

@@ -55,7 +55,7 @@ pub fn reply(shape: &Shape, stamp: &Stamp, answers: &[Bytes]) -> Result<(Bytes, 
         model: &stamp.model,
         choices,
         usage: counts::object(&usage),
-        service_tier: session.counts.tier(),
+        service_tier: session.counts.tier().or(shape.tier),
         system_fingerprint: (),
     };
     let mut out = BytesMut::with_capacity(answers.iter().map(Bytes::len).sum::<usize>() + 512);

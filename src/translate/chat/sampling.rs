@@ -118,6 +118,9 @@ fn sampled(
     Ok(())
 }
 
+/// As many as Google gives where it gives several.
+const MOST_CANDIDATES: u32 = 8;
+
 fn counted(
     request: &Request<'_>,
     target: &Target<'_>,
@@ -128,12 +131,17 @@ fn counted(
     let traits = target.traits;
     let n = integer("n", request.n, 1, 128)?.unwrap_or(1);
     let n = u32::try_from(n).unwrap_or(1);
-    if n > traits.max_candidates.max(1) {
-        let message = "This model gives fewer answers to one request than 'n' asks for.";
+    if n > MOST_CANDIDATES.max(traits.max_candidates) {
+        let message = format!("'n' is {n}; at most {MOST_CANDIDATES} answers can be had for one request.");
         return Err(Error::unsupported("n", message).code("unsupported_value"));
     }
     shape.choices = n;
-    config.candidate_count = (n > 1).then_some(n);
+    // A model that gives one answer is asked several times.
+    if n <= traits.max_candidates.max(1) {
+        config.candidate_count = (n > 1).then_some(n);
+    } else {
+        shape.fan = n;
+    }
 
     let most = i64::from(i32::MAX);
     let old = integer("max_tokens", request.max_tokens, 1, most)?;

@@ -132,13 +132,11 @@ pub(in crate::translate) struct Session {
     pub(in crate::translate) counts: Counts,
     pub(in crate::translate) choices: Vec<Choice>,
     blocked: Option<String>,
-    /// The id of an answer that ended with `CONTINUATION`.
-    hop: Option<String>,
 }
 
 impl Session {
     pub(in crate::translate) fn new(shape: Shape, stamp: Stamp) -> Self {
-        Self { shape, stamp, counts: Counts::default(), choices: Vec::new(), blocked: None, hop: None }
+        Self { shape, stamp, counts: Counts::default(), choices: Vec::new(), blocked: None }
     }
 
     /// Reads one event (or one whole answer).
@@ -151,13 +149,6 @@ impl Session {
         };
         if answer.error.is_some() {
             return Err(fault::from_event(event));
-        }
-        let id = answer.response_id.as_ref().map(Text::decode);
-        if let Some(id) = &id
-            && self.hop.as_ref().is_some_and(|before| before != id)
-        {
-            self.counts.next_hop();
-            self.hop = None;
         }
         if let Some(usage) = &answer.usage_metadata {
             self.counts.take(usage);
@@ -178,9 +169,6 @@ impl Session {
             }
             if let Some(choice) = self.choices.get_mut(index) {
                 choice.take(index, candidate, &self.shape, &self.stamp, sink)?;
-                if choice.continues() {
-                    self.hop = id.as_deref().map(str::to_owned);
-                }
             }
         }
         Ok(())
@@ -278,10 +266,6 @@ impl Choice {
         self.sources.annotations(&self.text, parts)
     }
 
-    fn continues(&self) -> bool {
-        self.native.as_deref() == Some("CONTINUATION")
-    }
-
     /// Whether calls were given to the client.
     pub(in crate::translate) fn called(&self) -> bool {
         self.calls > 0
@@ -319,10 +303,9 @@ impl Choice {
         }
         if let Some(native) = &candidate.finish_reason
             && let Some(finish) = Finish::read(&native.decode())
-            && (self.finish.is_none_or(|before| before == Finish::Stop) || self.continues())
+            && self.finish.is_none_or(|before| before == Finish::Stop)
         {
-            // Some models say STOP in every event; a worse reason is never taken back, but a continued answer
-            // ends anew.
+            // Some models say STOP in every event; a worse reason is never taken back.
             self.finish = Some(finish);
             self.native = Some(native.decode().into_owned());
         }

@@ -125,7 +125,11 @@ impl Frame {
         let head = format!("data: {},\"choices\":[", head.trim_end_matches('}'));
         let tail = if shape.include_usage { "],\"usage\":null}\n\n" } else { "]}\n\n" }.to_owned();
         let legacy = shape.legacy_functions;
-        Self { head, tail, tier: None, usage_tail: shape.include_usage, legacy, opened: 0 }
+        let mut frame = Self { head, tail, tier: None, usage_tail: shape.include_usage, legacy, opened: 0 };
+        if let Some(tier) = shape.tier {
+            frame.tier(tier);
+        }
+        frame
     }
 
     fn tier(&mut self, tier: &'static str) {

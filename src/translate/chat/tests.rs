@@ -395,7 +395,8 @@ fn damaged_bodies_are_answered_and_never_panic() {
         for at in (0..body.len()).step_by(7) {
             let mut cut = body.clone();
             cut.truncate(at);
-            assert!(translate(&Bytes::from(cut), &Value::Null).body.is_none());
+            let whole = cut.len() >= body.trim_ascii_end().len();
+            assert!(translate(&Bytes::from(cut), &Value::Null).body.is_none() || whole);
             for byte in *b"\"[{0n" {
                 let mut odd = body.clone();
                 odd[at] = byte;
