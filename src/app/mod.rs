@@ -18,8 +18,8 @@ use crate::clock::Clock;
 use crate::config::{self, Config, GoogleCredentials, LogFormat, Overrides, Seen};
 use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
-use crate::keys::Keys;
 use crate::keys::stored::{self, Shelf};
+use crate::keys::{Keys, Stored};
 use crate::limits::{Limiter, Period, Spent};
 use crate::memory::Memory;
 use crate::meter::Books;
@@ -96,16 +96,8 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     let drain_timeout = config.server.drain_timeout;
     let current = Arc::new(Current::new(gateway));
     let engine: Arc<dyn Engine> = Arc::<Current>::clone(&current);
-    let operator = config.admin_key.clone().map(|key| -> Arc<dyn Operator> {
-        Arc::new(Admin {
-            key,
-            configured: config.key_configs(),
-            shelf: shelf.clone().map(|shelf| (shelf, stored_keys.clone())),
-            limiter: limiter.clone(),
-            ledger: config.ledger.as_ref().map(|ledger| ledger.place.clone()),
-            engine: Arc::clone(&engine),
-        })
-    });
+    let operator =
+        operator(&config, &limiter, shelf.clone().map(|shelf| (shelf, stored_keys.clone())), &engine);
     let server = server.operated(operator);
     let follow = async move {
         match shelf {
@@ -151,6 +143,24 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         ledger.close().await;
     }
     ended
+}
+
+/// The operator's API, where there is a key for it.
+fn operator(
+    config: &Config,
+    limiter: &Limiter,
+    shelf: Option<(Arc<Shelf>, Stored)>,
+    engine: &Arc<dyn Engine>,
+) -> Option<Arc<dyn Operator>> {
+    let key = config.admin_key.clone()?;
+    Some(Arc::new(Admin {
+        key,
+        configured: config.key_configs(),
+        shelf,
+        limiter: limiter.clone(),
+        ledger: config.ledger.as_ref().map(|ledger| ledger.place.clone()),
+        engine: Arc::clone(engine),
+    }))
 }
 
 /// The store's keys, in force; a Postgres that is away is waited for in the background.

@@ -75,8 +75,9 @@ async fn exercise(place: &Place) {
     );
     assert_eq!((groups[0].input, groups[0].cost, groups[2].cost), (20, Some(3_000_000), None));
     assert_eq!((groups[0].unpriced, groups[2].unpriced), (0, 1));
-    let groups =
-        ask(Query { by: by(&["outcome", "hour", "label.team", "tier"]), ..Query::default() }).await.unwrap();
+    let groups = asking(Query { by: by(&["outcome", "hour", "label.team", "tier"]), ..Query::default() })
+        .await
+        .unwrap();
     assert_eq!(groups[0].names, ["failed", "1970-01-01 01", "a, \"b\"", "flex"]);
     assert_eq!(groups[1].requests, 3);
     let one = Query { since: 1500, until: Some(2500), key: Some("b".to_owned()), ..Query::default() };
