@@ -19,6 +19,7 @@ use crate::meter::Meter;
 use crate::telemetry::Metrics;
 
 pub mod gateway;
+mod heartbeat;
 pub mod intake;
 pub mod native_routes;
 pub mod passage;
@@ -175,6 +176,7 @@ pub struct Front {
     metrics: Arc<Metrics>,
     intake: Intake,
     cut: CancellationToken,
+    heartbeat: Option<Duration>,
 }
 
 impl std::fmt::Debug for Front {
@@ -191,7 +193,14 @@ impl Front {
         intake: Intake,
         cut: CancellationToken,
     ) -> Self {
-        Self { engine, metrics, intake, cut }
+        Self { engine, metrics, intake, cut, heartbeat: None }
+    }
+
+    /// Streams are never silent for longer than this.
+    #[must_use]
+    pub fn heartbeat(mut self, every: Option<Duration>) -> Self {
+        self.heartbeat = every;
+        self
     }
 
     /// Handles one request; every failure comes back rendered.
@@ -273,7 +282,19 @@ impl Front {
         let incoming =
             Incoming { method: head.method, uri: head.uri, body, intake: self.intake, cut: self.cut.clone() };
         let meter = cx.meter.clone();
-        match self.engine.serve(cx, found.endpoint, incoming).await? {
+        let reply = match (self.heartbeat, &found.endpoint) {
+            (Some(every), Endpoint::Chat | Endpoint::Completions) => {
+                let engine = Arc::clone(&self.engine);
+                let mut serving = Box::pin(async move { engine.serve(cx, found.endpoint, incoming).await });
+                match tokio::time::timeout(every, &mut serving).await {
+                    Ok(reply) => reply?,
+                    Err(_) if meter.streams() => return Ok(self.early(serving, every, meter)),
+                    Err(_) => serving.await?,
+                }
+            }
+            _ => self.engine.serve(cx, found.endpoint, incoming).await?,
+        };
+        match reply {
             Reply::Whole { body: bytes, headers } => {
                 meter.complete(200).await?;
                 let mut response = Response::new(body::full(bytes));
@@ -289,10 +310,31 @@ impl Front {
                 Ok(response)
             }
             Reply::Stream(stream) => {
-                Ok(pump::response(stream, meter, self.cut.clone(), self.metrics.stream()))
+                let response = pump::response(stream, meter, self.cut.clone(), self.metrics.stream());
+                Ok(match self.heartbeat {
+                    Some(every) => response.map(|body| heartbeat::keep(body, every)),
+                    None => response,
+                })
             }
             Reply::Raw(response) => Ok(response),
         }
+    }
+
+    /// The status line goes out before the engine has anything to say.
+    fn early(
+        &self,
+        serving: BoxFuture<'static, Result<Reply>>,
+        every: Duration,
+        meter: Meter,
+    ) -> Response<Body> {
+        let (told, cut, metrics) = (meter.clone(), self.cut.clone(), Arc::clone(&self.metrics));
+        let making = async move {
+            match serving.await? {
+                Reply::Stream(stream) => Ok(pump::response(stream, told, cut, metrics.stream()).into_body()),
+                Reply::Whole { .. } | Reply::Raw(_) => Err(Error::internal("a stream became something else")),
+            }
+        };
+        heartbeat::early(Box::pin(making), every, meter, self.cut.clone())
     }
 }
 

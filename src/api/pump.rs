@@ -72,12 +72,16 @@ pub fn response(stream: Stream, meter: Meter, cut: CancellationToken, open: Stre
     };
     let mut response = Response::new(pump.boxed_unsync());
     *response.headers_mut() = headers;
-    let ours = response.headers_mut();
+    dress(response.headers_mut());
+    response
+}
+
+/// The headers of every stream.
+pub(super) fn dress(ours: &mut HeaderMap) {
     ours.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     ours.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // nginx and its kin hold streams back unless told.
     ours.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    response
 }
 
 struct Live {

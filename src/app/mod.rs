@@ -76,6 +76,7 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
             ..Intake::default()
         },
         patience: server::Patience { head: config.server.header_timeout, ..server::Patience::default() },
+        heartbeat: Some(config.server.heartbeat).filter(|every| !every.is_zero()),
         min_drain: config.server.min_drain,
         drain_timeout: config.server.drain_timeout,
         ..server::Config::default()

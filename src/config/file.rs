@@ -265,6 +265,7 @@ pub(super) struct Server {
     pub(super) max_body_bytes: Option<u64>,
     pub(super) header_timeout: Option<Span>,
     pub(super) body_timeout: Option<Span>,
+    pub(super) heartbeat: Option<Span>,
     pub(super) drain_timeout: Option<Span>,
     pub(super) min_drain: Option<Span>,
 }

@@ -301,6 +301,8 @@ pub struct Server {
     pub header_timeout: Duration,
     /// A request's body must have come within.
     pub body_timeout: Duration,
+    /// Streams are never silent for longer than this; 0 lets them.
+    pub heartbeat: Duration,
     /// After SIGTERM streams may go on for so long.
     pub drain_timeout: Duration,
     /// After SIGTERM new requests are still served for so long.

@@ -464,6 +464,7 @@ fn server(written: &file::Server) -> Result<Server, ConfigError> {
         max_body_bytes,
         header_timeout: span(written.header_timeout, 30),
         body_timeout: span(written.body_timeout, 120),
+        heartbeat: span(written.heartbeat, 0),
         drain_timeout: span(written.drain_timeout, 570),
         min_drain: span(written.min_drain, 0),
     })
@@ -478,7 +479,7 @@ fn upstream(written: &file::Upstream) -> Upstream {
         total_timeout: span(written.total_timeout, 3600),
         retries: written.retries.unwrap_or(2),
         longest_retry_wait: span(written.longest_retry_wait, 5),
-        slow_start: written.slow_start.map(|span| span.0),
+        slow_start: written.slow_start.map(|span| span.0).filter(|span| !span.is_zero()),
         max_in_flight: written.max_in_flight.unwrap_or(20_000),
     }
 }

@@ -111,6 +111,7 @@ fn organs(config: &Config, top: &mut Entries) {
             .put("max_body_bytes", integer(u64::try_from(server.max_body_bytes).unwrap_or(u64::MAX)))
             .put("header_timeout", span(server.header_timeout))
             .put("body_timeout", span(server.body_timeout))
+            .put("heartbeat", span(server.heartbeat))
             .put("drain_timeout", span(server.drain_timeout))
             .put("min_drain", span(server.min_drain));
     });

@@ -47,6 +47,7 @@ impl Status {
         for detail in error.get("details").and_then(Value::as_array).into_iter().flatten() {
             read.detail(detail);
         }
+        read.retry_delay = read.retry_delay.or_else(|| told(&read.message));
         for old in error.get("errors").and_then(Value::as_array).into_iter().flatten() {
             read.reasons.extend(old.get("reason").and_then(Value::as_str).map(str::to_owned));
         }
@@ -66,6 +67,22 @@ impl Status {
             self.retry_delay = duration(delay).or(self.retry_delay);
         }
     }
+}
+
+/// The wait that only the sentence tells: `Please retry in 45.83s.`
+fn told(message: &str) -> Option<Duration> {
+    let (_, rest) = message.split_once("retry in ")?;
+    let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+    let (number, unit) = (rest.get(..number)?.trim_end_matches('.'), rest.get(number..)?);
+    let scale = if unit.starts_with("ms") {
+        0.001
+    } else if unit.starts_with('s') {
+        1.0
+    } else {
+        return None;
+    };
+    let seconds: f64 = number.parse().ok()?;
+    duration(&Value::from(seconds * scale))
 }
 
 /// Reads `"59s"`, `"0.5s"` or `{"seconds":59}`; nonsense and negative waits are none, huge ones are cut.
@@ -92,6 +109,16 @@ fn duration(value: &Value) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_may_be_told_in_prose_only() {
+        let told = |message: &str| told(message);
+        assert_eq!(told("Quota. Please retry in 45.5s."), Some(Duration::from_millis(45_500)));
+        assert_eq!(told("Please retry in 250ms."), Some(Duration::from_millis(250)));
+        for other in ["retry in a while", "retry in 5 minutes", "retry in ", "no"] {
+            assert_eq!(told(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn waits_are_read_and_bounded() {

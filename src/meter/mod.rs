@@ -334,6 +334,11 @@ impl Meter {
         change(&mut self.0.entry.lock());
     }
 
+    /// Whether the reply is, or will be, a stream.
+    pub fn streams(&self) -> bool {
+        self.0.entry.lock().stream
+    }
+
     /// Names the model: as asked, and as resolved. Give `resolved` only for names that cannot be made up by a
     /// client: it becomes a metric label.
     pub fn model(&self, asked: &str, resolved: Option<&str>) {

@@ -57,6 +57,8 @@ pub struct Config {
     pub intake: Intake,
     /// Bounds of a connection's pauses.
     pub patience: Patience,
+    /// Streams are never silent for longer than this; none lets them.
+    pub heartbeat: Option<Duration>,
     /// How many client connections there may be.
     pub max_connections: usize,
     /// After the first signal, how long new connections are still taken: load balancers learn slowly.
@@ -73,6 +75,7 @@ impl Default for Config {
             tls: None,
             intake: Intake::default(),
             patience: Patience::default(),
+            heartbeat: None,
             max_connections: 16_384,
             min_drain: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(570),
@@ -212,7 +215,8 @@ impl Server {
         };
         admin::start(admin, side)?;
         let sink = sink.unwrap_or_else(|| Arc::new(Books::new(Arc::clone(&metrics))));
-        let front = Arc::new(Front::new(engine, Arc::clone(&metrics), config.intake, steps.cut.clone()));
+        let front = Front::new(engine, Arc::clone(&metrics), config.intake, steps.cut.clone());
+        let front = Arc::new(front.heartbeat(config.heartbeat));
         let shared = stack::Shared {
             metrics: Arc::clone(&metrics),
             sink,

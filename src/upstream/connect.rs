@@ -266,6 +266,14 @@ struct Dial {
     proxies: Option<Arc<Matcher>>,
 }
 
+/// Whether an address is on this machine, where no proxy can reach it.
+fn is_here(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
 impl std::fmt::Debug for Dial {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The proxy's address may hold a password.
@@ -283,7 +291,7 @@ impl Service<Uri> for Dial {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let proxy = self.proxies.as_ref().filter(|_| uri.scheme_str() == Some("https"));
+        let proxy = self.proxies.as_ref().filter(|_| uri.scheme_str() == Some("https") && !is_here(&uri));
         let Some(proxy) = proxy.and_then(|proxies| proxies.intercept(&uri)) else {
             let direct = self.tcp.call(uri);
             return Box::pin(async move { direct.await.map_err(Into::into) });

@@ -352,13 +352,20 @@ async fn accepted(response: Response<Body>, site: &Site) -> Result<Response<Body
             .retry(Retry::Never));
     }
     if !status.is_success() {
+        let wait = response.headers().get(header::RETRY_AFTER);
+        let wait = wait.and_then(|wait| wait.to_str().ok()?.trim().parse().ok()).map(Duration::from_secs);
         let reading = body::read(response.into_body(), LARGEST_ERROR);
         // An error without a readable body is still an error with a status.
         let body = match tokio::time::timeout(ERROR_WITHIN, reading).await {
             Ok(Ok(body)) => body,
             Ok(Err(_)) | Err(_) => Bytes::new(),
         };
-        return Err(from_response(status, &body, &site.secrets()));
+        let error = from_response(status, &body, &site.secrets());
+        // Google says it in the body; what stands before Google says it in a header.
+        return Err(match (error.retries(), wait) {
+            (Retry::Soon, Some(wait)) => error.retry(Retry::After(wait)),
+            (Retry::Soon, None) | (Retry::Never | Retry::After(_), _) => error,
+        });
     }
     let starts = |name: header::HeaderName, what: &str| {
         response.headers().get(name).and_then(|value| value.to_str().ok()).is_some_and(|value| {

@@ -304,14 +304,14 @@ impl<'u> Trip<'u> {
                 }
                 standing @ (Standing::Doubtful | Standing::Closed) => {
                     let until = place.breaker.probe_at();
-                    if place.breaker.probe(now) {
-                        match self.depart(at) {
-                            Some(mut leg) => {
-                                leg.probe = true;
-                                return Ok(leg);
-                            }
-                            None => stop = Some(Stop::Full),
+                    let breaker = Arc::clone(&place.breaker);
+                    if breaker.probe(now) {
+                        if let Some(mut leg) = self.depart(at) {
+                            leg.probe = true;
+                            return Ok(leg);
                         }
+                        breaker.abandoned();
+                        stop = Some(Stop::Full);
                     } else if standing == Standing::Doubtful {
                         doubtful.get_or_insert(at);
                     } else {

@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod drain;
+mod heartbeat;
 mod http2;
 mod identity;
 mod leaving;

@@ -65,7 +65,11 @@ async fn play(gateway: &Gateway, cast: &Cast) -> Option<String> {
         wrong.push(what);
     }
     let asked: Vec<usize> = sites.iter().map(|site| site.asked.load(SeqCst)).collect();
-    if asked != row.asked {
+    let fits = match row.asked.as_slice() {
+        [] => asked.iter().sum::<usize>() == row.attempts as usize,
+        expected => asked == expected,
+    };
+    if !fits {
         wrong.push(format!("calls {asked:?} and not {:?}", row.asked));
     }
     let own = row.tells.iter().any(|(name, _)| *name == "x-gemway-attempts");

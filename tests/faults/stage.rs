@@ -207,7 +207,7 @@ pub(crate) fn status(code: u16, name: &str, details: &str) -> Vec<u8> {
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     pub(crate) metrics: Arc<Metrics>,
-    shutdown: Shutdown,
+    pub(crate) shutdown: Shutdown,
 }
 
 impl Drop for Gateway {
@@ -232,6 +232,7 @@ pub(crate) async fn gateway_in(toml: &str, env: &dyn Fn(&str) -> Option<String>)
     let server = server::bind(server::Config {
         listen: "127.0.0.1:0".into(),
         admin_listen: "127.0.0.1:0".into(),
+        heartbeat: Some(config.server.heartbeat).filter(|every| !every.is_zero()),
         ..server::Config::default()
     })
     .await

@@ -10,6 +10,9 @@ use crate::upstream::{Repeat, Wish};
 /// Nobody means less than this by a time limit; `0` stands for none.
 const SHORTEST: Duration = Duration::from_millis(1);
 
+/// An SDK's own clock runs out first: its caller is to see a timeout, as without a gateway, and not our word for it.
+const GRACE: Duration = Duration::from_millis(500);
+
 /// Reads the headers of one request into its wish.
 ///
 /// `x-request-timeout` (seconds, or a duration such as `1500ms`) and `x-request-timeout-ms` limit the whole
@@ -33,7 +36,8 @@ pub(super) fn read<'w>(headers: &HeaderMap, model: &'w str, streams: bool) -> Re
         written("x-request-timeout", seconds_or_duration)?,
         written("x-request-timeout-ms", milliseconds)?,
     );
-    let sdk = |name| text(name).and_then(seconds).filter(|limit| *limit >= SHORTEST);
+    let sdk =
+        |name| text(name).and_then(seconds).filter(|limit| *limit >= SHORTEST).map(|limit| limit + GRACE);
     let first = shorter(sdk("x-stainless-timeout"), sdk("x-stainless-read-timeout"));
     let on = |name| text(name).is_some_and(|value| !matches!(value, "" | "0" | "false" | "no"));
     let repeat = match (on("x-gemway-no-retry"), on("x-gemway-no-fallback")) {
@@ -96,9 +100,10 @@ mod tests {
     fn an_sdks_patience_is_until_the_first_byte() {
         let python = [("x-stainless-read-timeout", "600")];
         let streamed = wish(&python, true).unwrap();
-        assert_eq!((streamed.total, streamed.first), (None, Some(Duration::from_mins(10))));
+        let patience = Some(Duration::from_mins(10) + GRACE);
+        assert_eq!((streamed.total, streamed.first), (None, patience));
         let whole = wish(&python, false).unwrap();
-        assert_eq!((whole.total, whole.first), (Some(Duration::from_mins(10)), None));
+        assert_eq!((whole.total, whole.first), (patience, None));
         assert_eq!(wish(&[("x-stainless-timeout", "NOT_GIVEN")], false).unwrap().total, None);
     }
 

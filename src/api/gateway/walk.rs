@@ -120,6 +120,7 @@ impl Gateway {
         cx.meter.dispatched(&model);
         cx.tenant.may_use(&model)?;
         let streams = operation.streams();
+        cx.meter.note(|entry| entry.stream = streams);
         let mut wish = patience::read(&cx.headers, &model, streams)?;
         if self.upstream.spreads(&model) {
             wish.session = operation.session();

@@ -187,6 +187,9 @@ impl<'a> Builder<'a, '_> {
     }
 
     fn signature(&self, id: &str) -> Option<Text<'a>> {
+        if !self.signatures.native(id) {
+            return None;
+        }
         let found = self.marks.get(id).or_else(|| self.history.marks.get(id)).cloned();
         found.or_else(|| self.signatures.recall(id).map(|known| known.to_string())).map(Text::plain)
     }

@@ -1,0 +1,116 @@
+//! Signs of life for clients, and for proxies on the way, that give up on silence while a model thinks.
+//!
+//! A sign is a comment of one line, which every reader of events skips. Off unless configured, for its price is
+//! this: when the first sign has gone out, so has the status line, and what fails then fails within the stream.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::Response;
+use http_body::{Body as HttpBody, Frame};
+use http_body_util::BodyExt as _;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::{pump, render};
+use crate::body::{Body, BoxError};
+use crate::error::Result;
+use crate::meter::Meter;
+
+/// No blank line after it: the line belongs to the event that follows, and is skipped with its comments.
+const SIGN: Bytes = Bytes::from_static(b": keep-alive\n");
+
+/// A body that is never silent for longer than `every`.
+pub(super) fn keep(body: Body, every: Duration) -> Body {
+    Beating { from: From::Flowing(body), every, alarm: alarm(every) }.boxed_unsync()
+}
+
+/// A response whose body is still being made. It begins with a sign.
+pub(super) fn early(
+    body: BoxFuture<'static, Result<Body>>,
+    every: Duration,
+    meter: Meter,
+    cut: CancellationToken,
+) -> Response<Body> {
+    let cut = Box::pin(cut.cancelled_owned());
+    let from = From::Making(Making { body, meter, cut });
+    let beating = Beating { from, every, alarm: alarm(Duration::ZERO) };
+    let mut response = Response::new(beating.boxed_unsync());
+    pump::dress(response.headers_mut());
+    response
+}
+
+fn alarm(after: Duration) -> Pin<Box<Sleep>> {
+    Box::pin(sleep_until(Instant::now() + after))
+}
+
+struct Beating {
+    from: From,
+    every: Duration,
+    alarm: Pin<Box<Sleep>>,
+}
+
+enum From {
+    Making(Making),
+    Flowing(Body),
+    Over,
+}
+
+struct Making {
+    body: BoxFuture<'static, Result<Body>>,
+    meter: Meter,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Making {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Body>> {
+        let made = match self.body.as_mut().poll(cx) {
+            Poll::Pending if self.cut.as_mut().poll(cx).is_ready() => Err(pump::draining()),
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(made) => made,
+        };
+        if let Err(error) = &made {
+            self.meter.fail(error, render::code(error));
+        }
+        Poll::Ready(made)
+    }
+}
+
+impl HttpBody for Beating {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        loop {
+            let polled = match &mut this.from {
+                From::Making(making) => match making.poll(cx) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(Ok(body)) => {
+                        this.from = From::Flowing(body);
+                        continue;
+                    }
+                    Poll::Ready(Err(error)) => {
+                        this.from = From::Over;
+                        Poll::Ready(Some(Ok(Frame::data(render::event(&error)))))
+                    }
+                },
+                From::Flowing(body) => Pin::new(body).poll_frame(cx),
+                From::Over => Poll::Ready(None),
+            };
+            if polled.is_ready() {
+                this.alarm.as_mut().reset(Instant::now() + this.every);
+                return polled;
+            }
+            std::task::ready!(this.alarm.as_mut().poll(cx));
+            this.alarm.as_mut().reset(Instant::now() + this.every);
+            return Poll::Ready(Some(Ok(Frame::data(SIGN))));
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Silence while a model thinks, with and without signs of life.
+
+use std::time::Duration;
+
+use super::stage::{Act, END, HELLO, Reply, Step, chat, event, gateway, opening, site, site_toml, status};
+
+async fn ask(act: Act, stream: bool) -> Reply {
+    let google = site(vec![act]).await;
+    let toml = format!("[server]\nheartbeat = \"150ms\"\n{}", site_toml("g", google.address, "g"));
+    let gateway = gateway(&toml).await;
+    chat(gateway.address, "m", stream, "x-gemway-no-retry: 1\r\n").await
+}
+
+fn thinking() -> Step {
+    Step::Wait(Duration::from_millis(500))
+}
+
+#[tokio::test]
+async fn a_stream_shows_life_before_and_between_its_events() {
+    let end = vec![Step::Say(event(END)), Step::Say(b"0\r\n\r\n".to_vec())];
+    let late = [vec![thinking(), Step::Say(opening()), Step::Say(event(HELLO))], end.clone()].concat();
+    let between = [vec![Step::Say(opening()), Step::Say(event(HELLO)), thinking()], end].concat();
+    for (act, served_by) in [(late, None), (between, Some("g"))] {
+        let reply = ask(act, true).await;
+        assert_eq!(reply.status, 200);
+        assert_eq!(reply.header("x-gemway-served-by"), served_by);
+        assert!(reply.header("content-type").unwrap().starts_with("text/event-stream"));
+        let signs = reply.body.matches(": keep-alive\n").count();
+        assert!((2..=4).contains(&signs), "{signs}: {}", reply.body);
+        assert!(reply.body.contains("Hello") && reply.body.contains("[DONE]"), "{}", reply.body);
+    }
+}
+
+#[tokio::test]
+async fn what_fails_after_a_sign_fails_in_the_stream() {
+    let act = || vec![thinking(), Step::Say(status(503, "UNAVAILABLE", ""))];
+    let reply = ask(act(), true).await;
+    assert_eq!((reply.status, reply.code().as_deref()), (200, Some("upstream_overloaded")));
+    assert!(!reply.body.contains("[DONE]"));
+    // A whole reply has no place for signs.
+    let reply = ask(act(), false).await;
+    assert_eq!((reply.status, reply.code().as_deref()), (503, Some("upstream_overloaded")));
+}
+
+#[tokio::test]
+async fn what_is_quick_is_as_it_was() {
+    let reply = ask(vec![Step::Serve], true).await;
+    assert!(!reply.body.contains("keep-alive") && reply.body.contains("[DONE]"), "{}", reply.body);
+    let reply = ask(vec![Step::Say(status(400, "INVALID_ARGUMENT", ""))], true).await;
+    assert_eq!(reply.status, 400);
+}
