@@ -29,7 +29,7 @@ async fn one(address: std::net::SocketAddr, number: usize, seen: &Seen) {
             chat(
                 ["sim-500", "sim-cut", "sim-error-mid", "sim-400"][number / 20 % 4],
                 &text,
-                number % 40 == 0,
+                number.is_multiple_of(40),
             ),
             usize::MAX,
         ),
@@ -71,6 +71,10 @@ async fn one(address: std::net::SocketAddr, number: usize, seen: &Seen) {
     seen.complete.lock().insert(id, (input, output));
 }
 
+fn count(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(i64::cast_unsigned)
+}
+
 fn sum(groups: &[Value], name: &str) -> u64 {
     groups.iter().filter_map(|group| group[name].as_u64()).sum()
 }
@@ -78,7 +82,7 @@ fn sum(groups: &[Value], name: &str) -> u64 {
 /// The sum of a metric's series whose labels contain a text.
 fn metric(page: &str, name: &str, label: &str) -> u64 {
     let series = page.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
-    series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).map(|value| value as u64).sum()
+    series.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,11 +137,7 @@ async fn ledger_metrics_and_clients_agree_to_the_token() {
     let columns = "request_id, input_tokens + tool_use_tokens, output_tokens + reasoning_tokens, outcome";
     let mut statement = file.prepare(&format!("SELECT {columns} FROM ledger")).unwrap();
     let rows = statement.query_map([], |row| {
-        Ok((
-            row.get::<_, String>(0)?,
-            (row.get::<_, u64>(1)?, row.get::<_, u64>(2)?),
-            row.get::<_, String>(3)?,
-        ))
+        Ok((row.get::<_, String>(0)?, (count(row, 1)?, count(row, 2)?), row.get::<_, String>(3)?))
     });
     let rows: Vec<_> = rows.unwrap().map(Result::unwrap).collect();
     for (id, tokens, outcome) in &rows {

@@ -1,5 +1,6 @@
 //! Gateways as processes over their simulator, and a client that sees what an SDK would.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -116,7 +117,7 @@ impl Answer {
         if self.body.starts_with("data:") || self.body.starts_with(':') {
             let events = self.body.lines().filter_map(|line| line.strip_prefix("data: "));
             let values = events.filter_map(|event| serde_json::from_str::<Value>(event).ok());
-            return values.map(|event| event["usage"].clone()).filter(|usage| !usage.is_null()).last();
+            return values.map(|event| event["usage"].clone()).rfind(|usage| !usage.is_null());
         }
         Some(serde_json::from_str::<Value>(&self.body).ok()?["usage"].clone())
             .filter(|usage| !usage.is_null())
@@ -150,9 +151,9 @@ pub(crate) async fn fetch_until(
     let mut socket = TcpStream::connect(address).await?;
     let mut text = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
     for (name, value) in headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(text, "{name}: {value}\r\n");
     }
-    text.push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+    let _ = write!(text, "content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     socket.write_all(text.as_bytes()).await?;
     let mut bytes = Vec::new();
     let mut buffer = [0; 8192];
