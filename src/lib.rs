@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod fetch;
 pub mod gemini;
 pub mod ids;
 pub mod keys;

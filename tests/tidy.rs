@@ -13,7 +13,7 @@ const RANKS: &[&[&str]] = &[
     &["telemetry", "store", "simulator"],
     &["limits"],
     &["keys", "meter"],
-    &["upstream"],
+    &["upstream", "fetch"],
     &["api"],
     &["server", "admin"],
     &["config", "cli", "app", "main", "lib"],
@@ -27,7 +27,7 @@ const SIDEWAYS: &[(&str, &str)] = &[("wire", "body"), ("sse", "error"), ("memory
 const KEPT: &[(&str, &[&str])] = &[
     ("prometheus", &["telemetry"]),
     ("gcp_auth", &["upstream"]),
-    ("rustls", &["upstream", "server"]),
+    ("rustls", &["upstream", "fetch", "server"]),
     ("clap", &["cli", "config", "main"]),
     ("toml", &["catalog", "config", "meter"]),
     ("redis", &["limits"]),

@@ -17,6 +17,7 @@ use crate::catalog::Pattern;
 use crate::clock::Clock;
 use crate::config::{self, Config, GoogleCredentials, LogFormat, Overrides, Seen};
 use crate::error::{Error, Kind, Origin, Result};
+use crate::fetch::{self, Fetcher};
 use crate::ids::Ids;
 use crate::keys::stored::{self, Shelf};
 use crate::keys::{Keys, Stored};
@@ -290,8 +291,19 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
             .collect(),
         listed: Mutex::new(None),
         labels,
+        fetcher: config.fetch.as_ref().map(fetcher).transpose()?,
     };
     Ok((gateway, care))
+}
+
+fn fetcher(fetch: &config::Fetch) -> Result<Fetcher> {
+    Fetcher::new(fetch::Settings {
+        allow: fetch.allow.clone(),
+        max_bytes: fetch.max_bytes,
+        timeout: fetch.timeout,
+        max_count: fetch.max_count,
+        loopback: false,
+    })
 }
 
 fn store(config: &config::Store) -> Result<Store> {

@@ -39,6 +39,7 @@ pub(super) struct File {
     pub(super) server: Server,
     #[serde(default)]
     pub(super) upstream: Upstream,
+    pub(super) fetch: Option<Fetch>,
     #[serde(default)]
     pub(super) log: Log,
     pub(super) tls: Option<super::tls::Written>,
@@ -285,6 +286,17 @@ pub(super) struct Upstream {
     pub(super) https_proxy: Option<Spanned<String>>,
     pub(super) no_proxy: Option<String>,
     pub(super) ca_file: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fetch {
+    pub(super) enabled: Option<bool>,
+    #[serde(default)]
+    pub(super) allow: Vec<Spanned<String>>,
+    pub(super) max_bytes: Option<u64>,
+    pub(super) timeout: Option<Span>,
+    pub(super) max_count: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

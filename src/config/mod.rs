@@ -67,6 +67,8 @@ pub struct Config {
     pub server: Server,
     /// The way out.
     pub upstream: Upstream,
+    /// Media that the gateway fetches itself, if it does.
+    pub fetch: Option<Fetch>,
     /// What stands between us and Google.
     pub network: Network,
     /// Log lines.
@@ -328,6 +330,19 @@ pub struct Upstream {
     pub slow_start: Option<Duration>,
     /// Calls in flight at one site.
     pub max_in_flight: u32,
+}
+
+/// Media that the gateway fetches itself, for models that do not read an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// Hosts: by name, `*.example.com` for all below one, `*` for all public ones.
+    pub allow: Vec<String>,
+    /// Bytes of all media of one request.
+    pub max_bytes: usize,
+    /// Time for all media of one request.
+    pub timeout: Duration,
+    /// Addresses in one request.
+    pub max_count: usize,
 }
 
 /// What stands between us and Google.

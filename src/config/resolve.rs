@@ -14,8 +14,8 @@ use crate::store::Place;
 
 use super::file::{self, File, SiteKindName, nearest};
 use super::{
-    Balance, Config, ConfigError, Env, GoogleCredentials, Ledger, Limits, Listen, Log, LogFormat, Network,
-    Overrides, ReadFile, Route, Server, Simulator, Site, SiteKind, Store, Upstream, env, secret,
+    Balance, Config, ConfigError, Env, Fetch, GoogleCredentials, Ledger, Limits, Listen, Log, LogFormat,
+    Network, Overrides, ReadFile, Route, Server, Simulator, Site, SiteKind, Store, Upstream, env, secret,
 };
 
 pub(super) const GEMINI_VERSION: &str = "v1beta";
@@ -85,6 +85,7 @@ impl Resolver<'_> {
         for pattern in file.aliases.keys().filter(|alias| alias.contains('*')) {
             self.warnings.push(format!("the alias \"{pattern}\" is taken literally: aliases know no `*`"));
         }
+        let fetch = self.fetch(file.fetch)?;
         let log = self.log(&file.log, flags)?;
         let network = self.network(&file.upstream)?;
         let tls = self.tls(file.tls.as_ref())?;
@@ -105,6 +106,7 @@ impl Resolver<'_> {
             simulator: simulator(&file.simulator, flags)?,
             server: server(&file.server)?,
             upstream: upstream(&file.upstream),
+            fetch,
             network,
             log,
             tls,
@@ -390,6 +392,35 @@ impl Resolver<'_> {
             }
         };
         Ok((ledger, store))
+    }
+
+    fn fetch(&self, written: Option<file::Fetch>) -> Result<Option<Fetch>, ConfigError> {
+        let Some(written) = written.filter(|written| written.enabled.unwrap_or_default()) else {
+            return Ok(None);
+        };
+        if written.allow.is_empty() {
+            return Err(ConfigError::new(
+                "[fetch] is enabled and allows no host: name some, as in allow = [\"images.example.com\"]"
+                    .to_owned(),
+            ));
+        }
+        for host in &written.allow {
+            let name = host.get_ref().strip_prefix("*.").unwrap_or(host.get_ref());
+            let plain = !name.is_empty()
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-');
+            if !plain && host.get_ref() != "*" {
+                return Err(
+                    self.complaint(host, "a host is written as \"example.com\", \"*.example.com\" or \"*\"")
+                );
+            }
+        }
+        let bytes = written.max_bytes.unwrap_or(20 * MIB);
+        Ok(Some(Fetch {
+            allow: written.allow.into_iter().map(Spanned::into_inner).collect(),
+            max_bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+            timeout: written.timeout.map_or(Duration::from_secs(10), |span| span.0),
+            max_count: usize::try_from(written.max_count.unwrap_or(16)).unwrap_or(usize::MAX),
+        }))
     }
 
     /// The file's word, else the variables that every tool reads, in either case.

@@ -131,6 +131,16 @@ fn organs(config: &Config, top: &mut Entries) {
             .maybe("no_proxy", config.network.no_proxy.as_deref())
             .maybe("ca_file", config.network.ca_file.as_ref().map(|path| path.display().to_string()));
     });
+    if let Some(fetch) = &config.fetch {
+        top.table("fetch", |table| {
+            table
+                .put("enabled", true)
+                .put("allow", strings(&fetch.allow))
+                .put("max_bytes", integer(u64::try_from(fetch.max_bytes).unwrap_or(u64::MAX)))
+                .put("timeout", span(fetch.timeout))
+                .put("max_count", integer(u64::try_from(fetch.max_count).unwrap_or(u64::MAX)));
+        });
+    }
     top.table("log", |table| {
         table.put("format", config.log.format.as_str()).put("level", config.log.level.as_str());
     });

@@ -44,6 +44,24 @@ pub struct Target<'t> {
     pub strict: bool,
 }
 
+/// Media at an address that the model does not read itself: whoever sends the request fetches them, or refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Where they are.
+    pub url: String,
+    /// The path of the client's part, for refusals.
+    pub place: String,
+}
+
+/// Fetched media.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Media {
+    /// What they are, by their first bytes.
+    pub mime: &'static str,
+    /// Their bytes in base64.
+    pub data: String,
+}
+
 /// The memory of thought signatures by tool call id, for clients that drop unknown fields.
 pub trait Signatures: Send + Sync + std::fmt::Debug {
     /// Keeps the signature that came with a call.

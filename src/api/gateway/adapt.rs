@@ -177,7 +177,9 @@ impl Gateway {
         cx.tenant.may_use(model)?;
         let traits = self.learned.traits(model, self.catalog.traits(model));
         let target = Target { model, traits: &traits, backend: leg.site().backend(), strict: self.strict };
-        operation.ask(&target, signatures)
+        let asked = operation.ask(&target, signatures)?;
+        self.fetches(operation.wanted())?;
+        Ok(asked)
     }
 
     /// Asks one leg; asks it anew without what it turns out not to take, each thing once.

@@ -1,5 +1,7 @@
 //! Chat Completions on the walk.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::Gateway;
@@ -8,8 +10,8 @@ use crate::api::{Ctx, Incoming, Reply};
 use crate::error::{Error, Result};
 use crate::openai::chat::Request;
 use crate::translate::chat::stream::ChatMachine;
-use crate::translate::chat::{Ask, Shape, reply, request};
-use crate::translate::{Signatures, Stamp, Target, counts};
+use crate::translate::chat::{Ask, Shape, fill, reply, request};
+use crate::translate::{Media, Signatures, Stamp, Target, Wanted, counts};
 use crate::upstream;
 use crate::usage::Usage;
 use crate::wire;
@@ -27,7 +29,8 @@ impl Gateway {
         let named = asked.max_completion_tokens.or(asked.max_tokens);
         let choices = asked.n.and_then(|n| u64::try_from(n).ok()).unwrap_or(1).max(1);
         let most = named.and_then(|most| u64::try_from(most).ok()).map(|most| most.saturating_mul(choices));
-        self.walk(&cx, Chat { body: &body, asked: Some(asked), model, streams, most }).await
+        let (wanted, media) = (Vec::new(), BTreeMap::new());
+        self.walk(&cx, Chat { body: &body, asked: Some(asked), model, streams, most, wanted, media }).await
     }
 }
 
@@ -38,6 +41,9 @@ struct Chat<'b> {
     model: String,
     streams: bool,
     most: Option<u64>,
+    /// Media that the request still waits for.
+    wanted: Vec<Wanted>,
+    media: BTreeMap<String, Media>,
 }
 
 impl Operation for Chat<'_> {
@@ -79,10 +85,19 @@ impl Operation for Chat<'_> {
             Some(asked) => asked,
             None => request::parse(self.body)?,
         };
-        let Ask { request, shape, dropped } = request::ask(asked, target, signatures)?;
+        let Ask { mut request, shape, dropped } = request::ask(asked, target, signatures)?;
+        self.wanted = fill(&mut request, &self.media);
         let body = wire::encode(&request, self.body).map_err(Error::internal)?;
         let several = shape.choices > 1 && shape.fan < 2;
         Ok(Asked { body, shape, dropped, several })
+    }
+
+    fn wanted(&self) -> &[Wanted] {
+        &self.wanted
+    }
+
+    fn given(&mut self, media: BTreeMap<String, Media>) {
+        self.media.extend(media);
     }
 
     fn branches(&self, shape: &Shape) -> usize {

@@ -13,6 +13,7 @@ use super::{Ctx, Engine, Incoming, Readiness, Reply};
 use crate::catalog::{self, Catalog};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result};
+use crate::fetch::Fetcher;
 use crate::ids::Ids;
 use crate::keys::{Credentials, Keys, Tenant};
 use crate::limits::Limiter;
@@ -33,6 +34,7 @@ mod hops;
 mod interactions;
 mod items;
 mod keeping;
+mod media;
 mod models;
 mod native;
 mod patience;
@@ -77,6 +79,8 @@ pub struct Gateway {
     pub listed: Mutex<Option<(Instant, Arc<[Model]>)>>,
     /// Model ids that may become metric labels: those the catalogue names.
     pub labels: HashSet<String>,
+    /// Fetches media that a model does not read by their address, where the operator wants that.
+    pub fetcher: Option<Fetcher>,
 }
 
 impl Gateway {

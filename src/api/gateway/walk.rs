@@ -3,6 +3,7 @@
 //! What differs between the fronts is an [`Operation`]; what they share, limits and headers and the wait for
 //! the first event among it, is here once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -18,7 +19,7 @@ use super::{Gateway, patience};
 use crate::api::{Ctx, EventSource, Reply, Stream};
 use crate::error::{Error, Result, Retry};
 use crate::telemetry::metrics::UNRESOLVED;
-use crate::translate::{Backend, Machine, Signatures, Stamp, Target};
+use crate::translate::{Backend, Machine, Media, Signatures, Stamp, Target, Wanted};
 use crate::upstream::{Answer, Call, Flight, Leg, Method, Repeat, Site, Trip};
 use crate::usage::Usage;
 use crate::wire::Rope;
@@ -63,6 +64,12 @@ pub(super) trait Operation: Send + Sync {
     /// # Errors
     /// When the request asks for what cannot be had there; names the field.
     fn ask(&mut self, target: &Target<'_>, signatures: &dyn Signatures) -> Result<Asked<Self::Shape>>;
+    /// Media that what was asked last still waits for.
+    fn wanted(&self) -> &[Wanted] {
+        &[]
+    }
+    /// Takes what was fetched, by address, before it is asked again.
+    fn given(&mut self, _media: BTreeMap<String, Media>) {}
     /// How many requests with one candidate each make the answer.
     fn branches(&self, _: &Self::Shape) -> usize {
         1
@@ -164,6 +171,7 @@ impl Gateway {
                 self.admit(cx, leg.model(), size).await?;
                 admitted = true;
             }
+            let asked = self.supplied(cx, &leg, &mut operation, asked, &stamp).await?;
             let Attempt { heard, shape, dropped } =
                 match self.attempt(cx, &leg, &mut operation, asked, &stamp).await {
                     Ok(attempt) => attempt,

@@ -4,15 +4,16 @@
 //! before Google does, and rewritten only where it is not plain.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::error::{Error, Result};
-use crate::gemini::ask::{Blob, FileData, Part};
+use crate::gemini::ask::{Blob, FileData, GenerateRequest, Part};
 use crate::openai::chat;
-use crate::translate::{Backend, Target};
+use crate::translate::{Backend, Media, Target, Wanted};
 use crate::wire::{Base64, Text};
 
 const FILES: &str = "https://generativelanguage.googleapis.com/";
@@ -34,6 +35,34 @@ impl<'a> Source<'a> {
         });
         Self { wanted, mime }
     }
+}
+
+/// Puts fetched media in the place of their addresses; tells which are still missing.
+pub fn fill<'a>(request: &mut GenerateRequest<'a>, fetched: &'a BTreeMap<String, Media>) -> Vec<Wanted> {
+    let mut missing: Vec<Wanted> = Vec::new();
+    let mut one = |part: &mut Part<'a>| {
+        let Some(FileData { fetch: Some(place), file_uri, display_name, .. }) = &mut part.file_data else {
+            return;
+        };
+        let found = fetched.get(file_uri.as_ref());
+        let Some((media, data)) = found.and_then(|media| Some((media, Base64::new(media.data.as_str())?)))
+        else {
+            if !missing.iter().any(|known| known.url == *file_uri) {
+                missing.push(Wanted { url: file_uri.to_string(), place: std::mem::take(place) });
+            }
+            return;
+        };
+        let display_name = display_name.take();
+        part.inline_data = Some(Blob { mime_type: media.mime.into(), data, display_name });
+        part.file_data = None;
+    };
+    for part in request.contents.iter_mut().flat_map(|content| &mut content.parts) {
+        one(part);
+        if let Some(response) = &mut part.function_response {
+            response.parts.iter_mut().for_each(&mut one);
+        }
+    }
+    missing
 }
 
 /// Where a part waits for what must be fetched first.
@@ -196,7 +225,9 @@ fn file_part<'a>(file_uri: Cow<'a, str>, mime_type: Option<Cow<'a, str>>) -> Par
 fn remote<'a>(url: Cow<'a, str>, source: Source<'a>, target: &Target<'_>) -> Result<Part<'a>> {
     let refuse = |what: &str| Err(Error::invalid("", what.to_owned()).code("invalid_image_url"));
     let Source { wanted, mime } = source;
-    let mime = |url: &str| mime.unwrap_or_else(|| by_extension(url).unwrap_or(usual(wanted)).into());
+    let guessed = |mime: Option<Cow<'a, str>>, url: &str| {
+        Some(mime.unwrap_or_else(|| by_extension(url).unwrap_or(usual(wanted)).into()))
+    };
     if url.len() > 8192 || url.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return refuse("This is not a URL.");
     }
@@ -204,17 +235,18 @@ fn remote<'a>(url: Cow<'a, str>, source: Source<'a>, target: &Target<'_>) -> Res
         if !target.traits.remote_uris && target.backend == Backend::GeminiApi {
             return refuse("This model does not read files by their address.");
         }
-        let mime = mime(&url);
-        return Ok(file_part(url, Some(mime)));
+        let mime = guessed(mime, &url);
+        return Ok(file_part(url, mime));
     }
     if url.starts_with(FILES) {
         if target.backend == Backend::Vertex {
             return refuse("A file of the Gemini API cannot be read by Vertex AI.");
         }
-        return Ok(file_part(url, None));
+        // Google knows the type of what was uploaded to it.
+        return Ok(file_part(url, mime));
     }
-    if let Some(found) = uploaded(&url, target) {
-        return found;
+    if let Some(name) = url.strip_prefix("files/") {
+        return Ok(file_part(uploaded(name, target)?, mime));
     }
     let https = url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"));
     if !https {
@@ -228,8 +260,8 @@ fn remote<'a>(url: Cow<'a, str>, source: Source<'a>, target: &Target<'_>) -> Res
     if tube.iter().any(|name| host.eq_ignore_ascii_case(name)) {
         return Ok(file_part(url, Some("video/mp4".into())));
     }
-    let mime = mime(&url);
-    let mut made = file_part(url, Some(mime));
+    let mime = guessed(mime, &url);
+    let mut made = file_part(url, mime);
     if let Some(file) = &mut made.file_data
         && !target.traits.remote_uris
     {
@@ -238,14 +270,13 @@ fn remote<'a>(url: Cow<'a, str>, source: Source<'a>, target: &Target<'_>) -> Res
     Ok(made)
 }
 
-fn uploaded<'a>(id: &str, target: &Target<'_>) -> Option<Result<Part<'a>>> {
-    let name = id.strip_prefix("files/")?;
+/// The address of a file that was uploaded to the Gemini API.
+fn uploaded(name: &str, target: &Target<'_>) -> Result<Cow<'static, str>> {
     let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if !plain || target.backend == Backend::Vertex {
-        let error = Error::invalid("", "This is not the name of a file that the model can read.");
-        return Some(Err(error.code("invalid_value")));
+        return Err(Error::invalid("", "This is not the name of a file that the model can read."));
     }
-    Some(Ok(file_part(format!("{FILES}v1beta/files/{name}").into(), None)))
+    Ok(format!("{FILES}v1beta/files/{name}").into())
 }
 
 fn host(url: &str) -> &str {

@@ -21,6 +21,8 @@ pub mod stream;
 mod subset;
 pub(in crate::translate) mod tools;
 
+pub use self::media::fill;
+
 #[cfg(test)]
 mod tests;
 

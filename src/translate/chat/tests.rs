@@ -391,8 +391,8 @@ fn chains_of_references_do_not_exhaust_the_stack() {
 fn damaged_bodies_are_answered_and_never_panic() {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/request"));
     for case in fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()) {
-        let body = fs::read(case.join("request.openai.json")).unwrap();
-        for at in (0..body.len()).step_by(7) {
+        let body = fs::read(case.join("request.openai.json")).unwrap().trim_ascii_end().to_vec();
+        for at in (0..body.len()).step_by(13) {
             let mut cut = body.clone();
             cut.truncate(at);
             let whole = cut.len() >= body.trim_ascii_end().len();
@@ -404,4 +404,66 @@ fn damaged_bodies_are_answered_and_never_panic() {
             }
         }
     }
+}
+
+#[test]
+fn a_conversation_that_grows_keeps_its_bytes() {
+    let image = r#"{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgo="}}"#;
+    let tools = r##"[{"type":"function","function":{"name":"my tool","parameters":{"$defs":{"a":{"const":1}},"properties":{"z":{"$ref":"#/$defs/a","title":"t"},"a":{"type":"string"}}}}},{"type":"custom","custom":{"name":"c"}}]"##;
+    let google = r#"{"tools":[{"code_execution":{}}],"safety_settings":[{"category":"HARM_CATEGORY_HARASSMENT","threshold":"OFF"}]}"#;
+    let turns = [
+        format!(r#"{{"role":"system","content":"s"}},{{"role":"user","content":[{{"type":"text","text":"look"}},{image}]}}"#),
+        r#",{"role":"assistant","content":"calling","tool_calls":[{"id":"call_remembered","type":"function","function":{"name":"my tool","arguments":"{\"b\": 1, \"a\": 2}"}},{"id":"c2","type":"function","function":{"name":"my tool","arguments":"{}"},"extra_content":{"google":{"thought_signature":"U0lH"}}}]},{"role":"tool","tool_call_id":"c2","content":"2"},{"role":"tool","tool_call_id":"call_remembered","content":"{\"z\":1,\"a\":2}"}"#.to_owned(),
+        r#",{"role":"assistant","content":"seen","extra_content":{"google":{"thought_signature":"VEVYVA=="}}},{"role":"user","content":"and now?"}"#.to_owned(),
+        r#",{"role":"assistant","content":"this"},{"role":"user","content":"thanks"}"#.to_owned(),
+    ];
+    let mut before: Option<String> = None;
+    for upto in 1..=turns.len() {
+        let messages: String = turns.iter().take(upto).map(String::as_str).collect();
+        let body = Bytes::from(format!(
+            r#"{{"model":"m","tools":{tools},"google":{google},"max_tokens":9,"messages":[{messages}]}}"#
+        ));
+        let traits = traits("m");
+        let target = Target { model: "m", traits: &traits, backend: Backend::GeminiApi, strict: false };
+        let made = ask(parse(&body).unwrap(), &target, &Memory).unwrap();
+        let sent = wire::encode(&made.request, &body).unwrap().join();
+        let sent = String::from_utf8(sent.to_vec()).unwrap();
+        // The last turn ends, and with it the list and the request; all before that comes again.
+        let open = sent.strip_suffix("]}").unwrap().to_owned();
+        if let Some(before) = before.replace(open) {
+            assert!(sent.starts_with(&before), "{before}\n{sent}");
+        }
+        let again = ask(parse(&body).unwrap(), &target, &Memory).unwrap();
+        assert_eq!(wire::encode(&again.request, &body).unwrap().join(), sent.as_bytes());
+    }
+}
+
+#[test]
+fn fetched_media_take_the_place_of_their_address() {
+    let body = Bytes::from_static(
+        br#"{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"https://example.com/a.jpg"}},{"type":"file","file":{"file_id":"https://example.com/b.pdf"}}]},
+            {"role":"assistant","tool_calls":[{"id":"c","function":{"name":"f","arguments":"{}"}}]},
+            {"role":"tool","tool_call_id":"c","content":[{"type":"image_url","image_url":{"url":"https://example.com/a.jpg"}}]}]}"#,
+    );
+    let traits = Traits { remote_uris: false, ..traits("m") };
+    let target = Target { model: "m", traits: &traits, backend: Backend::GeminiApi, strict: false };
+    let mut made = ask(parse(&body).unwrap(), &target, &Memory).unwrap();
+    let nothing = std::collections::BTreeMap::new();
+    let wanted = super::fill(&mut made.request, &nothing);
+    let places: Vec<&str> = wanted.iter().map(|wanted| wanted.place.as_str()).collect();
+    assert_eq!(places, ["messages[0].content[1].image_url", "messages[0].content[2].file.file_id"]);
+    let media = wanted.into_iter().map(|wanted| {
+        (wanted.url, crate::translate::Media { mime: "image/png", data: "iVBORw0KGgo=".to_owned() })
+    });
+    let media = media.collect();
+    let mut made = ask(parse(&body).unwrap(), &target, &Memory).unwrap();
+    assert!(super::fill(&mut made.request, &media).is_empty());
+    let sent = wire::encode(&made.request, &body).unwrap().join();
+    let sent = String::from_utf8(sent.to_vec()).unwrap();
+    assert_eq!(
+        sent.matches(r#""inlineData":{"mimeType":"image/png","data":"iVBORw0KGgo="}"#).count(),
+        3,
+        "{sent}"
+    );
+    assert!(!sent.contains("fileData"), "{sent}");
 }
