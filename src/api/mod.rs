@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::{self, Body};
-use crate::error::{Error, Kind, Origin, Result};
+use crate::error::{Error, Kind, Result};
 use crate::keys::Tenant;
 use crate::meter::Meter;
 use crate::telemetry::Metrics;
@@ -51,10 +51,7 @@ pub trait Engine: Send + Sync + 'static {
     ///
     /// # Errors
     /// 404 for a token that is not of this gateway.
-    fn uploader(&self, token: &str) -> Result<Arc<Tenant>> {
-        let _ = token;
-        Err(Error::new(Kind::NotFound, Origin::Client, "No uploads are taken here."))
-    }
+    fn uploader(&self, token: &str) -> Result<Arc<Tenant>>;
 
     /// Whether requests can be served.
     fn ready(&self) -> Readiness;

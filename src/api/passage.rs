@@ -42,8 +42,19 @@ pub struct Settlement {
     pub peek: Option<Peek>,
     /// The request's meter.
     pub meter: Meter,
-    /// Tokens of the prompt, if Google should not say.
-    pub estimate: u64,
+    /// Tokens of the prompt, if Google should not say; without it, silence costs nothing.
+    pub estimate: Option<u64>,
+    /// Called when Google has said what it cost.
+    pub told: Option<Told>,
+}
+
+/// What is done when Google has said what something cost.
+pub struct Told(pub Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Told")
+    }
 }
 
 /// The ledger's word that is waited for, and the last piece that waits with it.
@@ -132,14 +143,19 @@ impl Down {
 impl Settlement {
     fn settle(self) {
         let Some(peek) = self.peek else { return };
-        let told = peek.usage();
-        // Four bytes a token, when Google said nothing or was cut off before it could.
-        let usage = told.unwrap_or_else(|| Usage {
-            input: self.estimate,
-            output: peek.seen() / 4,
-            estimated: true,
-            ..Usage::default()
-        });
+        let usage = match (peek.usage(), self.estimate) {
+            (Some(usage), _) => {
+                if let Some(Told(tell)) = self.told {
+                    tell();
+                }
+                usage
+            }
+            // Four bytes a token, when Google said nothing or was cut off before it could.
+            (None, Some(input)) => {
+                Usage { input, output: peek.seen() / 4, estimated: true, ..Usage::default() }
+            }
+            (None, None) => return,
+        };
         self.meter.usage(usage);
     }
 }

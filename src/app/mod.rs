@@ -10,7 +10,7 @@ use http::{Request, Response};
 use parking_lot::Mutex;
 
 use crate::admin::Admin;
-use crate::api::gateway::{Gateway, Learned, State};
+use crate::api::gateway::{Gateway, Learned, State, Unpaid};
 use crate::api::{Engine, Intake, Operator};
 use crate::body::Body;
 use crate::catalog::Pattern;
@@ -283,6 +283,7 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         clock: Clock::System,
         state: Arc::default(),
         strict: config.strict,
+        unpaid: Unpaid::default(),
         open_places: config
             .sites
             .iter()

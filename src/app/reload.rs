@@ -47,6 +47,10 @@ impl Engine for Current {
         Box::pin(async move { gateway.serve(cx, endpoint, incoming).await })
     }
 
+    fn uploader(&self, token: &str) -> Result<Arc<Tenant>> {
+        self.0.load().uploader(token)
+    }
+
     fn ready(&self) -> Readiness {
         self.0.load().ready()
     }

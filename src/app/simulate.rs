@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -11,14 +12,11 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::body::{self, Body};
+use crate::body::Body;
 use crate::cli::SimulateArgs;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::server::{self, Shutdown};
 use crate::simulator::{Config, Simulator};
-
-/// Google's own bound on a request, roughly.
-const LIMIT: usize = 100 << 20;
 
 /// Runs the simulator until told to end.
 ///
@@ -70,13 +68,5 @@ async fn accept(listener: TcpListener, simulator: Arc<Simulator>) {
 }
 
 async fn answer(simulator: Arc<Simulator>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let (head, incoming) = request.into_parts();
-    Ok(match body::read(incoming, LIMIT).await {
-        Ok(bytes) => simulator.respond(Request::from_parts(head, bytes)).await,
-        Err(error) => {
-            let mut response = Response::new(body::full(error.to_string()));
-            *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
-            response
-        }
-    })
+    Ok(simulator.pass(request.map(|body| body.map_err(Into::into).boxed_unsync())).await)
 }

@@ -10,6 +10,7 @@
 
 mod embed;
 mod faults;
+mod kept;
 mod long;
 mod models;
 mod rules;
@@ -58,6 +59,7 @@ pub struct Config {
 pub struct Simulator {
     config: Arc<Config>,
     counters: Arc<Counters>,
+    kept: Arc<kept::Kept>,
 }
 
 /// The parameters behind the `?`.
@@ -157,7 +159,7 @@ fn refused(refusal: &Refusal, in_array: bool) -> Response<Body> {
 impl Simulator {
     /// A simulator.
     pub fn new(config: Config) -> Self {
-        Self { config: Arc::new(config), counters: Arc::default() }
+        Self { config: Arc::new(config), counters: Arc::default(), kept: Arc::default() }
     }
 
     /// Requests whose answer has not come to its end.
@@ -172,6 +174,18 @@ impl Simulator {
 
     /// Answers one request whose body is still coming, as Google would.
     pub async fn pass(&self, request: Request<Body>) -> Response<Body> {
+        if request.uri().path().starts_with("/upload/") {
+            let query = Query(request.uri().query().unwrap_or_default());
+            // Google takes the pieces of an upload from whoever knows its address.
+            let known = query.get("upload_id").is_some();
+            if let Err(refusal) = authorize(request.headers(), &query, self.config.require_key && !known) {
+                return refused(&refusal, false);
+            }
+            let mut guard = Guard::new(&self.counters);
+            let answer = self.take_upload(request).await;
+            guard.finish();
+            return answer;
+        }
         let (parts, incoming) = request.into_parts();
         match body::read(incoming, LARGEST_REQUEST).await {
             Ok(bytes) => self.respond(Request::from_parts(parts, bytes)).await,
@@ -184,6 +198,13 @@ impl Simulator {
         let mut guard = Guard::new(&self.counters);
         let (parts, body) = request.into_parts();
         let query = Query(parts.uri.query().unwrap_or_default());
+        if let Some(path) = kept::split(parts.uri.path()) {
+            guard.finish();
+            return match authorize(&parts.headers, &query, self.config.require_key) {
+                Ok(()) => self.kept(path, &parts, &body, &query),
+                Err(refusal) => refused(&refusal, false),
+            };
+        }
         let Some(route) = route(parts.uri.path()) else {
             guard.finish();
             return head(StatusCode::NOT_FOUND, HTML, body::full(LOST));
@@ -232,7 +253,8 @@ impl Simulator {
         }
         let model = models::find(&route.model);
         let checked = self.check(route, body, model);
-        let (ask, model) = match checked {
+        let checked = checked.and_then(|(ask, model)| Ok((self.referred(ask, model)?, model)));
+        let ((ask, cached), model) = match checked {
             Ok(checked) => checked,
             Err(refusal) => {
                 guard.finish();
@@ -242,10 +264,19 @@ impl Simulator {
         match (route.method, model.makes) {
             ("generateContent" | "streamGenerateContent", Makes::Text) => {
                 let mut answer = script::answer(&ask, body, model, fault);
+                answer.prompt.cached += cached;
                 long::cut(&mut answer, &ask, model, (fault, stream));
                 drop(ask);
                 let framing = if in_array { Framing::Array } else { Framing::Sse };
                 self.say(answer, route, stream.then_some(framing), fault, guard).await
+            }
+            ("computeTokens", Makes::Text) if route.vertex => {
+                guard.finish();
+                json_reply(&compute_tokens(&ask))
+            }
+            ("batchGenerateContent", Makes::Text) if !route.vertex => {
+                guard.finish();
+                kept::create_batch(&self.kept, body, model).unwrap_or_else(|refusal| refused(&refusal, false))
             }
             ("countTokens", _) => {
                 guard.finish();
@@ -286,6 +317,13 @@ impl Simulator {
             "countTokens" => &schema_fields::COUNT,
             "embedContent" => &schema_fields::EMBED,
             "batchEmbedContents" => &schema_fields::BATCH_EMBED,
+            "computeTokens" => &schema_fields::COMPUTE,
+            // Its requests are parsed one by one.
+            "batchGenerateContent" => {
+                let model =
+                    model.ok_or_else(|| models::unknown(&route.model, route.version, route.method))?;
+                return Ok((Value::Null, model));
+            }
             "predict" if route.vertex => &schema_fields::PREDICT,
             _ => return Err(models::unknown(&route.model, route.version, route.method)),
         };
@@ -312,6 +350,42 @@ impl Simulator {
             }
         }
         Ok((ask, model))
+    }
+
+    /// Looks up what a request refers to: files must be ready; a cache is put in front of the rest. With it, the
+    /// tokens that came from the cache.
+    fn referred(&self, mut ask: Value, model: &Model) -> Result<(Value, u64), Refusal> {
+        for part in turns::items(&ask, "contents").iter().flat_map(|content| turns::items(content, "parts")) {
+            if let Some(uri) =
+                part.get("fileData").and_then(|file| file.get("fileUri")).and_then(Value::as_str)
+            {
+                kept::check_file(&self.kept, uri)?;
+            }
+        }
+        let Some(name) = ask.get("cachedContent").and_then(Value::as_str) else { return Ok((ask, 0)) };
+        let missing =
+            || Refusal::new(403, "PERMISSION_DENIED", "CachedContent not found (or permission denied)");
+        let cache = kept::find_cache(&self.kept, name).ok_or_else(missing)?;
+        if cache.model != model.id {
+            return Err(Refusal::invalid(format!(
+                "Model used by GenerateContent request (models/{}) and CachedContent (models/{}) has to be the same.",
+                model.id, cache.model
+            )));
+        }
+        if let Some(map) = ask.as_object_mut() {
+            map.remove("cachedContent");
+            for name in ["systemInstruction", "tools", "toolConfig"] {
+                if let Some(held) = cache.holds.get(name) {
+                    map.insert(name.to_owned(), held.clone());
+                }
+            }
+            let mut contents = turns::items(&cache.holds, "contents").to_vec();
+            if let Some(Value::Array(asked)) = map.remove("contents") {
+                contents.extend(asked);
+            }
+            map.insert("contents".to_owned(), Value::Array(contents));
+        }
+        Ok((ask, cache.tokens))
     }
 
     async fn say(
@@ -368,6 +442,30 @@ impl Half for Bytes {
         self.truncate(self.len() / 2);
         self
     }
+}
+
+/// `computeTokens`: one list of tokens for each content.
+fn compute_tokens(ask: &Value) -> Value {
+    use base64::Engine as _;
+    let info: Vec<Value> = turns::items(ask, "contents")
+        .iter()
+        .map(|content| {
+            let (mut ids, mut tokens) = (Vec::new(), Vec::new());
+            for part in turns::items(content, "parts") {
+                let mut rest = turns::string(part, "text");
+                while !rest.is_empty() {
+                    let token = usage::token(rest);
+                    let id =
+                        token.bytes().fold(7_u32, |id, byte| id.wrapping_mul(31) ^ u32::from(byte)) % 256_000;
+                    ids.push(Value::from(id.to_string()));
+                    tokens.push(Value::from(base64::engine::general_purpose::STANDARD.encode(token)));
+                    rest = rest.get(token.len().max(1)..).unwrap_or_default();
+                }
+            }
+            json!({ "role": content.get("role"), "tokenIds": ids, "tokens": tokens })
+        })
+        .collect();
+    json!({ "tokensInfo": info })
 }
 
 fn count_tokens(ask: &Value, vertex: bool) -> Value {

@@ -34,7 +34,7 @@ pub(super) fn check(ask: &Value, model: &Model, way: Way) -> Check {
                  tool_config.",
             );
         }
-        if !name.contains("cachedContents/") || name.ends_with("missing") {
+        if !name.contains("cachedContents/") {
             return Err(Refusal::new(
                 403,
                 "PERMISSION_DENIED",

@@ -103,6 +103,29 @@ pub(super) static COUNT: Message = Message {
     ],
 };
 
+/// `CachedContent`.
+pub(super) static CACHE: Message = Message {
+    name: "CachedContent",
+    fields: &[
+        one("name", Str),
+        one("model", Str),
+        one("displayName", Str),
+        list("contents", msg(&CONTENT)),
+        one("systemInstruction", msg(&CONTENT)),
+        list("tools", msg(&TOOL)),
+        one("toolConfig", msg(&TOOL_CONFIG)),
+        one("ttl", Str),
+        one("expireTime", Str),
+        on(Vertex, one("encryptionSpec", Object)),
+    ],
+};
+
+/// `ComputeTokensRequest`.
+pub(super) static COMPUTE: Message = Message {
+    name: "ComputeTokensRequest",
+    fields: &[one("model", Str), list("contents", msg(&CONTENT)), list("instances", Any)],
+};
+
 const TASKS: &[&str] = &[
     "TASK_TYPE_UNSPECIFIED",
     "RETRIEVAL_QUERY",

@@ -54,10 +54,6 @@ impl Prompt {
         for declaration in items(ask, "tools").iter().flat_map(|tool| items(tool, "functionDeclarations")) {
             prompt.text += count(&declaration.to_string());
         }
-        if ask.get("cachedContent").is_some() {
-            prompt.cached = 1_024;
-            prompt.text += 1_024;
-        }
         prompt
     }
 

@@ -49,7 +49,10 @@ impl Refusal {
 
 /// Reads a body as a message of Google's; what comes back has one spelling.
 pub(super) fn parse(body: &[u8], message: &'static Message, side: Side) -> Result<Value, Refusal> {
-    let value = match serde_json::from_slice::<Value>(body) {
+    let value = match serde_json::from_slice::<Value>(body).or_else(|error| {
+        // Google's parser lets a comma stand before a closing brace, and its own examples have some.
+        serde_json::from_slice(&without_trailing_commas(body)).map_err(|_again| error)
+    }) {
         Ok(value) => value,
         Err(error) => {
             let near: String = String::from_utf8_lossy(body).chars().take(40).collect();
@@ -73,6 +76,25 @@ pub(super) fn parse(body: &[u8], message: &'static Message, side: Side) -> Resul
         "@type": "type.googleapis.com/google.rpc.BadRequest",
         "fieldViolations": fields,
     })))
+}
+
+fn without_trailing_commas(body: &[u8]) -> Vec<u8> {
+    let mut clean = Vec::with_capacity(body.len());
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, byte) in body.iter().enumerate() {
+        if quoted {
+            quoted = escaped || *byte != b'"';
+            escaped = *byte == b'\\' && !escaped;
+        } else {
+            quoted = *byte == b'"';
+            let next = || body.iter().skip(at + 1).find(|next| !next.is_ascii_whitespace());
+            if *byte == b',' && next().is_some_and(|next| b"}]".contains(next)) {
+                continue;
+            }
+        }
+        clean.push(*byte);
+    }
+    clean
 }
 
 struct Checker {

@@ -132,6 +132,10 @@ impl Engine for Double {
         })
     }
 
+    fn uploader(&self, _: &str) -> Result<Arc<Tenant>> {
+        Err(Error::new(Kind::NotFound, Origin::Client, "no uploads here"))
+    }
+
     fn ready(&self) -> Readiness {
         Readiness { ready: true, simulator: true, detail: vec![("site".into(), "double".into())] }
     }

@@ -12,3 +12,4 @@ mod calls;
 mod fake;
 mod kept;
 mod limits;
+mod seeds;

@@ -44,6 +44,7 @@ mod stored;
 mod walk;
 
 pub use adapt::Learned;
+pub use interactions::Unpaid;
 pub use stored::State;
 
 /// Everything the walk stands on; made by `app`.
@@ -75,6 +76,8 @@ pub struct Gateway {
     pub strict: bool,
     /// Vertex sites where a native request chooses project and location.
     pub open_places: HashSet<String>,
+    /// Interactions in the background whose cost is not booked yet.
+    pub unpaid: Unpaid,
     /// Upstream's models, and when they were read.
     pub listed: Mutex<Option<(Instant, Arc<[Model]>)>>,
     /// Model ids that may become metric labels: those the catalogue names.
@@ -88,6 +91,7 @@ impl Gateway {
     pub fn inherit(&mut self, old: &Self) {
         self.signatures = Arc::clone(&old.signatures);
         self.ids = Arc::clone(&old.ids);
+        self.unpaid = old.unpaid.clone();
         old.limiter.adopt(self.limiter.rules().to_vec());
         self.limiter = old.limiter.clone();
         self.keys.inherit(&old.keys);

@@ -56,6 +56,7 @@ impl Gateway {
             billing: Billing { shape, framing: Framing::Plain, ..Billing::FREE },
             rise,
             label: UNRESOLVED,
+            paid: None,
         };
         self.send(cx, sending, cut).await
     }
@@ -113,6 +114,7 @@ impl Gateway {
             billing: Billing::FREE,
             rise: None,
             label: UNRESOLVED,
+            paid: None,
         };
         self.send(cx, sending, incoming.cut).await
     }

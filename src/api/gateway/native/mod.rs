@@ -128,9 +128,10 @@ impl Gateway {
             query: query.as_deref(),
             payload,
             credential,
-            billing: Billing { told, estimate, shape: Shape::Rpc, framing },
+            billing: Billing { told, estimate: Some(estimate), shape: Shape::Rpc, framing },
             rise,
             label: self.labels.get(&model).map_or(UNRESOLVED, String::as_str),
+            paid: None,
         };
         self.send(cx, sending, cut).await
     }

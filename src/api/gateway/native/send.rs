@@ -11,7 +11,7 @@ use super::sift;
 use crate::api::Ctx;
 use crate::api::gateway::Gateway;
 use crate::api::gateway::walk::{ATTEMPTS, SERVED_BY, provider};
-use crate::api::passage::{Down, Framing, Rise, Settlement};
+use crate::api::passage::{Down, Framing, Rise, Settlement, Told as Paid};
 use crate::api::peek::{Peek, Told};
 use crate::api::render_google::Shape;
 use crate::body::{self, Body};
@@ -37,6 +37,8 @@ pub(in crate::api::gateway) struct Sending<'s> {
     pub(in crate::api::gateway) rise: Option<Rise>,
     /// The model, as a metric label.
     pub(in crate::api::gateway) label: &'s str,
+    /// Called when Google has said what it cost.
+    pub(in crate::api::gateway) paid: Option<Paid>,
 }
 
 /// How the answer is read and settled.
@@ -44,8 +46,8 @@ pub(in crate::api::gateway) struct Sending<'s> {
 pub(in crate::api::gateway) struct Billing {
     /// Where it says what it cost; nothing where it costs nothing.
     pub(in crate::api::gateway) told: Option<Told>,
-    /// Tokens of the prompt, if it should not say.
-    pub(in crate::api::gateway) estimate: u64,
+    /// Tokens of the prompt, if it should not say; without it, silence costs nothing.
+    pub(in crate::api::gateway) estimate: Option<u64>,
     /// How its errors look.
     pub(in crate::api::gateway) shape: Shape,
     /// How its pieces are framed, unless its head says that they are events.
@@ -55,7 +57,7 @@ pub(in crate::api::gateway) struct Billing {
 impl Billing {
     /// An answer that costs no tokens.
     pub(in crate::api::gateway) const FREE: Self =
-        Self { told: None, estimate: 0, shape: Shape::Rpc, framing: Framing::Plain };
+        Self { told: None, estimate: None, shape: Shape::Rpc, framing: Framing::Plain };
 }
 
 impl Gateway {
@@ -69,7 +71,7 @@ impl Gateway {
         sending: Sending<'_>,
         cut: CancellationToken,
     ) -> Result<Response<Body>> {
-        let Sending { site, method, path, query, payload, credential, billing, rise, label } = sending;
+        let Sending { site, method, path, query, payload, credential, billing, rise, label, paid } = sending;
         let mut headers = sift::headers(&cx.headers);
         if matches!(payload, Payload::Whole(_)) {
             headers.remove(CONTENT_LENGTH);
@@ -114,6 +116,7 @@ impl Gateway {
             peek: billing.told.map(Peek::new),
             meter: cx.meter.clone(),
             estimate: billing.estimate,
+            told: paid,
         };
         let body = Down::wrap(body, (framing, billing.shape), settlement, cut, open);
         Ok(Response::from_parts(head, body))

@@ -66,6 +66,7 @@ impl Gateway {
             billing: Billing::FREE,
             rise,
             label: UNRESOLVED,
+            paid: None,
         };
         let mut response = self.send(cx, sending, cut).await?;
         for name in ADDRESSES {
@@ -104,6 +105,7 @@ impl Gateway {
             billing: Billing::FREE,
             rise,
             label: UNRESOLVED,
+            paid: None,
         };
         let mut response = self.send(cx, sending, cut).await?;
         for name in ADDRESSES {
