@@ -138,7 +138,7 @@ fn vertex(address: SocketAddr, project: Option<&str>, credentials: Credentials) 
 async fn call(upstream: &Upstream, method: Method) -> Result<Answer, Error> {
     let site = upstream.sites().next().unwrap();
     let body = Bytes::from_static(b"{\"contents\":[]}").into();
-    upstream.call(site, &Call { model: "gem-1".into(), method, body, preview: false }).await
+    upstream.call(site, &Call { model: "gem-1".into(), method, body, preview: false, trace: None }).await
 }
 
 async fn failure(upstream: &Upstream, method: Method) -> (Kind, Option<String>) {

@@ -29,6 +29,7 @@ use crate::server::{self, Shutdown};
 use crate::simulator::{self, Simulator};
 use crate::store::{self, Place, Store};
 use crate::telemetry::log::{self, Format};
+use crate::telemetry::otlp::Carrier;
 use crate::telemetry::{Accounts, Metrics};
 use crate::upstream::{self, Local, Upstream};
 
@@ -61,16 +62,25 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     let hangups = server::Hangups::listen()?;
     let metrics = Arc::new(Metrics::new());
     let ledger = open_ledger(&config, &metrics)?;
+    let (spans, mut carrier) = match &config.traces {
+        None => (None, None),
+        Some(traces) => {
+            let post = gateway.upstream.letters(traces.endpoint.clone(), traces.headers.clone());
+            let (spans, carrier) = metrics.spans(&traces.service, post);
+            (Some(spans), Some(carrier))
+        }
+    };
     let books = Books::with(Arc::clone(&metrics), Arc::clone(&gateway.prices), ledger.clone());
     gateway.limiter = limiter(&config, &metrics).await?;
     let limiter = gateway.limiter.clone();
     let shelf = shelf(&config, &gateway).await?;
     let stored_keys = gateway.keys.stored();
-    let books = books.showing_cost(config.cost_header);
+    let books = books.showing_cost(config.cost_header).tracing(spans);
     let server = server::bind(server::Config {
         listen: config.listen.to_string(),
         admin_listen: config.admin_listen.to_string(),
         tls: tls.clone(),
+        trace_share: config.traces.as_ref().map(|traces| traces.share),
         intake: Intake {
             limit: config.server.max_body_bytes,
             idle: config.server.body_timeout,
@@ -84,15 +94,7 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     })
     .await?
     .booked(Arc::new(books));
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
-    }
-    if config.simulated() {
-        tracing::warn!(
-            "no Google credential is configured: every answer comes from the built-in simulator. \
-             Set GEMINI_API_KEY to talk to Gemini"
-        );
-    }
+    say(&config);
     tracing::info!(listen = %config.listen, admin = %config.admin_listen, "serving");
     let shutdown = Shutdown::default();
     let drain_timeout = config.server.drain_timeout;
@@ -101,12 +103,6 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     let operator =
         operator(&config, &limiter, shelf.clone().map(|shelf| (shelf, stored_keys.clone())), &engine);
     let server = server.operated(operator);
-    let follow = async move {
-        match shelf {
-            Some(shelf) => stored::follow(shelf, stored_keys).await,
-            None => std::future::pending().await,
-        }
-    };
     let watch = Watch {
         current,
         care: Box::pin(care),
@@ -138,13 +134,38 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         failed = server::watch(&shutdown) => failed,
         () = watch.run() => Ok(()),
         () = limiter.care() => Ok(()),
-        () = follow => Ok(()),
+        () = follow(shelf, stored_keys) => Ok(()),
         () = state.keep() => Ok(()),
+        () = carry(&mut carrier) => Ok(()),
     };
+    if let Some(carrier) = &mut carrier {
+        carrier.finish().await;
+    }
     if let Some(ledger) = ledger {
         ledger.close().await;
     }
     ended
+}
+
+/// What the operator should know at the start.
+fn say(config: &Config) {
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    if config.simulated() {
+        tracing::warn!(
+            "no Google credential is configured: every answer comes from the built-in simulator. \
+             Set GEMINI_API_KEY to talk to Gemini"
+        );
+    }
+}
+
+/// Keeps the store's keys in force, where there is one.
+async fn follow(shelf: Option<Arc<Shelf>>, stored: Stored) {
+    match shelf {
+        Some(shelf) => stored::follow(shelf, stored).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The operator's API, where there is a key for it.
@@ -183,6 +204,14 @@ async fn shelf(config: &Config, gateway: &Gateway) -> Result<Option<Arc<Shelf>>>
         Ok(()) => {}
     }
     Ok(Some(shelf))
+}
+
+/// Carries spans to their collector for as long as we serve.
+async fn carry(carrier: &mut Option<Carrier>) {
+    if let Some(carrier) = carrier {
+        carrier.run().await;
+    }
+    std::future::pending::<()>().await;
 }
 
 /// The limits, with budgets that begin where the ledger says they stand.

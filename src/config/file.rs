@@ -43,6 +43,7 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) log: Log,
     pub(super) tls: Option<super::tls::Written>,
+    pub(super) traces: Option<super::traces::Written>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

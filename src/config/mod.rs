@@ -11,6 +11,7 @@ mod secret;
 mod seen;
 mod show;
 mod tls;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,6 +32,7 @@ pub(crate) use self::file::duration;
 pub use self::file::{Balance, Durability, KeyCredentials, LogFormat, OnStoreFailure, Period};
 pub use self::seen::Seen;
 pub use self::tls::Tls;
+pub use self::traces::Traces;
 
 /// Everything an operator decided.
 #[derive(Clone, Debug)]
@@ -75,6 +77,8 @@ pub struct Config {
     pub log: Log,
     /// The certificate that clients see; none is plain HTTP.
     pub tls: Option<Tls>,
+    /// Where spans go, if anywhere.
+    pub traces: Option<Traces>,
     /// A file laid over the built-in model catalogue; see [`Config::catalogue`].
     pub catalog: Option<PathBuf>,
     /// A file laid over the built-in prices; see [`Config::priced`].

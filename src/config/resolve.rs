@@ -89,6 +89,7 @@ impl Resolver<'_> {
         let log = self.log(&file.log, flags)?;
         let network = self.network(&file.upstream)?;
         let tls = self.tls(file.tls.as_ref())?;
+        let traces = self.traces(file.traces.as_ref())?;
         Ok(Config {
             listen,
             admin_listen,
@@ -110,6 +111,7 @@ impl Resolver<'_> {
             network,
             log,
             tls,
+            traces,
             catalog: file.catalog.map(PathBuf::from),
             prices: file.prices.map(PathBuf::from),
             cost_header: file.cost_header.unwrap_or_default(),

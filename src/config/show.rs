@@ -96,6 +96,18 @@ fn organs(config: &Config, top: &mut Entries) {
             .put("time_to_first_token", span(config.simulator.time_to_first_token))
             .put("tokens_per_second", config.simulator.tokens_per_second);
     });
+    if let Some(traces) = &config.traces {
+        top.table("traces", |table| {
+            table
+                .put("endpoint", traces.endpoint.to_string())
+                .put("service", traces.service.as_str())
+                .put("share", traces.share);
+            if !traces.headers.is_empty() {
+                let masked = traces.headers.keys().map(|name| (name.to_string(), Value::from(MASK)));
+                table.put("headers", Value::Table(masked.collect()));
+            }
+        });
+    }
     if let Some(tls) = &config.tls {
         let shown = |path: &std::path::Path| path.display().to_string();
         top.table("tls", |table| {

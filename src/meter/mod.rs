@@ -18,6 +18,8 @@ use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
 use crate::limits::{Permit, Tokens, Used};
 use crate::telemetry::metrics::{Finished, Metrics, UNRESOLVED};
+use crate::telemetry::otlp::Spans;
+use crate::telemetry::trace::{Attributes, Trace};
 use crate::telemetry::{clip, mask};
 use crate::usage::Usage;
 
@@ -104,10 +106,14 @@ pub struct Entry {
     pub provider: Option<&'static str>,
     /// The wait for Google, up to its first event or its whole answer.
     pub upstream: Duration,
+    /// The last part of it.
+    pub last_wait: Duration,
     /// What it took us, beside that wait, to begin the reply.
     pub overhead: Option<Duration>,
     /// What the request asked for in vain, as the client was told.
     pub dropped: Option<String>,
+    /// The trace that it belongs to, where requests are traced.
+    pub trace: Option<Box<Trace>>,
     /// The reply is streamed.
     pub stream: bool,
     /// The reply's body is Google's, passed on as it comes: how it ends is not known when its head goes out.
@@ -188,17 +194,25 @@ pub struct Books {
     ledger: Option<Ledger>,
     prices: Arc<Prices>,
     shows_cost: bool,
+    spans: Option<Spans>,
 }
 
 impl Books {
     /// Metrics and the log alone.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, ledger: None, prices: Arc::default(), shows_cost: false }
+        Self { metrics, ledger: None, prices: Arc::default(), shows_cost: false, spans: None }
     }
 
     /// The same with prices, and with a ledger where there is one.
     pub fn with(metrics: Arc<Metrics>, prices: Arc<Prices>, ledger: Option<Ledger>) -> Self {
-        Self { metrics, ledger, prices, shows_cost: false }
+        Self { metrics, ledger, prices, shows_cost: false, spans: None }
+    }
+
+    /// The same, and each traced request's spans go there.
+    #[must_use]
+    pub fn tracing(mut self, spans: Option<Spans>) -> Self {
+        self.spans = spans;
+        self
     }
 
     /// The same, and every reply tells what it cost.
@@ -238,6 +252,50 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// What the spans of the request and of its calls tell.
+    fn attributes(&self) -> (Attributes, Attributes) {
+        use serde_json::json;
+        let model = self.dispatched.as_deref().or(self.asked.as_deref());
+        let mut call = Attributes { name: "call".to_owned(), ..Attributes::default() };
+        if let Some(model) = model {
+            call.name = format!("chat {}", clip(model, 80));
+            call.values.push(("gen_ai.request.model", json!(clip(model, 80))));
+        }
+        if let Some(provider) = self.provider {
+            call.values.push(("gen_ai.provider.name", json!(provider)));
+        }
+        let mut request = Attributes {
+            name: format!("{} {}", self.method, self.route),
+            values: call.values.clone(),
+            error: self.error.as_ref().map(|fault| fault.kind.as_str().to_owned()),
+        };
+        request.values.extend([
+            ("http.request.method", json!(self.method)),
+            ("http.route", json!(self.route)),
+            ("http.response.status_code", json!(self.status)),
+            ("gemway.request_id", json!(self.request_id)),
+            ("gemway.outcome", json!(self.outcome.map(Outcome::as_str))),
+            ("gen_ai.request.stream", json!(self.stream)),
+        ]);
+        if let Some(key) = &self.key {
+            request.values.push(("gemway.key", json!(key)));
+        }
+        if let Some(first) = self.first_token {
+            request.values.push(("gen_ai.response.time_to_first_chunk", json!(first.as_secs_f64())));
+        }
+        if self.usage.total() > 0 {
+            request.values.extend([
+                ("gen_ai.usage.input_tokens", json!(self.usage.prompt())),
+                ("gen_ai.usage.output_tokens", json!(self.usage.completion())),
+                ("gen_ai.usage.cache_read.input_tokens", json!(self.usage.cached)),
+                ("gen_ai.usage.reasoning.output_tokens", json!(self.usage.thoughts)),
+            ]);
+        }
+        (request, call)
+    }
+}
+
 impl Sink for Books {
     fn commits(&self) -> bool {
         self.ledger.as_ref().is_some_and(Ledger::before_end)
@@ -264,6 +322,12 @@ impl Sink for Books {
 
     fn settle(&self, entry: &Entry) {
         let outcome = entry.outcome.unwrap_or(Outcome::ClientGone);
+        if let (Some(spans), Some(trace)) = (&self.spans, &entry.trace)
+            && trace.sampled()
+        {
+            let (request, call) = entry.attributes();
+            spans.put(trace.spans(entry.at, entry.duration, &request, &call));
+        }
         if let Some(key) = &entry.key
             && entry.usage.total() > 0
         {
@@ -405,11 +469,22 @@ impl Meter {
 
     /// Tells of one call to Google that ended with `status`, if it came to one.
     pub fn attempt(&self, site: &str, status: Option<u16>) {
+        let ended = self.elapsed();
         self.note(|entry| {
             entry.attempts += 1;
             entry.site = Some(site.to_owned());
             entry.upstream_status = status;
+            if let Some(trace) = &mut entry.trace {
+                trace.called(site, status, ended.saturating_sub(entry.last_wait), ended);
+            }
         });
+    }
+
+    /// The `traceparent` of the call that is about to be made, where requests are traced.
+    pub fn traceparent(&self) -> Option<HeaderValue> {
+        let mut header = None;
+        self.note(|entry| header = entry.trace.as_ref().map(|trace| trace.outgoing()));
+        header.and_then(|header| HeaderValue::try_from(header).ok())
     }
 
     /// Tells how long `provider` was waited for.
@@ -417,6 +492,7 @@ impl Meter {
         self.note(|entry| {
             entry.provider = Some(provider);
             entry.upstream += wait;
+            entry.last_wait = wait;
         });
     }
 
@@ -584,6 +660,7 @@ fn log(entry: &Entry, outcome: Outcome) {
                 upstream_status = entry.upstream_status,
                 provider = entry.provider,
                 upstream_ms = millis(entry.upstream),
+                trace_id = entry.trace.as_ref().map(|trace| trace.id()),
                 overhead_us = entry.overhead.map(|ours| u64::try_from(ours.as_micros()).unwrap_or(u64::MAX)),
                 dropped = entry.dropped.as_deref().map(|dropped| clip(dropped, 200)),
                 stream = entry.stream,

@@ -53,6 +53,8 @@ pub struct Config {
     pub admin_listen: String,
     /// What clients on a TCP socket are greeted with; none is plain HTTP.
     pub tls: Option<Arc<Tls>>,
+    /// Which part of the traces that begin here is kept, where requests are traced at all.
+    pub trace_share: Option<f64>,
     /// Bounds of a request's body.
     pub intake: Intake,
     /// Bounds of a connection's pauses.
@@ -73,6 +75,7 @@ impl Default for Config {
             listen: "127.0.0.1:8080".to_owned(),
             admin_listen: "127.0.0.1:9090".to_owned(),
             tls: None,
+            trace_share: None,
             intake: Intake::default(),
             patience: Patience::default(),
             heartbeat: None,
@@ -222,6 +225,7 @@ impl Server {
             sink,
             ids: Arc::new(Ids::Random),
             draining: steps.draining.clone(),
+            trace_share: config.trace_share,
         };
         let stack = stack::stack(front, shared);
         let mut house = House { config, steps, metrics, stack, connections: JoinSet::new() };

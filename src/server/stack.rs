@@ -25,6 +25,7 @@ use crate::ids::Ids;
 use crate::meter::{Entry, Meter, Outcome, Sink};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Held;
+use crate::telemetry::trace::Trace;
 
 type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
@@ -35,6 +36,7 @@ pub(super) struct Shared {
     pub(super) sink: Arc<dyn Sink>,
     pub(super) ids: Arc<Ids>,
     pub(super) draining: CancellationToken,
+    pub(super) trace_share: Option<f64>,
 }
 
 /// Bytes of path and query; nothing that is served comes near it.
@@ -233,7 +235,13 @@ where
         let busy = request.extensions().get::<Arc<Line>>().map(Line::begin);
         let in_flight = self.shared.metrics.in_flight();
         let request_id: Arc<str> = request_id(&request, &self.shared.ids);
-        let meter = Meter::start(Arc::clone(&self.shared.sink), entry(&request, &request_id));
+        let mut entry = entry(&request, &request_id);
+        let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+        // A caller's trace goes on through us even where our own spans go nowhere.
+        if traceparent.is_some() || self.shared.trace_share.is_some() {
+            entry.trace = Some(Box::new(Trace::begin(traceparent, self.shared.trace_share.unwrap_or(0.0))));
+        }
+        let meter = Meter::start(Arc::clone(&self.shared.sink), entry);
         request
             .extensions_mut()
             .insert(Arrival { request_id: Arc::clone(&request_id), meter: meter.clone() });

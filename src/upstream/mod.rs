@@ -26,6 +26,7 @@ mod events;
 mod fail;
 mod federation;
 mod health;
+mod letter;
 mod raw;
 mod retry;
 mod route;
@@ -66,6 +67,8 @@ pub struct Call {
     pub body: Rope,
     /// Uses a field that Vertex AI knows in v1beta1 only.
     pub preview: bool,
+    /// `traceparent`, where the request is traced.
+    pub trace: Option<HeaderValue>,
 }
 
 /// What can be asked of a model.
@@ -233,7 +236,12 @@ impl Upstream {
         let times = patience.times;
         let head = patience.until(if streams { times.head } else { times.first_event }, fail::silent);
         let uri = site.uri(call, &self.client).await?;
-        let ask = Ask { uri, accept: if streams { EVENT_STREAM } else { JSON }, body: Some(&call.body) };
+        let ask = Ask {
+            uri,
+            accept: if streams { EVENT_STREAM } else { JSON },
+            body: Some(&call.body),
+            trace: call.trace.as_ref(),
+        };
         let (response, attempts) = self.send(site, &ask, head, patience.flying).await?;
         let (parts, body) = accepted(response, site).await?.into_parts();
         let service_tier = parts.headers.get("x-gemini-service-tier");
@@ -252,7 +260,7 @@ impl Upstream {
     /// # Errors
     /// As [`Upstream::call`].
     pub async fn get(&self, site: &Site, path: &str) -> Result<Bytes> {
-        let ask = Ask { uri: site.resource(path)?, accept: JSON, body: None };
+        let ask = Ask { uri: site.resource(path)?, accept: JSON, body: None, trace: None };
         let patience = self.patience();
         let (response, _) =
             self.send(site, &ask, patience.until(self.timeouts.head, fail::silent), 0).await?;
@@ -323,6 +331,7 @@ struct Ask<'a> {
     accept: HeaderValue,
     /// What to post; nothing is a `GET`.
     body: Option<&'a Rope>,
+    trace: Option<&'a HeaderValue>,
 }
 
 impl Ask<'_> {
@@ -335,6 +344,9 @@ impl Ask<'_> {
         headers.insert(header::ACCEPT, self.accept.clone());
         headers.insert(header::ACCEPT_ENCODING, IDENTITY);
         headers.insert(header::USER_AGENT, AGENT);
+        if let Some(trace) = self.trace {
+            headers.insert("traceparent", trace.clone());
+        }
         if self.body.is_some() {
             headers.insert(header::CONTENT_TYPE, JSON);
             *request.method_mut() = http::Method::POST;

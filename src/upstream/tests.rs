@@ -5,7 +5,7 @@ use super::*;
 use crate::error::Kind;
 
 fn call(model: &str, method: Method) -> Call {
-    Call { model: model.into(), method, body: Bytes::from_static(b"{}").into(), preview: false }
+    Call { model: model.into(), method, body: Bytes::from_static(b"{}").into(), preview: false, trace: None }
 }
 
 fn site(kind: SiteKind) -> Result<Site> {

@@ -134,7 +134,13 @@ impl Gateway {
                 Way::Predict => Method::Predict,
             };
             let body = plan.body(&call, work.source)?;
-            let ask = Call { model: leg.model().to_owned(), method, body, preview: false };
+            let ask = Call {
+                model: leg.model().to_owned(),
+                method,
+                body,
+                preview: false,
+                trace: work.cx.meter.traceparent(),
+            };
             let answer = self.call_on(work.cx, leg, &ask).await?;
             sent += answer.attempts;
             let AnswerBody::Whole(bytes) = answer.body else {

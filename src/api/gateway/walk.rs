@@ -235,6 +235,7 @@ impl Gateway {
             method,
             body: std::mem::take(&mut asked.body),
             preview: false,
+            trace: cx.meter.traceparent(),
         };
         let branches = operation.branches(&asked.shape);
         let Opened { mut source, again, tier } =

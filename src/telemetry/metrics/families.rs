@@ -168,6 +168,8 @@ families! {
         "Input tokens that were read from a cache: a part of the input tokens.";
     gen_ai_reasoning: IntCounterVec Counter "gen_ai_client_inference_usage_reasoning_output_tokens_total" TOKENS,
         "Reasoning tokens: a part of the output tokens.";
+    spans_lost: IntCounterVec Counter "gemway_trace_spans_lost_total" &[],
+        "Spans that no collector took.";
     reloads: IntCounterVec Counter "gemway_config_reloads_total" &["result"],
         "Configurations read again: taken, or refused with the old one kept.";
     loaded: IntGaugeVec Gauge "gemway_config_last_success_timestamp_seconds" &[],

@@ -8,6 +8,7 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::{Encoder, Histogram, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
+use super::otlp::{self, Carrier, Post, Spans};
 use crate::usage::{ByModality, Modality, Usage};
 
 mod accounts;
@@ -191,6 +192,11 @@ impl Metrics {
     /// Books one call to Google; `code` is its status, or a short word when there was none.
     pub fn attempt(&self, site: &str, model: &str, code: &str) {
         self.families.attempts.with_label_values(&[site, model, code]).inc();
+    }
+
+    /// A queue for spans, and what carries them to a collector; `service` is `service.name`.
+    pub fn spans(&self, service: &str, post: Post) -> (Spans, Carrier) {
+        otlp::open(service, self.families.spans_lost.with_label_values::<&str>(&[]), post)
     }
 
     /// A configuration was read again and taken.
