@@ -1,4 +1,4 @@
-//! The command line: `serve` (the default), `simulate`, `check`, `usage`.
+//! The command line: `serve` (the default), `simulate`, `check`, `usage`, `keys`.
 
 #![expect(
     clippy::doc_markdown,
@@ -15,6 +15,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::clock::Clock;
 use crate::config::{Config, Env, LogFormat, Overrides, ReadFile, duration};
 use crate::meter::ledger;
+use crate::store::Place;
+
+pub mod keys;
 
 /// The OpenAI-compatible gateway in front of Google Gemini.
 ///
@@ -42,6 +45,8 @@ pub enum Verb {
     Check(CheckArgs),
     /// Sum up what was used, from the ledger.
     Usage(UsageArgs),
+    /// Make, list, rotate and revoke client keys.
+    Keys(keys::KeysArgs),
 }
 
 /// Flags of `serve`.
@@ -164,6 +169,8 @@ pub enum Command {
     Check(Overrides),
     /// Call [`usage`].
     Usage(UsageArgs, Overrides),
+    /// Call [`keys::run`].
+    Keys(keys::KeysArgs, Overrides),
 }
 
 /// Reads the command line, the program's own name first. The error is also how `--help` and `--version`
@@ -177,6 +184,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, clap::
         Some(Verb::Check(args)) => {
             let args = ServeArgs { config: args.config, ..ServeArgs::default() };
             Command::Check(args.over(cli.serve))
+        }
+        Some(Verb::Keys(args)) => {
+            let flags = ServeArgs { config: args.config.clone(), ..ServeArgs::default() };
+            Command::Keys(args, flags.over(cli.serve))
         }
         Some(Verb::Usage(args)) => {
             let flags = ServeArgs { config: args.config.clone(), ..ServeArgs::default() };
@@ -228,7 +239,7 @@ pub fn check_process(flags: &Overrides, out: &mut dyn Write, err: &mut dyn Write
 pub fn usage(args: &UsageArgs, flags: &Overrides, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let written = match place(args, flags).and_then(|place| Ok((place, question(args)?))) {
         Err(error) => writeln!(err, "error: {error}").map(|()| 2),
-        Ok((place, query)) => match place.ask(&query) {
+        Ok((place, query)) => match ledger::ask(&place, &query) {
             Err(error) => writeln!(err, "error: {}", error.message()).map(|()| 1),
             Ok(groups) => {
                 let format = match args.format {
@@ -244,10 +255,9 @@ pub fn usage(args: &UsageArgs, flags: &Overrides, out: &mut dyn Write, err: &mut
     written.unwrap_or(1)
 }
 
-fn place(args: &UsageArgs, flags: &Overrides) -> Result<ledger::Place, String> {
+fn place(args: &UsageArgs, flags: &Overrides) -> Result<Place, String> {
     if let Some(url) = &args.ledger {
-        return ledger::Place::parse(&url.clone().into())
-            .map_err(|error| format!("--ledger: {}", error.message()));
+        return Place::parse(&url.clone().into()).map_err(|error| format!("--ledger: {}", error.message()));
     }
     let config = Config::from_process(flags).map_err(|error| error.to_string())?;
     let found = config.ledger.map(|ledger| ledger.place);
@@ -295,7 +305,10 @@ mod tests {
                 Command::Serve(flags) => {
                     assert_eq!((flags.listen.as_deref(), flags.strict), (Some("1.2.3.4:5"), true), "{line}");
                 }
-                other @ (Command::Simulate(_) | Command::Check(_) | Command::Usage(..)) => {
+                other @ (Command::Simulate(_)
+                | Command::Check(_)
+                | Command::Usage(..)
+                | Command::Keys(..)) => {
                     panic!("{line}: {other:?}")
                 }
             }
@@ -310,7 +323,9 @@ mod tests {
                 assert_eq!((args.ttft, args.tokens_per_second), (Duration::from_secs(1), 100.0));
                 assert_eq!(args.fault.as_deref(), Some("stall"));
             }
-            other @ (Command::Serve(_) | Command::Check(_) | Command::Usage(..)) => panic!("{other:?}"),
+            other @ (Command::Serve(_) | Command::Check(_) | Command::Usage(..) | Command::Keys(..)) => {
+                panic!("{other:?}")
+            }
         }
         assert!(matches!(parsed("gemway check --config x"), Command::Check(flags) if flags.config.is_some()));
         assert!(matches!(parsed("gemway --config x check"), Command::Check(flags) if flags.config.is_some()));

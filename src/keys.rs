@@ -20,6 +20,9 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::limits::{Budget, Quota};
 
+mod base;
+pub mod stored;
+
 const GOOGLE_KEY: &str = "x-goog-api-key";
 
 /// Whose Google credential a tenant's requests travel with.
@@ -179,7 +182,7 @@ impl Tenant {
 #[derive(Debug)]
 pub struct Keys {
     configured: Table,
-    stored: Arc<ArcSwap<Kept>>,
+    stored: Stored,
     anonymous: Option<Arc<Tenant>>,
 }
 
@@ -190,6 +193,22 @@ struct Table(HashMap<[u8; 8], Vec<Known>>);
 
 /// A key's digest, and who holds it.
 type Known = ([u8; 32], Arc<Tenant>);
+
+/// Where the store's keys are put in force.
+#[derive(Clone, Debug, Default)]
+pub struct Stored(Arc<ArcSwap<Kept>>);
+
+impl Stored {
+    /// Other keys of the store, in force at once. `any`: the store has some, if only revoked ones.
+    pub fn put(&self, keys: &[KeyConfig], any: bool) {
+        self.0.store(Arc::new(Kept { table: Table::new(keys), any }));
+    }
+
+    /// Nobody is let in without a key until the store was read.
+    pub fn unread(&self) {
+        self.put(&[], true);
+    }
+}
 
 /// The store's keys, as they were read last.
 #[derive(Debug, Default)]
@@ -235,7 +254,7 @@ impl Keys {
         let everybody = || Tenant::new(&KeyConfig::new("local", Proof::Sha256([0; 32])), true);
         Self {
             configured: Table::new(keys),
-            stored: Arc::default(),
+            stored: Stored::default(),
             anonymous: keys.is_empty().then(everybody),
         }
     }
@@ -245,14 +264,14 @@ impl Keys {
         self.anonymous = None;
     }
 
-    /// Other keys of the store, in force at once. `any`: the store has some, if only revoked ones.
-    pub fn store(&self, keys: &[KeyConfig], any: bool) {
-        self.stored.store(Arc::new(Kept { table: Table::new(keys), any }));
+    /// Where the store's keys are put in force.
+    pub fn stored(&self) -> Stored {
+        self.stored.clone()
     }
 
     /// Takes over the store's keys: those outlive a change of configuration.
     pub fn inherit(&mut self, old: &Self) {
-        self.stored = Arc::clone(&old.stored);
+        self.stored = old.stored.clone();
     }
 
     /// Whose credential goes upstream with everybody's requests, where there are no keys.
@@ -265,7 +284,7 @@ impl Keys {
 
     /// The tenant of this name.
     pub fn named(&self, name: &str) -> Option<Arc<Tenant>> {
-        let stored = self.stored.load();
+        let stored = self.stored.0.load();
         let mut all = self.configured.all().chain(stored.table.all()).chain(&self.anonymous);
         all.find(|tenant| &**tenant.name() == name).map(Arc::clone)
     }
@@ -299,7 +318,7 @@ impl Keys {
 
     fn holder(&self, secret: &[u8]) -> Option<Arc<Tenant>> {
         let digest: [u8; 32] = Sha256::digest(secret).into();
-        let stored = self.stored.load();
+        let stored = self.stored.0.load();
         let found = self.configured.find(&digest).or_else(|| stored.table.find(&digest));
         let now = Clock::System.unix_seconds();
         // One that has expired is as unknown as one that never was.
@@ -316,7 +335,7 @@ impl Keys {
                 "More than one Authorization header was sent.",
             ));
         }
-        let stored = self.stored.load();
+        let stored = self.stored.0.load();
         if let Some(local) = self.anonymous.as_ref().filter(|_| !stored.any) {
             return Ok(Arc::clone(local));
         }
@@ -467,9 +486,9 @@ mod tests {
         let keys = Keys::new(&[]);
         let with = |secret| keys.authenticate(&headers(&[("api-key", secret)]), None);
         assert!(with("sk-new").unwrap().is_anonymous());
-        keys.store(&[key("new", "sk-new", &[])], true);
+        keys.stored().put(&[key("new", "sk-new", &[])], true);
         assert_eq!(&**with("sk-new").unwrap().name(), "new");
-        keys.store(&[], true);
+        keys.stored().put(&[], true);
         // The last key is revoked: the door does not open because of it.
         assert!(with("sk-new").is_err());
     }

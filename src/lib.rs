@@ -1,5 +1,6 @@
 //! Gemway: the OpenAI-compatible gateway in front of Google Gemini.
 
+pub mod admin;
 pub mod api;
 pub mod app;
 pub mod body;

@@ -24,6 +24,9 @@ fn main() -> ExitCode {
         Command::Check(flags) => {
             ExitCode::from(cli::check_process(&flags, &mut std::io::stdout(), &mut std::io::stderr()))
         }
+        Command::Keys(args, flags) => {
+            ExitCode::from(cli::keys::run(&args, &flags, &mut std::io::stdout(), &mut std::io::stderr()))
+        }
         Command::Usage(args, flags) => {
             ExitCode::from(cli::usage(&args, &flags, &mut std::io::stdout(), &mut std::io::stderr()))
         }

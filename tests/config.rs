@@ -60,7 +60,7 @@ fn nothing_at_all_is_the_simulator_on_loopback() {
 
 #[test]
 fn the_example_is_valid_and_complete() {
-    let env = [("GEMINI_API_KEY", "g"), ("TEAM_A_KEY", "t")];
+    let env = [("GEMINI_API_KEY", "g"), ("TEAM_A_KEY", "t"), ("GEMWAY_ADMIN_KEY", "o")];
     let config = load(EXAMPLE, &env).unwrap();
     assert_eq!(config.sites.len(), 3);
     assert_eq!(config.keys[0].requests_per_minute, Some(60));

@@ -27,7 +27,6 @@ const SIDEWAYS: &[(&str, &str)] = &[("wire", "body"), ("sse", "error"), ("memory
 const KEPT: &[(&str, &[&str])] = &[
     ("prometheus", &["telemetry"]),
     ("gcp_auth", &["upstream"]),
-    ("governor", &["limits"]),
     ("rustls", &["upstream", "fetch", "server"]),
     ("clap", &["cli", "config", "main"]),
     ("toml", &["catalog", "config", "meter"]),

@@ -57,6 +57,12 @@ pub trait Engine: Send + Sync + 'static {
     fn ready(&self) -> Readiness;
 }
 
+/// Who answers the operator. The listener brings the request, its body read whole; what comes back goes out as it is.
+pub trait Operator: std::fmt::Debug + Send + Sync + 'static {
+    /// Answers one request below `/admin/`.
+    fn handle(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Bytes>>;
+}
+
 /// What one request carries through the house.
 #[derive(Clone, Debug)]
 pub struct Ctx {

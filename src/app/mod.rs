@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Request, Response};
 
+use crate::admin::Admin;
 use crate::api::gateway::{Gateway, Learned, Listing, State, Unpaid};
-use crate::api::{Engine, Intake};
+use crate::api::{Engine, Intake, Operator};
 use crate::body::Body;
 use crate::catalog::Pattern;
 use crate::clock::Clock;
@@ -17,14 +18,15 @@ use crate::config::{self, Config, GoogleCredentials, LogFormat, Overrides, Seen}
 use crate::error::{Error, Kind, Origin, Result};
 use crate::fetch::{self, Fetcher};
 use crate::ids::Ids;
-use crate::keys::Keys;
+use crate::keys::stored::{self, Shelf};
+use crate::keys::{Keys, Stored};
 use crate::limits::{Limiter, Period, Spent};
 use crate::memory::Memory;
 use crate::meter::Books;
-use crate::meter::ledger::{Dimension, Durability, Ledger, Query};
+use crate::meter::ledger::{self, Dimension, Durability, Ledger, Query};
 use crate::server::{self, Shutdown};
 use crate::simulator::{self, Simulator};
-use crate::store::{self, Store};
+use crate::store::{self, Place, Store};
 use crate::telemetry::log::{self, Format};
 use crate::telemetry::otlp::Carrier;
 use crate::telemetry::{Accounts, Metrics};
@@ -58,7 +60,7 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     // Before anybody can see that we run: until then SIGHUP ends the process.
     let hangups = server::Hangups::listen()?;
     let metrics = Arc::new(Metrics::new());
-    let ledger = ledger(&config, &metrics)?;
+    let ledger = open_ledger(&config, &metrics)?;
     let (spans, mut carrier) = match &config.traces {
         None => (None, None),
         Some(traces) => {
@@ -70,6 +72,8 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     let books = Books::with(Arc::clone(&metrics), Arc::clone(&gateway.prices), ledger.clone());
     gateway.limiter = limiter(&config, &metrics).await?;
     let limiter = gateway.limiter.clone();
+    let shelf = shelf(&config, &gateway).await?;
+    let stored_keys = gateway.keys.stored();
     let books = books.showing_cost(config.cost_header).tracing(spans);
     let server = server::bind(server::Config {
         listen: config.listen.to_string(),
@@ -89,20 +93,15 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     })
     .await?
     .booked(Arc::new(books));
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
-    }
-    if config.simulated() {
-        tracing::warn!(
-            "no Google credential is configured: every answer comes from the built-in simulator. \
-             Set GEMINI_API_KEY to talk to Gemini"
-        );
-    }
+    say(&config);
     tracing::info!(listen = %config.listen, admin = %config.admin_listen, "serving");
     let shutdown = Shutdown::default();
     let drain_timeout = config.server.drain_timeout;
     let current = Arc::new(Current::new(gateway));
     let engine: Arc<dyn Engine> = Arc::<Current>::clone(&current);
+    let operator =
+        operator(&config, &limiter, shelf.clone().map(|shelf| (shelf, stored_keys.clone())), &engine);
+    let server = server.operated(operator);
     let watch = Watch {
         current,
         care: Box::pin(care),
@@ -134,6 +133,7 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         failed = server::watch(&shutdown) => failed,
         () = watch.run() => Ok(()),
         () = limiter.care() => Ok(()),
+        () = follow(shelf, stored_keys) => Ok(()),
         () = state.keep() => Ok(()),
         () = carry(&mut carrier) => Ok(()),
     };
@@ -144,6 +144,65 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         ledger.close().await;
     }
     ended
+}
+
+/// What the operator should know at the start.
+fn say(config: &Config) {
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    if config.simulated() {
+        tracing::warn!(
+            "no Google credential is configured: every answer comes from the built-in simulator. \
+             Set GEMINI_API_KEY to talk to Gemini"
+        );
+    }
+}
+
+/// Keeps the store's keys in force, where there is one.
+async fn follow(shelf: Option<Arc<Shelf>>, stored: Stored) {
+    match shelf {
+        Some(shelf) => stored::follow(shelf, stored).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The operator's API, where there is a key for it.
+fn operator(
+    config: &Config,
+    limiter: &Limiter,
+    shelf: Option<(Arc<Shelf>, Stored)>,
+    engine: &Arc<dyn Engine>,
+) -> Option<Arc<dyn Operator>> {
+    let key = config.admin_key.clone()?;
+    Some(Arc::new(Admin {
+        key,
+        configured: config.key_configs(),
+        shelf,
+        limiter: limiter.clone(),
+        ledger: config.ledger.as_ref().map(|ledger| ledger.place.clone()),
+        engine: Arc::clone(engine),
+    }))
+}
+
+/// The store's keys, in force; a Postgres that is away is waited for in the background.
+async fn shelf(config: &Config, gateway: &Gateway) -> Result<Option<Arc<Shelf>>> {
+    let place = match &config.store {
+        // What is kept in memory alone has no keys that a command could make.
+        Some(store) => Place::parse(&store.url).ok(),
+        None => None,
+    };
+    let Some(place) = place else { return Ok(None) };
+    let file = matches!(place, Place::Sqlite(_));
+    let (shelf, stored) = (Arc::new(Shelf::new(place)), gateway.keys.stored());
+    let (reading, into) = (Arc::clone(&shelf), stored.clone());
+    let read = tokio::task::spawn_blocking(move || reading.load(&into)).await.map_err(Error::internal)?;
+    match read {
+        Err(error) if file => return Err(error),
+        Err(_) => stored.unread(),
+        Ok(()) => {}
+    }
+    Ok(Some(shelf))
 }
 
 /// Carries spans to their collector for as long as we serve.
@@ -167,7 +226,10 @@ async fn limiter(config: &Config, metrics: &Metrics) -> Result<Limiter> {
         let place = ledger.place.clone();
         let since = i64::try_from(per.beginning(now) * 1000).unwrap_or(i64::MAX);
         let query = Query { by: vec![Dimension::parse("key")?], since, ..Query::default() };
-        match tokio::task::spawn_blocking(move || place.ask(&query)).await.map_err(Error::internal)? {
+        match tokio::task::spawn_blocking(move || ledger::ask(&place, &query))
+            .await
+            .map_err(Error::internal)?
+        {
             Ok(groups) => {
                 for group in groups {
                     let tokens = group.input + group.tool_use + group.output + group.thoughts;
@@ -181,7 +243,7 @@ async fn limiter(config: &Config, metrics: &Metrics) -> Result<Limiter> {
     Ok(limiter)
 }
 
-fn ledger(config: &Config, metrics: &Metrics) -> Result<Option<Ledger>> {
+fn open_ledger(config: &Config, metrics: &Metrics) -> Result<Option<Ledger>> {
     let Some(ledger) = &config.ledger else { return Ok(None) };
     let durability = match ledger.durability {
         config::Durability::Process => Durability::Process,
@@ -231,10 +293,15 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
     let care = upstream.background();
     let keys = config.key_configs();
     let labels = catalog.models().map(|model| model.id.clone()).collect();
+    let mut client_keys = Keys::new(&keys).everybody(config.credentials.into());
+    if config.store.is_some() && !config.listen.is_local() && !config.insecure_no_auth {
+        // Keys are made while it runs; until the first one nobody is let in.
+        client_keys.close();
+    }
     let gateway = Gateway {
         limiter: Limiter::new(config.limits.rules.clone(), Accounts::new()),
         prices: Arc::new(prices),
-        keys: Keys::new(&keys).everybody(config.credentials.into()),
+        keys: client_keys,
         aliases: config.aliases.clone(),
         catalog,
         upstream: Arc::new(upstream),

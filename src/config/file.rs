@@ -15,6 +15,7 @@ use super::ConfigError;
 pub(super) struct File {
     pub(super) listen: Option<Spanned<String>>,
     pub(super) admin_listen: Option<Spanned<String>>,
+    pub(super) admin_key: Option<Spanned<String>>,
     pub(super) strict: Option<bool>,
     pub(super) credentials: Option<KeyCredentials>,
     pub(super) insecure_no_auth: Option<bool>,

@@ -25,8 +25,8 @@ use secrecy::SecretString;
 use crate::catalog::Catalog;
 use crate::keys::KeyConfig;
 use crate::limits::{OnFailure, Rule, Sharing};
-use crate::meter::ledger::Place;
 use crate::meter::price::Prices;
+use crate::store::Place;
 
 pub(crate) use self::file::duration;
 pub use self::file::{Balance, Durability, KeyCredentials, LogFormat, OnStoreFailure, Period};
@@ -41,6 +41,8 @@ pub struct Config {
     pub listen: Listen,
     /// Where probes and metrics are served.
     pub admin_listen: Listen,
+    /// Who may use the operator's API; without one it is off.
+    pub admin_key: Option<SecretString>,
     /// Refuse what would be dropped.
     pub strict: bool,
     /// Whose Google credential goes upstream, where a key does not say.

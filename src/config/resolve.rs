@@ -10,7 +10,7 @@ use serde_spanned::Spanned;
 
 use crate::catalog::Pattern;
 use crate::limits::{Quota, Rule};
-use crate::meter::ledger::Place;
+use crate::store::Place;
 
 use super::file::{self, File, SiteKindName, nearest};
 use super::{
@@ -65,18 +65,21 @@ impl Resolver<'_> {
         let routes = self.routes(&file.routes, &sites)?;
         let keys = self.keys(&file.keys, file.credentials.unwrap_or_default())?;
         if keys.is_empty() && !listen.is_local() {
-            if !insecure_no_auth {
+            if !insecure_no_auth && file.store.is_none() {
                 return Err(ConfigError::new(format!(
                     "listen = \"{listen}\" is reachable from other machines, but there are no client keys: \
                      add [[keys]] or GEMWAY_API_KEYS, listen on 127.0.0.1, or say --insecure-no-auth"
                 )));
             }
-            self.warnings
-                .push(format!("anyone who reaches {listen} may use this gateway: there are no keys"));
+            if insecure_no_auth {
+                self.warnings
+                    .push(format!("anyone who reaches {listen} may use this gateway: there are no keys"));
+            }
         }
         if !admin_listen.is_local() {
             self.warnings.push(format!("the operator's listener {admin_listen} is reachable without a key"));
         }
+        let admin_key = file.admin_key.as_ref().map(|key| self.secret(key)).transpose()?;
         let limits = self.limits(file.limits.as_ref())?;
         let (ledger, store) = self.stores(file.ledger.as_ref(), file.store.as_ref())?;
         for pattern in file.aliases.keys().filter(|alias| alias.contains('*')) {
@@ -90,6 +93,7 @@ impl Resolver<'_> {
         Ok(Config {
             listen,
             admin_listen,
+            admin_key,
             strict,
             credentials: file.credentials.unwrap_or_default(),
             insecure_no_auth,

@@ -18,6 +18,7 @@ pub(super) fn show(config: &Config) -> String {
     let mut top = Entries::default();
     top.put("listen", config.listen.to_string())
         .put("admin_listen", config.admin_listen.to_string())
+        .maybe("admin_key", config.admin_key.as_ref().map(|_| MASK))
         .put("strict", config.strict)
         .put("credentials", config.credentials.as_str())
         .put("insecure_no_auth", config.insecure_no_auth)

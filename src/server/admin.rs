@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,7 +16,8 @@ use serde_json::{Map, Value};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Engine;
+use crate::api::{Engine, Operator};
+use crate::body;
 use crate::error::{Error, Result};
 use crate::telemetry::Metrics;
 
@@ -26,6 +27,8 @@ pub(super) struct Admin {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) draining: CancellationToken,
+    /// Who answers below `/admin/`, where that is served.
+    pub(super) operator: Option<Arc<dyn Operator>>,
     /// Cancelled at the very end.
     pub(super) stop: CancellationToken,
 }
@@ -69,7 +72,15 @@ async fn serve(listener: TcpListener, admin: Admin) {
 
 async fn connection(socket: tokio::net::TcpStream, admin: Admin) {
     let service = service_fn(move |request: Request<Incoming>| {
-        std::future::ready(Ok::<_, Infallible>(answer(&request, &admin)))
+        let admin = admin.clone();
+        async move {
+            Ok::<_, Infallible>(match &admin.operator {
+                Some(operator) if request.uri().path().starts_with("/admin/") => {
+                    operate(request, &**operator).await
+                }
+                _ => answer(&request, &admin),
+            })
+        }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -78,6 +89,22 @@ async fn connection(socket: tokio::net::TcpStream, admin: Admin) {
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "an admin connection broke");
+    }
+}
+
+/// The largest body that an operator may send, and how long that may take.
+const LARGEST: usize = 1 << 20;
+const WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+async fn operate(request: Request<Incoming>, operator: &dyn Operator) -> Response<Full<Bytes>> {
+    let (head, incoming) = request.into_parts();
+    let whole =
+        body::read(incoming.map_err(|error| -> body::BoxError { error.into() }).boxed_unsync(), LARGEST);
+    match tokio::time::timeout(WITHIN, whole).await {
+        Ok(Ok(bytes)) => operator.handle(Request::from_parts(head, bytes)).await.map(Full::new),
+        Ok(Err(_)) | Err(_) => {
+            text(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", "the body could not be read\n")
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use crate::api::{Engine, Front, Intake};
+use crate::api::{Engine, Front, Intake, Operator};
 use crate::body::BoxError;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
@@ -93,6 +93,7 @@ pub struct Server {
     listener: Listener,
     admin: std::net::TcpListener,
     sink: Option<Arc<dyn Sink>>,
+    operator: Option<Arc<dyn Operator>>,
 }
 
 #[derive(Debug)]
@@ -136,7 +137,7 @@ pub async fn bind(config: Config) -> Result<Server> {
         .await
         .and_then(TcpListener::into_std)
         .map_err(|error| failed(&config.admin_listen, error))?;
-    Ok(Server { config, listener, admin, sink: None })
+    Ok(Server { config, listener, admin, sink: None, operator: None })
 }
 
 /// Binds and runs.
@@ -185,6 +186,13 @@ impl Server {
         self.admin.local_addr().ok()
     }
 
+    /// Lets `operator` answer below `/admin/` on the second listener.
+    #[must_use]
+    pub fn operated(mut self, operator: Option<Arc<dyn Operator>>) -> Self {
+        self.operator = operator;
+        self
+    }
+
     /// Tells `sink` of every request; without one, metrics and log are told.
     #[must_use]
     pub fn booked(mut self, sink: Arc<dyn Sink>) -> Self {
@@ -197,7 +205,7 @@ impl Server {
     /// # Errors
     /// When the admin thread cannot be started.
     pub async fn run(self, engine: Arc<dyn Engine>, metrics: Arc<Metrics>, shutdown: Shutdown) -> Result<()> {
-        let Self { config, listener, admin, sink } = self;
+        let Self { config, listener, admin, sink, operator } = self;
         let steps = Steps::default();
         let stop = CancellationToken::new();
         let _stopped = stop.clone().drop_guard();
@@ -205,6 +213,7 @@ impl Server {
             engine: Arc::clone(&engine),
             metrics: Arc::clone(&metrics),
             draining: steps.draining.clone(),
+            operator,
             stop,
         };
         admin::start(admin, side)?;

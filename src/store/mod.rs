@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::error::{Error, Kind, Origin, Result, Retry};
 
 mod conversations;
+mod place;
 mod plan;
 mod postgres;
 mod responses;
@@ -25,6 +26,7 @@ mod sqlite;
 mod tests;
 
 pub use conversations::Conversation;
+pub use place::Place;
 pub use responses::{Chain, History, Kept, Orphan, Response};
 
 use plan::{Database, Row, Statement, Value, Work};

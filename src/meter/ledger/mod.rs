@@ -12,15 +12,14 @@ mod sqlite;
 mod tests;
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
 
 use crate::error::{Error, Kind, Origin, Result, Retry};
+use crate::store::Place;
 use crate::telemetry::Accounts;
 use crate::usage::Usage;
 
@@ -101,54 +100,21 @@ impl Row {
     }
 }
 
-/// Where a ledger is.
-#[derive(Clone, Debug)]
-pub enum Place {
-    /// A file.
-    Sqlite(PathBuf),
-    /// A server; the URL may hold a password.
-    Postgres(SecretString),
+fn open(place: &Place) -> Result<Box<dyn Book>> {
+    Ok(match place {
+        Place::Sqlite(path) => Box::new(sqlite::Sqlite::open(path)?),
+        Place::Postgres(url) => Box::new(postgres::Postgres::new(url)?),
+    })
 }
 
-impl Place {
-    /// Reads `sqlite:PATH` or `postgres://…`.
-    ///
-    /// # Errors
-    /// `Invalid` for anything else.
-    pub fn parse(url: &SecretString) -> Result<Self> {
-        let text = url.expose_secret();
-        if let Some(path) = text.strip_prefix("sqlite:") {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            if !path.is_empty() {
-                return Ok(Self::Sqlite(PathBuf::from(path)));
-            }
-        }
-        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            return Ok(Self::Postgres(url.clone()));
-        }
-        Err(Error::new(
-            Kind::Invalid,
-            Origin::Gateway,
-            "the url is neither \"sqlite:PATH\" nor \"postgres://…\"",
-        ))
-    }
-
-    fn open(&self) -> Result<Box<dyn Book>> {
-        Ok(match self {
-            Self::Sqlite(path) => Box::new(sqlite::Sqlite::open(path)?),
-            Self::Postgres(url) => Box::new(postgres::Postgres::new(url)?),
-        })
-    }
-
-    /// Sums over what has been written. Opens a connection of its own; the writer is not disturbed.
-    ///
-    /// # Errors
-    /// When the ledger cannot be read.
-    pub fn ask(&self, query: &Query) -> Result<Vec<Group>> {
-        match self {
-            Self::Sqlite(path) => sqlite::ask(path, query),
-            Self::Postgres(url) => postgres::ask(url, query),
-        }
+/// Sums over what has been written. Opens a connection of its own; the writer is not disturbed. Blocks.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub fn ask(place: &Place, query: &Query) -> Result<Vec<Group>> {
+    match place {
+        Place::Sqlite(path) => sqlite::ask(path, query),
+        Place::Postgres(url) => postgres::ask(url, query),
     }
 }
 
@@ -187,7 +153,7 @@ impl Ledger {
     /// # Errors
     /// When a file cannot be opened, or was written by a newer release.
     pub fn open(place: &Place, durability: Durability, accounts: Accounts) -> Result<Self> {
-        let book = place.open()?;
+        let book = open(place)?;
         let (sender, receiver) = sync_channel(QUEUE);
         let mut writer = Writer {
             book,

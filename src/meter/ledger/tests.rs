@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::usage::{Modality, Tier};
@@ -64,23 +64,24 @@ async fn exercise(place: &Place) {
     ledger.commit(Row { outcome: "failed", ..row("3", "a", 3_600_000) }).await.unwrap();
     ledger.record(Row { cost: None, ..row("4", "c", 3000) });
     ledger.close().await;
-    let ask = |query: Query| {
+    let asking = |query: Query| {
         let place = place.clone();
-        tokio::task::spawn_blocking(move || place.ask(&query).unwrap())
+        tokio::task::spawn_blocking(move || ask(&place, &query).unwrap())
     };
-    let groups = ask(Query { by: by(&["key"]), ..Query::default() }).await.unwrap();
+    let groups = asking(Query { by: by(&["key"]), ..Query::default() }).await.unwrap();
     assert_eq!(
         groups.iter().map(|g| (&*g.names[0], g.requests)).collect::<Vec<_>>(),
         [("a", 2), ("b", 1), ("c", 1)]
     );
     assert_eq!((groups[0].input, groups[0].cost, groups[2].cost), (20, Some(3_000_000), None));
     assert_eq!((groups[0].unpriced, groups[2].unpriced), (0, 1));
-    let groups =
-        ask(Query { by: by(&["outcome", "hour", "label.team", "tier"]), ..Query::default() }).await.unwrap();
+    let groups = asking(Query { by: by(&["outcome", "hour", "label.team", "tier"]), ..Query::default() })
+        .await
+        .unwrap();
     assert_eq!(groups[0].names, ["failed", "1970-01-01 01", "a, \"b\"", "flex"]);
     assert_eq!(groups[1].requests, 3);
     let one = Query { since: 1500, until: Some(2500), key: Some("b".to_owned()), ..Query::default() };
-    assert_eq!(ask(one).await.unwrap()[0].requests, 1);
+    assert_eq!(asking(one).await.unwrap()[0].requests, 1);
 }
 
 #[tokio::test]

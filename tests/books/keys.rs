@@ -1,0 +1,120 @@
+//! Keys from the command line and over the operator's API, in force while gateways run.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::stage::{Gateway, Scratch, chat, fetch, gemway};
+
+async fn command(arguments: &[&str]) -> (bool, String) {
+    let output = gemway(arguments).output().await.unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+async fn status(gateway: &Gateway, secret: &str) -> u16 {
+    let key = format!("Bearer {secret}");
+    let body = chat("gemini-2.5-flash", "hi", false);
+    fetch(gateway.address, "POST", "/v1/chat/completions", &[("authorization", &key)], &body)
+        .await
+        .unwrap()
+        .status
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_made_rotated_and_revoked_while_two_gateways_run() {
+    let scratch = Scratch::new();
+    let config = format!("[store]\nurl = \"{}\"\n", scratch.ledger());
+    let file = scratch.file("keys.toml", &config);
+    let file = file.to_str().unwrap();
+    let (one, two) = (Gateway::start(&scratch, &config).await, Gateway::start(&scratch, &config).await);
+    let create = [
+        "keys",
+        "create",
+        "team-b",
+        "--config",
+        file,
+        "--models",
+        "gemini-2.5-*",
+        "--requests-per-minute",
+        "2",
+    ];
+    let (made, text) = command(&[&create[..], &["--label", "team=b", "--format", "json"]].concat()).await;
+    assert!(made, "{text}");
+    let fresh: Value = serde_json::from_str(&text).unwrap();
+    let secret = fresh["secret"].as_str().unwrap();
+    assert!(secret.starts_with("sk-gw-") && fresh["hash"].as_str().unwrap().starts_with("sha256:"));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(
+        (status(&one, secret).await, status(&two, secret).await, status(&two, "wrong").await),
+        (200, 200, 401)
+    );
+    let (listed, text) = command(&["keys", "list", "--config", file]).await;
+    assert!(listed && text.contains("team-b") && !text.contains(secret), "{text}");
+    let (again, text) = command(&create).await;
+    assert!(!again && text.contains("already"), "{text}");
+    let (_, text) = command(&["keys", "rotate", "team-b", "--config", file, "--format", "json"]).await;
+    let rotated: Value = serde_json::from_str(&text).unwrap();
+    let rotated = rotated["secret"].as_str().unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!((status(&one, secret).await, status(&one, rotated).await), (401, 200));
+    // Two a minute, and the first process has served two.
+    assert_eq!(status(&one, rotated).await, 429);
+    assert!(command(&["keys", "revoke", "team-b", "--config", file]).await.0);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(
+        (status(&one, rotated).await, status(&two, rotated).await, status(&two, "").await),
+        (401, 401, 401)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operators_api_needs_its_key_and_changes_keys_at_once() {
+    let scratch = Scratch::new();
+    let config = format!(
+        "admin_key = \"operator\"\n[[keys]]\nname = \"books\"\nsecret = \"sk-books\"\nbudget = {{ tokens = 100000, per = \"day\" }}\n\
+         [store]\nurl = \"{0}\"\n[ledger]\nurl = \"{0}\"\n",
+        scratch.ledger()
+    );
+    let gateway = Gateway::start(&scratch, &config).await;
+    let admin = async |method: &str, path: &str, body: &str| {
+        fetch(gateway.admin, method, path, &[("authorization", "Bearer operator")], body).await.unwrap()
+    };
+    for key in ["Bearer sk-books", "Bearer ", "operator"] {
+        let answer =
+            fetch(gateway.admin, "GET", "/admin/v1/keys", &[("authorization", key)], "").await.unwrap();
+        assert_eq!(answer.status, 401);
+    }
+    assert_eq!(
+        fetch(gateway.address, "GET", "/admin/v1/keys", &[("authorization", "Bearer operator")], "")
+            .await
+            .unwrap()
+            .status,
+        404
+    );
+    let made = admin("POST", "/admin/v1/keys", r#"{"name":"new","requests_per_minute":5}"#).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    let secret = made.json()["secret"].as_str().unwrap().to_owned();
+    assert_eq!((status(&gateway, &secret).await, status(&gateway, "sk-books").await), (200, 200));
+    assert_eq!(admin("POST", "/admin/v1/keys", r#"{"name":"x","requests_per_minut":5}"#).await.status, 400);
+    assert_eq!(admin("POST", "/admin/v1/keys", r#"{"name":"books"}"#).await.status, 409);
+    let keys = admin("GET", "/admin/v1/keys", "").await;
+    assert!(
+        !keys.body.contains(&secret) && keys.json()["keys"].as_array().unwrap().len() == 2,
+        "{}",
+        keys.body
+    );
+    let books = admin("GET", "/admin/v1/keys/books", "").await.json();
+    assert!(books["budget"]["spent_tokens"].as_u64().unwrap() > 0, "{books}");
+    assert_eq!(admin("DELETE", "/admin/v1/keys/new", "").await.status, 200);
+    assert_eq!(
+        (status(&gateway, &secret).await, admin("DELETE", "/admin/v1/keys/new", "").await.status),
+        (401, 404)
+    );
+    assert_eq!(admin("GET", "/admin/v1/sites", "").await.json()["simulator"], true);
+    assert_eq!(admin("GET", "/admin/openapi.json", "").await.json()["openapi"], "3.1.0");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let usage = admin("GET", "/admin/v1/usage?by=key&since=1h", "").await.json();
+    assert_eq!(usage["data"].as_array().unwrap().len(), 2, "{usage}");
+    assert_eq!(admin("GET", "/admin/v1/usage?by=colour", "").await.status, 400);
+}
