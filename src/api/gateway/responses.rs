@@ -16,11 +16,11 @@ use crate::api::{Ctx, Incoming, Reply};
 use crate::catalog::Traits;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::openai::responses::Request;
+use crate::translate::chat::fill;
 use crate::translate::responses::count::{self, Question};
 use crate::translate::responses::{
     self, Ask, Done, History, ResponsesMachine, Shape, Whole, compact, request,
 };
-use crate::translate::chat::fill;
 use crate::translate::{Media, Signatures, Stamp, Target, Wanted};
 use crate::upstream::{self, AnswerBody, Call};
 use crate::usage::Usage;

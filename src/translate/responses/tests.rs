@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{Finished, History, ResponsesMachine, Shape, Status, compact, request};
+use crate::catalog::Traits;
 use crate::ids::Ids;
 use crate::memory::Memory;
-use crate::catalog::Traits;
 use crate::translate::chat::fill;
 use crate::translate::{Backend, Failure, Machine, Media, Stamp, Target};
 use crate::wire;
@@ -81,9 +81,10 @@ fn addresses_that_the_model_does_not_read_are_wanted_and_filled() {
     let traits = Traits { remote_uris: false, output: vec!["text".to_owned()], ..Traits::default() };
     let target = Target { model: "m", traits: &traits, backend: Backend::GeminiApi, strict: false };
     let (history, memory) = (History::default(), Arc::new(Memory::default()).view("t"));
+    let nothing = BTreeMap::new();
     for ask in [request::ask, compact::ask] {
         let mut made = ask(request::parse(&body).unwrap(), &history, &target, &*memory).unwrap();
-        let wanted = fill(&mut made.request, &BTreeMap::new());
+        let wanted = fill(&mut made.request, &nothing);
         let places: Vec<&str> = wanted.iter().map(|wanted| wanted.place.as_str()).collect();
         assert_eq!(
             places,
@@ -97,4 +98,23 @@ fn addresses_that_the_model_does_not_read_are_wanted_and_filled() {
         assert_eq!(sent.matches(r#""data":"iVBORw0KGgo=""#).count(), 3, "{sent}");
         assert!(!sent.contains("fileData"), "{sent}");
     }
+}
+
+#[test]
+fn an_output_of_no_call_is_told_and_one_of_an_unknown_call_is_refused() {
+    let traits = Traits { output: vec!["text".to_owned()], ..Traits::default() };
+    let target = Target { model: "m", traits: &traits, backend: Backend::GeminiApi, strict: false };
+    let (history, memory) = (History::default(), Arc::new(Memory::default()).view("t"));
+    let body = Bytes::from_static(
+        br#"{"model":"m","input":[{"role":"user","content":"a"},
+            {"type":"function_call_output","id":"fco_2","name":"goal_objective","namespace":"agent","output":"example"}]}"#,
+    );
+    let made = request::ask(request::parse(&body).unwrap(), &history, &target, &*memory).unwrap();
+    let sent = String::from_utf8(wire::encode(&made.request, &body).unwrap().join().to_vec()).unwrap();
+    assert!(sent.contains("Output of the tool agent.goal_objective:"), "{sent}");
+    assert!(sent.contains("example") && !sent.contains("functionResponse"), "{sent}");
+    let body =
+        br#"{"model":"m","input":[{"type":"function_call_output","call_id":"c","name":"f","output":"x"}]}"#;
+    let refused = request::ask(request::parse(body).unwrap(), &history, &target, &*memory);
+    assert!(refused.unwrap_err().message().contains("call_id c"));
 }
