@@ -271,7 +271,7 @@ impl Gateway {
     }
 
     /// Translates without asking anybody.
-    fn rehearse(&self, cx: &Ctx, operation: &mut Responses<'_>) -> Result<(Shape, Vec<String>)> {
+    pub(super) fn rehearse(&self, cx: &Ctx, operation: &mut Responses<'_>) -> Result<(Shape, Vec<String>)> {
         let model = self.dispatched(operation.model())?;
         cx.tenant.may_use(&model)?;
         let backend = self.site(&model)?.backend();
@@ -279,6 +279,7 @@ impl Gateway {
         let target = Target { model: &model, traits, backend, strict: self.strict };
         let Asked { shape, dropped, .. } =
             operation.ask(&target, &*self.signatures.view(cx.tenant.name()))?;
+        self.fetches(operation.wanted())?;
         Ok((shape, dropped))
     }
 }

@@ -1,10 +1,12 @@
 //! Media that a model does not read by their address, put into the request before it is asked.
 
+use std::collections::BTreeMap;
+
 use super::Gateway;
 use super::walk::{Asked, Operation};
 use crate::api::Ctx;
 use crate::error::{Error, Result};
-use crate::translate::{Stamp, Wanted};
+use crate::translate::{Media, Stamp, Wanted};
 use crate::upstream::Leg;
 
 impl Gateway {
@@ -32,11 +34,22 @@ impl Gateway {
         asked: Asked<O::Shape>,
         stamp: &Stamp,
     ) -> Result<Asked<O::Shape>> {
-        let Some(fetcher) = self.fetcher.as_ref().filter(|_| !operation.wanted().is_empty()) else {
+        if operation.wanted().is_empty() {
             return Ok(asked);
-        };
-        let media = fetcher.all(operation.wanted().to_vec()).await?;
+        }
+        let media = self.fetched(operation.wanted()).await?;
         operation.given(media);
         self.ask(cx, leg, operation, &*stamp.signatures)
+    }
+
+    /// What stands at addresses.
+    ///
+    /// # Errors
+    /// The fetcher's, with the path of the part.
+    pub(super) async fn fetched(&self, wanted: &[Wanted]) -> Result<BTreeMap<String, Media>> {
+        match &self.fetcher {
+            Some(fetcher) if !wanted.is_empty() => fetcher.all(wanted.to_vec()).await,
+            _ => Ok(BTreeMap::new()),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Responses on the walk.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,13 +13,15 @@ use super::admit::Size;
 use super::keeping::{Prepared, Slot};
 use super::walk::{ATTEMPTS, Asked, DROPPED, Operation};
 use crate::api::{Ctx, Incoming, Reply};
+use crate::catalog::Traits;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::openai::responses::Request;
+use crate::translate::chat::fill;
 use crate::translate::responses::count::{self, Question};
 use crate::translate::responses::{
     self, Ask, Done, History, ResponsesMachine, Shape, Whole, compact, request,
 };
-use crate::translate::{Signatures, Stamp, Target};
+use crate::translate::{Media, Signatures, Stamp, Target, Wanted};
 use crate::upstream::{self, AnswerBody, Call};
 use crate::usage::Usage;
 use crate::wire;
@@ -77,26 +80,37 @@ impl Gateway {
         let body = incoming.json(&cx).await?;
         let asked = request::parse(&body)?;
         let Prepared { history, .. } = self.prepare(&cx, &asked).await?;
-        let operation = Responses::new(&cx, &body, asked, history, None)?;
-        self.count(&cx, &operation).await
+        let mut operation = Responses::new(&cx, &body, asked, history, None)?;
+        self.count(&cx, &mut operation).await
     }
 
     /// Asks Google how many tokens a request would send: free, and without any answer.
-    async fn count(&self, cx: &Ctx, operation: &Responses<'_>) -> Result<Reply> {
+    async fn count(&self, cx: &Ctx, operation: &mut Responses<'_>) -> Result<Reply> {
         let model = self.dispatched(&operation.model)?;
         cx.meter.model(&operation.model, self.labels.get(&model).map(String::as_str));
         cx.tenant.may_use(&model)?;
         self.admit(cx, &model, Size::FREE).await?;
         let signatures = self.signatures.view(cx.tenant.name());
+        // What ends with an answer cannot be asked, but counted.
+        let traits = |model: &str| Traits { prefill: true, ..self.catalog.traits(model).clone() };
+        let known = traits(&model);
+        let backend = self.site(&model)?.backend();
+        let target = Target { model: &model, traits: &known, backend, strict: self.strict };
+        // Media count as what they are, not as their address.
+        operation.ask(&target, &*signatures)?;
+        self.fetches(&operation.wanted)?;
+        let media = self.fetched(&operation.wanted).await?;
+        operation.given(media);
         let mut dropped = Vec::new();
         let (answer, attempts) = self
             .reach(cx, &model, |leg| {
                 let model = leg.model();
                 cx.tenant.may_use(model)?;
-                let traits = self.catalog.traits(model);
-                let target = Target { model, traits, backend: leg.site().backend(), strict: self.strict };
+                let (known, backend) = (traits(model), leg.site().backend());
+                let target = Target { model, traits: &known, backend, strict: self.strict };
                 let asked = request::parse(operation.body)?;
-                let ask = request::ask(asked, &operation.history, &target, &*signatures)?;
+                let mut ask = request::ask(asked, &operation.history, &target, &*signatures)?;
+                self.fetches(&fill(&mut ask.request, &operation.media))?;
                 let body = wire::encode(&Question::new(&ask.request, &target), operation.body);
                 dropped = ask.dropped;
                 let (model, method) = (model.to_owned(), upstream::Method::CountTokens);
@@ -145,6 +159,9 @@ pub(super) struct Responses<'b> {
     pub(super) named: Option<(String, u64)>,
     /// Who hears of the end.
     done: Mutex<Option<Done>>,
+    /// Media that the request still waits for.
+    wanted: Vec<Wanted>,
+    media: BTreeMap<String, Media>,
 }
 
 impl<'b> Responses<'b> {
@@ -168,7 +185,8 @@ impl<'b> Responses<'b> {
             return Err(error.code("missing_required_parameter"));
         }
         let store = asked.store != Some(false);
-        Ok(Self { body, asked, history, model, store, named: None, done: Mutex::new(done) })
+        let (wanted, media) = (Vec::new(), BTreeMap::new());
+        Ok(Self { body, asked, history, model, store, named: None, done: Mutex::new(done), wanted, media })
     }
 }
 
@@ -202,9 +220,18 @@ impl Operation for Responses<'_> {
         // Read again, since what is asked takes the request apart; nothing is copied by that.
         let mut asked = request::parse(self.body)?;
         asked.store = Some(self.store);
-        let Ask { request, shape, dropped } = request::ask(asked, &self.history, target, signatures)?;
+        let Ask { mut request, shape, dropped } = request::ask(asked, &self.history, target, signatures)?;
+        self.wanted = fill(&mut request, &self.media);
         let body = wire::encode(&request, self.body).map_err(Error::internal)?;
         Ok(Asked { body, shape, dropped, several: false })
+    }
+
+    fn wanted(&self) -> &[Wanted] {
+        &self.wanted
+    }
+
+    fn given(&mut self, media: BTreeMap<String, Media>) {
+        self.media.extend(media);
     }
 
     fn machine(&self, shape: Shape, stamp: Stamp) -> ResponsesMachine {
@@ -251,9 +278,18 @@ impl Operation for Compact<'_> {
 
     fn ask(&mut self, target: &Target<'_>, signatures: &dyn Signatures) -> Result<Asked<Shape>> {
         let asked = request::parse(self.0.body)?;
-        let Ask { request, shape, dropped } = compact::ask(asked, &self.0.history, target, signatures)?;
+        let Ask { mut request, shape, dropped } = compact::ask(asked, &self.0.history, target, signatures)?;
+        self.0.wanted = fill(&mut request, &self.0.media);
         let body = wire::encode(&request, self.0.body).map_err(Error::internal)?;
         Ok(Asked { body, shape, dropped, several: false })
+    }
+
+    fn wanted(&self) -> &[Wanted] {
+        self.0.wanted()
+    }
+
+    fn given(&mut self, media: BTreeMap<String, Media>) {
+        self.0.given(media);
     }
 
     fn machine(&self, shape: Shape, stamp: Stamp) -> ResponsesMachine {

@@ -406,7 +406,7 @@ pub(in crate::translate) fn filed<'a>(file: chat::File<'a>, target: &Target<'_>)
         let made = if is_data(&id) { data_url(id, "file") } else { remote(id, source, target) };
         return made.map_err(|error| error.within(place)).map(|mut part| {
             if let Some(waits) = fetched_at(&mut part) {
-                *waits = format!("file.{place}");
+                place.clone_into(waits);
             }
             part
         });

@@ -147,6 +147,9 @@ pub(in crate::translate) fn one<'a>(
                 None => error,
             };
             let mut made = media::filed(file, target).map_err(within)?;
+            if let (Some(place), Some(waits)) = (place, media::fetched_at(&mut made)) {
+                *waits = format!("{place}.{waits}");
+            }
             made.video_metadata = video;
             looked_at(&mut made, part.detail, target, drops)?;
             Ok(Some(made))

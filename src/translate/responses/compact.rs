@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::marks::{self, Mark};
 use super::{Ask, History, Shape, Whole, request};
+use crate::catalog::Traits;
 use crate::error::{Error, Kind, Origin, Result, Retry};
 use crate::gemini::ask::{Content, Part, Role};
 use crate::openai::responses::Request;
@@ -34,7 +35,9 @@ pub fn ask<'a>(
     asked.text = None;
     asked.stream = false;
     asked.stream_options = None;
-    let mut ask = request::ask(asked, history, target, signatures)?;
+    // Most conversations end with the answer; it is the task that comes last.
+    let traits = Traits { prefill: true, ..target.traits.clone() };
+    let mut ask = request::ask(asked, history, &Target { traits: &traits, ..*target }, signatures)?;
     let task = Part::text(Text::plain(TASK));
     match ask.request.contents.last_mut() {
         Some(last) if last.role == Role::User => last.parts.push(task),

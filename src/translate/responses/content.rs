@@ -128,7 +128,11 @@ fn file_of<'a>(
 
 fn file<'a>(part: wire::Part<'a>, target: &Target<'_>, drops: &mut Drops) -> Result<Part<'a>> {
     let mut made = if let Some(file) = part.file {
-        media::filed(file, target).map_err(|error| error.within("file"))?
+        let mut made = media::filed(file, target).map_err(|error| error.within("file"))?;
+        if let Some(waits) = media::fetched_at(&mut made) {
+            *waits = format!("file.{waits}");
+        }
+        made
     } else {
         media::filed(file_of(part.file_data, part.file_id, part.file_url, part.filename), target)?
     };

@@ -450,7 +450,30 @@ impl<'a> Builder<'a, '_> {
         Ok(())
     }
 
-    fn output(&mut self, place: Place, kind: &str, item: Item<'a>) -> Result<()> {
+    /// What a tool of the client's says without having been called: Codex tells its goals in this way. Gemini
+    /// takes results of its own calls only, so it is told like a message.
+    fn report(&mut self, place: Place, tool: &str, item: Item<'a>) -> Result<()> {
+        let namespace = item.namespace.map(|namespace| format!("{namespace}.")).unwrap_or_default();
+        let mut parts = vec![Part::text(Text::plain(format!("Output of the tool {namespace}{tool}:")))];
+        match item.output {
+            // A result may be an object, a message may not.
+            Some(raw) if raw.get().starts_with('{') => parts.push(Part::text(Text::plain(raw.get()))),
+            Some(raw) => parts.extend(content::user(raw, "output", self.target, self.drops)?),
+            None => {}
+        }
+        waiting(&mut parts, place);
+        self.user(parts);
+        Ok(())
+    }
+
+    fn output(&mut self, place: Place, kind: &str, mut item: Item<'a>) -> Result<()> {
+        let called = |id: &Text<'_>| self.by_id.contains_key(id.decode().as_ref());
+        if item.call_id.is_none()
+            && !item.id.as_ref().is_some_and(called)
+            && let Some(tool) = item.name.take()
+        {
+            return self.report(place, &tool, item);
+        }
         let given = item.call_id.or(item.id).map(|id| id.decode()).filter(|id| !id.is_empty());
         let Some(id) = given else {
             let error = Error::invalid("call_id", "An output needs the 'call_id' of the call it answers.");

@@ -309,6 +309,12 @@ fn unheard(request: &Request<'_>, drops: &mut Drops) -> Result<()> {
     if request.context_management.is_some() {
         drops.note("context_management", "nothing is compacted unless it is asked for")?;
     }
+    if request.prompt_cache_retention.is_some() {
+        drops.note("prompt_cache_retention", "Google's cache keeps its own time")?;
+    }
+    if request.prompt_cache_options.is_some() {
+        drops.note("prompt_cache_options", "Google's cache has no such settings")?;
+    }
     let labels = [("user", &request.user), ("safety_identifier", &request.safety_identifier)];
     for (name, label) in labels {
         labelled(name, label.as_ref(), LONGEST_LABEL)?;

@@ -1,15 +1,19 @@
 //! What the goldens do not show.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{Finished, ResponsesMachine, Shape, Status};
+use super::{Finished, History, ResponsesMachine, Shape, Status, compact, request};
+use crate::catalog::Traits;
 use crate::ids::Ids;
 use crate::memory::Memory;
-use crate::translate::{Failure, Machine, Stamp};
+use crate::translate::chat::fill;
+use crate::translate::{Backend, Failure, Machine, Media, Stamp, Target};
+use crate::wire;
 
 fn machine() -> (ResponsesMachine, Arc<Mutex<Vec<Finished>>>) {
     let stamp = Stamp {
@@ -64,4 +68,53 @@ fn a_failure_closes_what_is_open_and_ends_the_stream_in_its_own_way() {
     drop(machine);
     assert_eq!(status(&told), (Status::Failed, "failed".to_owned()));
     assert_eq!(Bytes::from(text.clone()).len(), out.len(), "nothing is written twice");
+}
+
+#[test]
+fn addresses_that_the_model_does_not_read_are_wanted_and_filled() {
+    let body = Bytes::from_static(
+        br#"{"model":"m","input":[
+            {"role":"user","content":[{"type":"input_text","text":"a"},{"type":"input_image","image_url":"https://example.com/a.png"},{"type":"input_file","file_url":"https://example.com/b.pdf"}]},
+            {"type":"function_call","call_id":"c","name":"f","arguments":"{}"},
+            {"type":"function_call_output","call_id":"c","output":[{"type":"input_image","image_url":"https://example.com/c.png"}]}]}"#,
+    );
+    let traits = Traits { remote_uris: false, output: vec!["text".to_owned()], ..Traits::default() };
+    let target = Target { model: "m", traits: &traits, backend: Backend::GeminiApi, strict: false };
+    let (history, memory) = (History::default(), Arc::new(Memory::default()).view("t"));
+    let nothing = BTreeMap::new();
+    for ask in [request::ask, compact::ask] {
+        let mut made = ask(request::parse(&body).unwrap(), &history, &target, &*memory).unwrap();
+        let wanted = fill(&mut made.request, &nothing);
+        let places: Vec<&str> = wanted.iter().map(|wanted| wanted.place.as_str()).collect();
+        assert_eq!(
+            places,
+            ["input[0].content[1].image_url", "input[0].content[2].file_url", "input[2].output[0].image_url"]
+        );
+        let got = |url: String| (url, Media { mime: "image/png", data: "iVBORw0KGgo=".to_owned() });
+        let media = wanted.into_iter().map(|wanted| got(wanted.url)).collect();
+        let mut made = ask(request::parse(&body).unwrap(), &history, &target, &*memory).unwrap();
+        assert!(fill(&mut made.request, &media).is_empty());
+        let sent = String::from_utf8(wire::encode(&made.request, &body).unwrap().join().to_vec()).unwrap();
+        assert_eq!(sent.matches(r#""data":"iVBORw0KGgo=""#).count(), 3, "{sent}");
+        assert!(!sent.contains("fileData"), "{sent}");
+    }
+}
+
+#[test]
+fn an_output_of_no_call_is_told_and_one_of_an_unknown_call_is_refused() {
+    let traits = Traits { output: vec!["text".to_owned()], ..Traits::default() };
+    let target = Target { model: "m", traits: &traits, backend: Backend::GeminiApi, strict: false };
+    let (history, memory) = (History::default(), Arc::new(Memory::default()).view("t"));
+    let body = Bytes::from_static(
+        br#"{"model":"m","input":[{"role":"user","content":"a"},
+            {"type":"function_call_output","id":"fco_2","name":"goal_objective","namespace":"agent","output":"example"}]}"#,
+    );
+    let made = request::ask(request::parse(&body).unwrap(), &history, &target, &*memory).unwrap();
+    let sent = String::from_utf8(wire::encode(&made.request, &body).unwrap().join().to_vec()).unwrap();
+    assert!(sent.contains("Output of the tool agent.goal_objective:"), "{sent}");
+    assert!(sent.contains("example") && !sent.contains("functionResponse"), "{sent}");
+    let body =
+        br#"{"model":"m","input":[{"type":"function_call_output","call_id":"c","name":"f","output":"x"}]}"#;
+    let refused = request::ask(request::parse(body).unwrap(), &history, &target, &*memory);
+    assert!(refused.unwrap_err().message().contains("call_id c"));
 }

@@ -158,3 +158,27 @@ def test_without_a_store_that_is_said(client):
     named = [{"type": "item_reference", "id": response.output[-1].id}, {"role": "user", "content": "And?"}]
     hello = {"role": "user", "content": "Hello"}
     assert client.responses.create(model=MODEL, input=[hello, *named]).output_text
+
+
+def test_a_tool_turn_goes_on_from_the_response_before(kept):
+    tool = {
+        "type": "function",
+        "name": "get_weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        "strict": False,
+    }
+    first = kept.responses.create(model=MODEL, input="Use get_weather for Oslo, please.", tools=[tool])
+    (call,) = [item for item in first.output if item.type == "function_call"]
+    answer = {"type": "function_call_output", "call_id": call.call_id, "output": "12 degrees"}
+    asked = {"model": MODEL, "input": [answer], "tools": [tool], "previous_response_id": first.id}
+    if hasattr(kept.responses, "input_tokens"):
+        alone = kept.responses.input_tokens.count(model=MODEL, input="And?")
+        with_history = kept.responses.input_tokens.count(
+            model=MODEL, input="And?", previous_response_id=kept.responses.create(**asked).id
+        )
+        assert with_history.input_tokens > alone.input_tokens
+    assert "12 degrees" in kept.responses.create(**asked).output_text
+    with kept.responses.stream(**asked) as stream:
+        for _ in stream:
+            pass
+        assert "12 degrees" in stream.get_final_response().output_text

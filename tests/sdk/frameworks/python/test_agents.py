@@ -1,4 +1,4 @@
-"""openai-agents over Chat Completions: a tool loop, whole and streamed."""
+"""openai-agents over Responses, its default, and over Chat Completions: tool loops and handoffs."""
 
 import asyncio
 
@@ -35,3 +35,74 @@ def test_a_tool_loop(gateway, model, streams):
     result = asyncio.run(run())
     assert "12 degrees in Oslo" in result.final_output
     assert result.context_wrapper.usage.total_tokens > 0 or streams
+
+
+@agents.function_tool
+def get_time(city: str) -> str:
+    """The time in a city."""
+    return f"noon in {city}"
+
+
+def run_to_its_end(agent, asked, streams):
+    async def run():
+        if not streams:
+            return await agents.Runner.run(agent, asked)
+        result = agents.Runner.run_streamed(agent, asked)
+        async for _ in result.stream_events():
+            pass
+        return result
+
+    return asyncio.run(run())
+
+
+def responses(gateway, model):
+    client = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="unused", max_retries=0)
+    return agents.OpenAIResponsesModel(model=model, openai_client=client)
+
+
+@pytest.mark.parametrize("model", ["gemini-3.8-flash", "gemini-2.5-flash"])
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_tool_loop_over_responses(gateway, model, streams):
+    def agent():
+        # A client lives in one event loop.
+        speaks = responses(gateway, model)
+        return agents.Agent(name="a", instructions="Be brief.", model=speaks, tools=[get_weather, get_time])
+
+    result = run_to_its_end(agent(), "Use get_weather and get_time for Oslo and Rome, please.", streams)
+    for city in ("Oslo", "Rome"):
+        assert f"12 degrees in {city}" in result.final_output
+        assert f"noon in {city}" in result.final_output
+    assert result.context_wrapper.usage.total_tokens > 0
+    # What was said can be carried on by the caller.
+    again = [*result.to_input_list(), {"role": "user", "content": "the word is gorse"}]
+    assert "gorse" in run_to_its_end(agent(), again, streams).final_output
+
+
+@pytest.mark.parametrize("model", ["gemini-3.8-flash", "gemini-2.5-flash"])
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_handoff_over_responses(gateway, model, streams):
+    speaks = responses(gateway, model)
+    weather = agents.Agent(
+        name="Meteorologist",
+        instructions="You know the weather.",
+        model=speaks,
+        tools=[get_weather],
+        model_settings=agents.ModelSettings(tool_choice="required"),
+    )
+    desk = agents.Agent(name="Desk", instructions="Hand over.", model=speaks, handoffs=[weather])
+    result = run_to_its_end(desk, "Please transfer_to_meteorologist: what of Oslo?", streams)
+    assert result.last_agent is weather
+    kinds = [item.type for item in result.new_items]
+    assert "handoff_output_item" in kinds and "tool_call_output_item" in kinds
+    assert "12 degrees in Oslo" in result.final_output
+
+
+def test_a_structured_answer_over_responses(gateway):
+    from pydantic import BaseModel
+
+    class Town(BaseModel):
+        city: str
+        population: int
+
+    agent = agents.Agent(name="a", model=responses(gateway, "gemini-3.8-flash"), output_type=Town)
+    assert isinstance(run_to_its_end(agent, "Paris", False).final_output, Town)
