@@ -223,12 +223,22 @@ impl Error {
     /// `messages[2].content`.
     #[must_use]
     pub fn within(mut self, prefix: &str) -> Self {
-        let param = match self.0.param.take() {
-            None => prefix.to_owned(),
-            Some(inner) if inner.is_empty() => prefix.to_owned(),
-            Some(inner) if inner.starts_with('[') => format!("{prefix}{inner}"),
-            Some(inner) => format!("{prefix}.{inner}"),
+        let inner = self.0.param.take().unwrap_or_default();
+        let param = match inner.as_ref() {
+            "" => prefix.to_owned(),
+            inner if inner.starts_with('[') => format!("{prefix}{inner}"),
+            inner => format!("{prefix}.{inner}"),
         };
+        // The sentence names the place as well: both grow.
+        for before in ["Missing required parameter: ", "Invalid type for ", "Invalid value for "] {
+            let rest = self.0.message.strip_prefix(before).and_then(|rest| rest.strip_prefix('\''));
+            if let Some(rest) = rest.and_then(|rest| rest.strip_prefix(inner.as_ref()))
+                && rest.starts_with('\'')
+            {
+                self.0.message = format!("{before}'{param}{rest}").into();
+                break;
+            }
+        }
         self.0.param = Some(param.into());
         self
     }
@@ -265,7 +275,7 @@ impl Error {
 
     /// The field at fault, if one is.
     pub fn param(&self) -> Option<&str> {
-        self.0.param.as_deref()
+        self.0.param.as_deref().filter(|param| !param.is_empty())
     }
 
     /// The machine-readable code, where it is more precise than the kind's own.
@@ -309,6 +319,9 @@ mod tests {
         let error = Error::invalid("text", "x").within("content[1]").within("messages[0]");
         assert_eq!(error.param(), Some("messages[0].content[1].text"));
         assert_eq!(Error::invalid("[3]", "x").within("messages").param(), Some("messages[3]"));
+        assert_eq!(Error::invalid("", "x").param(), None);
+        let error = Error::invalid("k", "Invalid type for 'k': number.").within("metadata");
+        assert_eq!(error.message(), "Invalid type for 'metadata.k': number.");
     }
 
     #[test]

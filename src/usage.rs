@@ -159,6 +159,8 @@ pub struct Usage {
     pub tool_use_by: ByModality,
     /// True when no `usageMetadata` was seen, or a part of this had to be estimated.
     pub estimated: bool,
+    /// An answer ended for a reason that this release does not know, and was taken to be whole.
+    pub odd_end: bool,
     /// At which of its prices Google served it.
     pub tier: Tier,
 }
@@ -191,5 +193,6 @@ impl Usage {
         self.output_by.add(&other.output_by);
         self.tool_use_by.add(&other.tool_use_by);
         self.estimated |= other.estimated;
+        self.odd_end |= other.odd_end;
     }
 }

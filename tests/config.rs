@@ -96,7 +96,7 @@ fn unknown_keys_are_placed_and_a_name_is_suggested() {
     let variant = complaint("[[sites]]\nname = \"a\"\nkind = \"gemini-api\"\n");
     assert_eq!(variant, "gw.toml:3:8: unknown value `gemini-api`, did you mean `gemini_api`?");
     let strange = complaint("[log]\nzzzzzzzz = 1\n");
-    assert_eq!(strange, "gw.toml:2:1: unknown key `zzzzzzzz`, known are: format, level");
+    assert_eq!(strange, "gw.toml:2:1: unknown key `zzzzzzzz`, known are: format, level, share");
 }
 
 #[test]

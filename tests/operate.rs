@@ -272,3 +272,44 @@ async fn certificates_are_shown_asked_for_and_replaced() {
     gateway.reload("refused").await;
     assert!(shake(gateway.address, &second.cert, Some(&client)).await.is_ok());
 }
+
+/// Requests that try to put their own words into a label.
+fn hostile(turn: u32) -> String {
+    let body =
+        |model: &str| format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"{turn}"}}]}}"#);
+    let (head, body) = match turn % 5 {
+        0 => ("POST /v1/chat/completions".to_owned(), body(&format!("made-up-{turn}"))),
+        1 => (format!("POST /v1/made-up-{turn}/x{}", turn / 3), String::new()),
+        2 => (format!("M{turn} /v1/models"), String::new()),
+        3 => (format!("GET /v1/models/made-up-{turn}"), String::new()),
+        _ => ("POST /v1/embeddings".to_owned(), format!(r#"{{"model":"made-up-{turn}","input":"x"}}"#)),
+    };
+    let key = if turn.is_multiple_of(7) { format!("made-up-key-{turn}") } else { SECRET.to_owned() };
+    format!(
+        "{head} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\nuser-agent: made-up-{turn}\r\nx-request-id: made-up-{turn}\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test]
+async fn ten_thousand_hostile_requests_make_no_series_of_their_own() {
+    let folder = Folder::new("series");
+    let gateway = Gemway::start(&folder.write("gemway.toml", &config("alias", ""))).await;
+    let mut sizes = Vec::new();
+    for round in 0..2_u32 {
+        for batch in 0..50_u32 {
+            let mut socket = TcpStream::connect(gateway.address).await.unwrap();
+            let mut all = String::new();
+            for turn in 0..100 {
+                all.push_str(&hostile(round * 5000 + batch * 100 + turn));
+            }
+            all.push_str("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            let answers = say(&mut socket, &all).await;
+            assert!(answers.matches("HTTP/1.1 ").count() > 90, "{answers}");
+        }
+        let scrape = gateway.metrics().await;
+        assert!(!scrape.contains("made-up"), "{scrape}");
+        sizes.push(scrape.lines().filter(|line| !line.starts_with('#')).count());
+    }
+    assert!(sizes[1] < 5000 && sizes[1] <= sizes[0] + 5, "{sizes:?}");
+}

@@ -74,7 +74,7 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     let limiter = gateway.limiter.clone();
     let shelf = shelf(&config, &gateway).await?;
     let stored_keys = gateway.keys.stored();
-    let books = books.showing_cost(config.cost_header).tracing(spans);
+    let books = books.showing_cost(config.cost_header).tracing(spans).logging(config.log.share);
     let server = server::bind(server::Config {
         listen: config.listen.to_string(),
         admin_listen: config.admin_listen.to_string(),

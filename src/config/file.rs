@@ -305,6 +305,7 @@ pub(super) struct Fetch {
 pub(super) struct Log {
     pub(super) format: Option<LogFormat>,
     pub(super) level: Option<String>,
+    pub(super) share: Option<f64>,
 }
 
 /// How log lines look.

@@ -365,12 +365,14 @@ pub struct Network {
 }
 
 /// Log lines.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Log {
     /// How they look.
     pub format: LogFormat,
     /// Which there are, as a `tracing` filter (`info`, `gemway=debug`).
     pub level: String,
+    /// Which part of the requests that went well has a line; what went wrong always has one.
+    pub share: f64,
 }
 
 /// What flags say; what is absent leaves file and environment alone.

@@ -454,7 +454,13 @@ impl Resolver<'_> {
             (None, None) => written.format.unwrap_or_default(),
         };
         let level = (self.env)("GEMWAY_LOG").or_else(|| written.level.clone());
-        Ok(Log { format, level: level.unwrap_or_else(|| "info".to_owned()) })
+        let share = written.share.unwrap_or(1.0);
+        if !(0.0..=1.0).contains(&share) {
+            return Err(ConfigError::new(
+                "log.share is between 0 (only what went wrong) and 1 (every request)",
+            ));
+        }
+        Ok(Log { format, level: level.unwrap_or_else(|| "info".to_owned()), share })
     }
 }
 

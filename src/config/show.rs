@@ -154,7 +154,10 @@ fn organs(config: &Config, top: &mut Entries) {
         });
     }
     top.table("log", |table| {
-        table.put("format", config.log.format.as_str()).put("level", config.log.level.as_str());
+        table
+            .put("format", config.log.format.as_str())
+            .put("level", config.log.level.as_str())
+            .put("share", config.log.share);
     });
 }
 

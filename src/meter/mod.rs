@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -194,18 +195,29 @@ pub struct Books {
     ledger: Option<Ledger>,
     prices: Arc<Prices>,
     shows_cost: bool,
+    /// Which part of the requests that went well is logged, and how many there were.
+    logged: f64,
+    well: AtomicU64,
     spans: Option<Spans>,
 }
 
 impl Books {
     /// Metrics and the log alone.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, ledger: None, prices: Arc::default(), shows_cost: false, spans: None }
+        Self {
+            metrics,
+            ledger: None,
+            prices: Arc::default(),
+            shows_cost: false,
+            logged: 1.0,
+            well: AtomicU64::new(0),
+            spans: None,
+        }
     }
 
     /// The same with prices, and with a ledger where there is one.
     pub fn with(metrics: Arc<Metrics>, prices: Arc<Prices>, ledger: Option<Ledger>) -> Self {
-        Self { metrics, ledger, prices, shows_cost: false, spans: None }
+        Self { ledger, prices, ..Self::new(metrics) }
     }
 
     /// The same, and each traced request's spans go there.
@@ -213,6 +225,26 @@ impl Books {
     pub fn tracing(mut self, spans: Option<Spans>) -> Self {
         self.spans = spans;
         self
+    }
+
+    /// The same, and only this share of the requests that go well has a line in the log.
+    #[must_use]
+    pub fn logging(mut self, share: f64) -> Self {
+        self.logged = share;
+        self
+    }
+
+    /// Whether a request that went well has a line: evenly spread, so that a share of a tenth is every tenth.
+    fn is_logged(&self) -> bool {
+        if self.logged >= 1.0 {
+            return true;
+        }
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "after 2^52 requests a line more or less is no matter"
+        )]
+        let turn = self.well.fetch_add(1, Ordering::Relaxed) as f64;
+        (turn * self.logged).floor() < ((turn + 1.0) * self.logged).floor()
     }
 
     /// The same, and every reply tells what it cost.
@@ -355,7 +387,9 @@ impl Sink for Books {
             upstream: entry.upstream,
             usage: entry.usage,
         });
-        log(entry, outcome);
+        if outcome != Outcome::Complete || self.is_logged() {
+            log(entry, outcome);
+        }
     }
 }
 
@@ -709,6 +743,16 @@ mod tests {
         let entries = kept.0.lock();
         assert_eq!(entries.len(), 1);
         assert_eq!(entries[0].outcome, Some(Outcome::Complete));
+    }
+
+    #[test]
+    fn a_share_of_the_log_is_evenly_spread() {
+        let books = |share| Books::new(Arc::new(Metrics::new())).logging(share);
+        let logged = |share| {
+            let books = books(share);
+            (0..100).filter(|_| books.is_logged()).count()
+        };
+        assert_eq!([logged(0.0), logged(0.1), logged(0.25), logged(1.0)], [0, 10, 25, 100]);
     }
 
     #[test]

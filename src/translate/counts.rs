@@ -1,5 +1,6 @@
 //! Token counts in both dialects.
 
+use super::finish::Finish;
 use crate::gemini::answer::{Count, List, ModalityCount, UsageMetadata, each};
 use crate::openai::completion::{CompletionDetails, Kinds, PromptDetails, UsageObject};
 use crate::usage::{ByModality, Modality, Usage};
@@ -35,6 +36,11 @@ impl Counts {
         breakdown(&mut self.by.cached_by, &said.cache_tokens_details);
         breakdown(&mut self.by.output_by, &said.candidates_tokens_details);
         breakdown(&mut self.by.tool_use_by, &said.tool_use_prompt_tokens_details);
+    }
+
+    /// Takes the reason why a candidate ended: those that nobody knows are counted.
+    pub fn ended(&mut self, native: &str) {
+        self.by.odd_end |= !Finish::known(native);
     }
 
     /// The tier that served it, in the client's words.

@@ -44,6 +44,11 @@ impl Finish {
         })
     }
 
+    /// Whether this release knows the reason, and does not merely take it for the best.
+    pub fn known(native: &str) -> bool {
+        native == "STOP" || native == "FINISH_REASON_STOP" || Self::read(native) != Some(Self::Stop)
+    }
+
     /// The client's `finish_reason`. A cut-off call stays `length`: hiding that would have the client run it.
     pub fn openai(self, called: Option<Called>) -> &'static str {
         match (self, called) {
@@ -106,6 +111,8 @@ mod tests {
         assert_eq!(Finish::read("CONTINUATION"), Some(Finish::Length));
         assert_eq!(Finish::read("MODEL_ARMOR"), Some(Finish::Filtered));
         assert_eq!(Finish::read("NEW_IN_2031"), Some(Finish::Stop));
+        assert!(!Finish::known("NEW_IN_2031") && Finish::known("STOP") && Finish::known("SAFETY"));
+        assert!(Finish::known("FINISH_REASON_STOP") && Finish::known("FINISH_REASON_UNSPECIFIED"));
         assert_eq!(Finish::Length.openai(Some(Called::Tool)), "length");
         assert_eq!(Finish::Stop.openai(Some(Called::Function)), "function_call");
     }

@@ -152,7 +152,8 @@ pub(super) fn input(
         Some((id, known)) => Ok(Item { id: id.clone(), json: known.get().to_owned() }),
         None => normal(item, ids),
     };
-    list(input, "input")?.into_iter().map(one).collect()
+    let numbered = list(input, "input")?.into_iter().enumerate();
+    numbered.map(|(at, item)| one(item).map_err(|error| error.within(&format!("input[{at}]")))).collect()
 }
 
 /// The items of a response's `output`.

@@ -136,6 +136,8 @@ families! {
         "Tokens as Google reported them; cached is a part of input.";
     estimated: IntCounterVec Counter "gemway_estimated_requests_total" &["route"],
         "Requests whose tokens had to be estimated, in part at least.";
+    odd_ends: IntCounterVec Counter "gemway_unknown_finish_reasons_total" &["model"],
+        "Requests of which an answer ended for a reason that this release does not know, and takes for a stop.";
     key_tokens: IntCounterVec Counter "gemway_key_tokens_total" &["key", "model", "kind"],
         "Tokens by client key: input with cached and with what tools fed back, output with reasoning.";
     key_cost: CounterVec Counter "gemway_key_cost_usd_total" &["key", "model"],

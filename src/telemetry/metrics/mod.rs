@@ -154,6 +154,9 @@ impl Metrics {
                 self.families.tokens.with_label_values(&[model, kind]).inc_by(count);
             }
         }
+        if usage.odd_end {
+            self.families.odd_ends.with_label_values(&[model]).inc();
+        }
         if usage.estimated {
             self.families.estimated.with_label_values(&[request.route]).inc();
         }

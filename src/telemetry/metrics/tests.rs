@@ -21,7 +21,7 @@ fn finished() -> Finished<'static> {
 #[test]
 fn a_finished_request_shows() {
     let metrics = Metrics::new();
-    let mut usage = Usage { input: 7, output: 3, thoughts: 2, ..Usage::default() };
+    let mut usage = Usage { input: 7, output: 3, thoughts: 2, odd_end: true, ..Usage::default() };
     usage.input_by[Modality::Image] = 5;
     let held = metrics.in_flight();
     metrics.attempt("studio", "gemini-x", "200");
@@ -38,6 +38,7 @@ fn a_finished_request_shows() {
     for line in [
         r#"gemway_http_requests_total{code="200",method="POST",outcome="ok",route="chat"} 1"#.to_owned(),
         r#"gemway_tokens_total{kind="input",model="unresolved"} 7"#.to_owned(),
+        r#"gemway_unknown_finish_reasons_total{model="unresolved"} 1"#.to_owned(),
         r#"gemway_upstream_attempts_total{code="200",model="gemini-x",site="studio"} 1"#.to_owned(),
         r#"gemway_client_cancelled_total{phase="request",route="chat"} 1"#.to_owned(),
         r#"gemway_stream_truncated_total{reason="timeout"} 1"#.to_owned(),

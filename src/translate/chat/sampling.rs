@@ -17,7 +17,8 @@ use crate::translate::Target;
 use crate::wire::{Text, Unknown};
 
 const MOST_STOPS: usize = 5;
-const LONGEST_LABEL: usize = 512;
+/// Of what names an end user, in bytes.
+pub(in crate::translate) const LONGEST_LABEL: usize = 512;
 const MOST_PAIRS: usize = 16;
 
 pub(in crate::translate) fn decimal(
@@ -70,7 +71,7 @@ pub(super) fn build<'a>(
     config.stop_sequences = stops(request.stop, drops)?;
     shape.may_be_empty = !config.stop_sequences.is_empty();
     config.thinking_config = thinking(request, extension, target, shape, drops)?;
-    modalities(request, target, &mut config, drops)?;
+    modalities(request, target, &mut config, shape, drops)?;
     config.media_resolution = google::media_resolution(extension)?;
     config.image_config = google::image_config(extension, target, drops)?;
     unheard(request, drops)?;
@@ -423,6 +424,7 @@ fn modalities(
     request: &Request<'_>,
     target: &Target<'_>,
     config: &mut GenerationConfig<'_>,
+    shape: &mut Shape,
     drops: &mut Drops,
 ) -> Result<()> {
     let wanted: Vec<Cow<'_, str>> = request.modalities.iter().flatten().map(Text::decode).collect();
@@ -449,6 +451,7 @@ fn modalities(
         config.response_modalities = vec!["AUDIO"];
         if let Some(audio) = &request.audio {
             config.speech_config = spoken(audio, drops)?;
+            shape.wav = audio.format.as_ref().is_some_and(|format| format.decode() == "wav");
         }
     } else {
         if has("image") {
@@ -532,15 +535,15 @@ fn unheard(request: &Request<'_>, drops: &mut Drops) -> Result<()> {
         ("prompt_cache_key", &request.prompt_cache_key, 1024, "Google's cache finds equal beginnings itself"),
     ];
     for (name, label, longest, why) in labels {
-        let Some(label) = label else { continue };
-        if label.decode().len() > longest {
-            let message = format!("'{name}' may be {longest} characters long at most.");
-            return Err(Error::invalid(name, message).code("string_above_max_length"));
+        labelled(name, label.as_ref(), longest)?;
+        if label.is_some() {
+            drops.note(name, why)?;
         }
-        drops.note(name, why)?;
     }
-    if let Some(metadata) = request.metadata {
-        described(metadata, drops).map_err(|error| error.within("metadata"))?;
+    if let Some(metadata) = request.metadata
+        && described(metadata)?
+    {
+        drops.note("metadata", "Gemini keeps no metadata")?;
     }
     if let Some(raw) = request.logit_bias {
         biased(raw, drops).map_err(|error| error.within("logit_bias"))?;
@@ -579,7 +582,25 @@ fn unheard(request: &Request<'_>, drops: &mut Drops) -> Result<()> {
     Ok(())
 }
 
-fn described(metadata: &RawValue, drops: &mut Drops) -> Result<()> {
+/// Bounds a text that names somebody or something, in bytes.
+pub(in crate::translate) fn labelled(
+    name: &'static str,
+    label: Option<&Text<'_>>,
+    longest: usize,
+) -> Result<()> {
+    if label.is_some_and(|label| label.decode().len() > longest) {
+        let message = format!("'{name}' may be {longest} characters long at most.");
+        return Err(Error::invalid(name, message).code("string_above_max_length"));
+    }
+    Ok(())
+}
+
+/// Bounds `metadata`; whether it says anything.
+pub(in crate::translate) fn described(metadata: &RawValue) -> Result<bool> {
+    pairs(metadata).map_err(|error| error.within("metadata"))
+}
+
+fn pairs(metadata: &RawValue) -> Result<bool> {
     let pairs: Unknown = read(metadata)?;
     if pairs.0.len() > MOST_PAIRS {
         let message = format!("'metadata' may hold {MOST_PAIRS} pairs at most.");
@@ -593,10 +614,7 @@ fn described(metadata: &RawValue, drops: &mut Drops) -> Result<()> {
             return Err(Error::invalid("", message).code("string_above_max_length"));
         }
     }
-    if !pairs.is_empty() {
-        drops.note("metadata", "Gemini keeps no metadata")?;
-    }
-    Ok(())
+    Ok(!pairs.is_empty())
 }
 
 fn biased(raw: &RawValue, drops: &mut Drops) -> Result<()> {

@@ -167,6 +167,9 @@ impl Session {
             if self.choices.len() <= index {
                 self.choices.resize_with(index + 1, Choice::default);
             }
+            if let Some(reason) = &candidate.finish_reason {
+                self.counts.ended(&reason.decode());
+            }
             if let Some(choice) = self.choices.get_mut(index) {
                 choice.take(index, candidate, &self.shape, &self.stamp, sink)?;
             }

@@ -15,6 +15,7 @@ use crate::openai::chat;
 use crate::openai::embeddings::{Google, Request};
 use crate::translate::chat::parts;
 use crate::translate::chat::request::{Drops, check_model, document, read};
+use crate::translate::chat::sampling::{LONGEST_LABEL, labelled};
 use crate::translate::tokens::{self, Encoding};
 use crate::translate::{Backend, Target};
 use crate::wire::Text;
@@ -86,6 +87,7 @@ pub fn plan<'a>(request: &Request<'a>, asked: &str, target: &Target<'_>) -> Resu
         prefix(&mut inputs, task, &titles, &mut drops)?;
     }
     vertex_options(google, target.backend, form, &mut options, &mut drops)?;
+    labelled("user", request.user.as_ref(), LONGEST_LABEL)?;
     if request.user.is_some() {
         drops.note("user", "Gemini has no place for it")?;
     }
@@ -126,12 +128,14 @@ fn dimensions(request: &Request<'_>, most: u32) -> Result<Option<u32>> {
     match u32::try_from(asked) {
         Ok(asked) if asked > 0 && (most == 0 || asked <= most) => Ok(Some(asked)),
         Ok(_) | Err(_) if most == 0 => {
-            Err(Error::invalid("dimensions", "'dimensions' must be a number above 0."))
+            let code = if asked < 1 { "integer_below_min_value" } else { "integer_above_max_value" };
+            Err(Error::invalid("dimensions", "'dimensions' must be a number above 0.").code(code))
         }
         Ok(_) | Err(_) => {
             let message =
                 format!("'dimensions' must be between 1 and {most} for this model, and not {asked}.");
-            Err(Error::invalid("dimensions", message))
+            let code = if asked < 1 { "integer_below_min_value" } else { "integer_above_max_value" };
+            Err(Error::invalid("dimensions", message).code(code))
         }
     }
 }
@@ -254,7 +258,7 @@ impl Source<'_> {
     fn list<'a>(&mut self, raw: &'a RawValue) -> Result<Vec<Content<'a>>> {
         let Few(items, count) = read(raw)?;
         if count == 0 {
-            return Err(Error::invalid("", "'input' must hold at least one input."));
+            return Err(Error::invalid("", "'input' must hold at least one input.").code("empty_array"));
         }
         if count > MOST_INPUTS {
             let message = format!("'input' must hold at most {MOST_INPUTS} inputs, and not {count}.");

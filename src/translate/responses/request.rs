@@ -11,13 +11,25 @@ use crate::error::{Error, Result};
 use crate::gemini::ask::{GenerateRequest, GenerationConfig, ImageConfig, SystemInstruction, ThinkingConfig};
 use crate::openai::responses::{Item, Request};
 use crate::translate::chat::google::{self, Extension};
-use crate::translate::chat::request::{Drops, MOST_VALUES, check_model, document, open, read};
-use crate::translate::chat::sampling::{by_effort, decimal, integer, native, service_tier};
+use crate::translate::chat::request::{Drops, MOST_VALUES, check_model, document, open};
+use crate::translate::chat::sampling::{
+    LONGEST_LABEL, by_effort, decimal, described, integer, labelled, native, service_tier,
+};
 use crate::translate::chat::tools::{Toolbox, form};
 use crate::translate::{Signatures, Target};
-use crate::wire::{Text, Unknown};
+use crate::wire::Text;
 
-const MOST_PAIRS: usize = 16;
+/// What `include` may name; what of it the answer has anyway needs no switch.
+const INCLUDABLE: [&str; 8] = [
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+];
 
 /// Reads a client's body.
 ///
@@ -88,6 +100,10 @@ pub fn ask<'a>(
     shape.reading.choices = 1;
     shape.reading.single_call = request.parallel_tool_calls == Some(false);
     let include: Vec<Cow<'_, str>> = request.include.iter().flatten().map(Text::decode).collect();
+    for (at, name) in include.iter().enumerate().filter(|(_, name)| !INCLUDABLE.contains(&name.as_ref())) {
+        let name: String = name.chars().filter(char::is_ascii_graphic).take(60).collect();
+        drops.note(&format!("include[{at}]({name})"), "nothing of this name can be included")?;
+    }
     let includes = |name: &str| include.iter().any(|known| known == name);
     shape.encrypted = includes("reasoning.encrypted_content");
     shape.sources = includes("web_search_call.action.sources");
@@ -270,12 +286,9 @@ fn answer_format<'a>(
 /// What has no equal.
 fn unheard(request: &Request<'_>, drops: &mut Drops) -> Result<()> {
     if let Some(metadata) = request.metadata {
-        let pairs: Unknown = read(metadata).map_err(|error| error.within("metadata"))?;
-        if pairs.0.len() > MOST_PAIRS {
-            let message = format!("'metadata' may hold {MOST_PAIRS} pairs at most.");
-            return Err(Error::invalid("metadata", message).code("object_above_max_properties"));
-        }
+        described(metadata)?;
     }
+    labelled("prompt_cache_key", request.prompt_cache_key.as_ref(), 1024)?;
     let obfuscated = request.stream_options.as_ref().and_then(|options| options.include_obfuscation);
     if obfuscated == Some(true) {
         drops.note("stream_options.include_obfuscation", "events are not padded")?;
@@ -283,14 +296,22 @@ fn unheard(request: &Request<'_>, drops: &mut Drops) -> Result<()> {
     if request.max_tool_calls.is_some() {
         drops.note("max_tool_calls", "Gemini does not count the calls of Google's own tools")?;
     }
-    if request.truncation.as_ref().is_some_and(|truncation| truncation.decode() == "auto") {
-        drops.note("truncation", "nothing is left out: an input that is too long is refused")?;
+    match request.truncation.as_ref().map(Text::decode).as_deref() {
+        None | Some("" | "disabled") => {}
+        Some("auto") => {
+            drops.note("truncation", "nothing is left out: an input that is too long is refused")?;
+        }
+        Some(_) => {
+            let message = "Supported values are: 'auto' and 'disabled'.";
+            return Err(Error::invalid("truncation", message));
+        }
     }
     if request.context_management.is_some() {
         drops.note("context_management", "nothing is compacted unless it is asked for")?;
     }
     let labels = [("user", &request.user), ("safety_identifier", &request.safety_identifier)];
     for (name, label) in labels {
+        labelled(name, label.as_ref(), LONGEST_LABEL)?;
         if label.is_some() {
             drops.note(name, "Gemini keeps no end users apart")?;
         }
