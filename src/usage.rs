@@ -74,6 +74,16 @@ impl Tier {
         }
     }
 
+    /// What is dearer is higher.
+    const fn rank(self) -> u8 {
+        match self {
+            Self::Batch => 0,
+            Self::Flex => 1,
+            Self::Standard => 2,
+            Self::Priority => 3,
+        }
+    }
+
     /// Google's words: `trafficType` (`ON_DEMAND_FLEX`), `serviceTier` and the header of that name (`flex`).
     pub fn from_google(word: &str) -> Self {
         let word = word.to_ascii_uppercase();
@@ -181,8 +191,12 @@ impl Usage {
         self.prompt().saturating_add(self.completion())
     }
 
-    /// Adds another call's counts: hops of one long answer, or fanned-out candidates.
+    /// Adds another call's counts: hops of one long answer, or fanned-out candidates. Where those were served at
+    /// several prices, the sum has the dearest: it must not be too small.
     pub fn add(&mut self, other: &Self) {
+        if self.total() == 0 || other.total() > 0 && other.tier.rank() > self.tier.rank() {
+            self.tier = other.tier;
+        }
         self.input = self.input.saturating_add(other.input);
         self.cached = self.cached.saturating_add(other.cached);
         self.output = self.output.saturating_add(other.output);

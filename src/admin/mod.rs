@@ -336,10 +336,7 @@ mod tests {
             .values()
             .map(|verbs| verbs.as_object().unwrap().keys().filter(|verb| *verb != "parameters").count())
             .sum();
-        assert_eq!(
-            source.matches("            (&Method::").count(),
-            described,
-            "everything served is described"
-        );
+        let served = source.lines().filter(|line| line.starts_with("            (&Method::")).count();
+        assert_eq!(served, described, "everything served is described");
     }
 }

@@ -132,6 +132,8 @@ impl Spent {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Purse {
     pub(super) period: u64,
+    /// When that is over, in the limiter's own time.
+    pub(super) ends: u64,
     pub(super) spent: u64,
     pub(super) reserved: u64,
     /// How many requests hold a reserve.

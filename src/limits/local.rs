@@ -1,6 +1,7 @@
 //! Counts in this process. What a request touches is locked together, in order, looked at, and then charged.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -113,14 +114,25 @@ impl Local {
         }
     }
 
-    /// What the shared store says of a budget, in case it goes away.
+    /// What the shared store let through, in case it goes away or is late once: then this process knows what of its
+    /// part it has had.
     pub(super) fn learn(&self, charge: &Charge, state: &State) {
-        if let What::Budget { period, .. } = &charge.what
+        if matches!(charge.what, What::Minute | What::Day)
             && let Some(shard) = self.shards.get(place(charge.id))
         {
+            let (now, span) = (self.timer.millis(), charge.what.span());
+            let mut shard = shard.lock();
+            let window = shard.windows(&charge.what).entry(charge.id);
+            let window = window.and_modify(|window| window.add(now, span));
+            window.or_insert_with(|| Window::first(now)).prune(now, span);
+        }
+        if let What::Budget { period, until_reset, .. } = &charge.what
+            && let Some(shard) = self.shards.get(place(charge.id))
+        {
+            let ends = self.timer.millis().saturating_add(millis(*until_reset));
             let mut shard = shard.lock();
             let purse = shard.purses.entry(charge.id).or_default();
-            *purse = Purse { period: *period, spent: state.spent, ..*purse };
+            *purse = Purse { period: *period, ends, spent: state.spent, ..*purse };
         }
     }
 
@@ -136,8 +148,7 @@ impl Local {
     }
 
     pub(super) fn spent(&self, key: &str, budget: &Budget, period: u64) -> (u64, u64) {
-        let what =
-            What::Budget { budget: *budget, bounded: true, period, until_reset: std::time::Duration::ZERO };
+        let what = What::Budget { budget: *budget, bounded: true, period, until_reset: Duration::ZERO };
         let subject = format!("key\0{key}\0{}", budget.per.as_str());
         let charge = Charge::new(what, "key", &subject, budget.amount.count(), 0);
         let reserved = self.shards.get(place(charge.id)).and_then(|shard| {
@@ -185,9 +196,10 @@ impl Shard {
             What::Budget { bounded, period, until_reset, .. } => {
                 let purse = self.purses.entry(charge.id).or_default();
                 if purse.period != *period {
-                    *purse = Purse { period: *period, spent: seed, ..Purse::default() };
+                    let ends = now.saturating_add(millis(*until_reset));
+                    *purse = Purse { period: *period, ends, spent: seed, ..Purse::default() };
                 }
-                purse.look(charge, *bounded, u64::try_from(until_reset.as_millis()).unwrap_or(u64::MAX))
+                purse.look(charge, *bounded, millis(*until_reset))
             }
         }
     }
@@ -276,16 +288,22 @@ impl Shard {
         self.days.retain(|_, window| window.prune(now, super::DAY));
         self.buckets.retain(|_, full_at| *full_at > super::bucket::float(now));
         self.shares.retain(|_, shares| shares.prune(now, super::MINUTE));
+        self.purses.retain(|_, purse| purse.ends > now);
         // Room that a crowd needed is given back when it has gone.
         shrink(&mut self.minutes);
         shrink(&mut self.days);
         shrink(&mut self.buckets);
         shrink(&mut self.flights);
+        shrink(&mut self.purses);
     }
 
     fn len(&self) -> usize {
         self.minutes.len() + self.days.len() + self.buckets.len() + self.flights.len() + self.purses.len()
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn shrink<V>(map: &mut HashMap<u64, V>) {

@@ -22,7 +22,7 @@ use crate::telemetry::metrics::{Finished, Metrics, UNRESOLVED};
 use crate::telemetry::otlp::Spans;
 use crate::telemetry::trace::{Attributes, Trace};
 use crate::telemetry::{clip, mask};
-use crate::usage::Usage;
+use crate::usage::{Tier, Usage};
 
 pub mod ledger;
 pub mod price;
@@ -135,6 +135,8 @@ pub struct Entry {
     pub bytes_out: u64,
     /// Tokens.
     pub usage: Usage,
+    /// The tier that Google's headers name.
+    pub tier: Option<Tier>,
     /// Nano-dollars, where the price is known; set when settled.
     pub cost: Option<u64>,
     /// Whoever asked wants to know what it cost.
@@ -543,9 +545,22 @@ impl Meter {
         ours
     }
 
-    /// The token counts as known by now; the last word stands.
-    pub fn usage(&self, usage: Usage) {
-        self.note(|entry| entry.usage = usage);
+    /// The token counts as known by now; the last word stands. Their tier is what they say, or what the headers did.
+    pub fn usage(&self, mut usage: Usage) {
+        self.note(|entry| {
+            if usage.tier == Tier::Standard {
+                usage.tier = entry.tier.unwrap_or_default();
+            }
+            entry.usage = usage;
+        });
+    }
+
+    /// An answer has begun; its headers name the tier that serves it, or none.
+    pub fn served(&self, tier: Option<Tier>) {
+        self.note(|entry| {
+            entry.tier = tier;
+            entry.usage.tier = tier.unwrap_or_default();
+        });
     }
 
     /// The first event went out; later calls change nothing.
@@ -743,6 +758,20 @@ mod tests {
         let entries = kept.0.lock();
         assert_eq!(entries.len(), 1);
         assert_eq!(entries[0].outcome, Some(Outcome::Complete));
+    }
+
+    #[test]
+    fn the_headers_tier_stands_unless_the_counts_name_one() {
+        let meter = Meter::start(Arc::new(Kept::default()), Entry::default());
+        meter.served(Some(Tier::Flex));
+        assert_eq!(meter.entry().usage.tier, Tier::Flex);
+        meter.usage(Usage { input: 1, ..Usage::default() });
+        assert_eq!(meter.entry().usage.tier, Tier::Flex);
+        meter.usage(Usage { input: 1, tier: Tier::Priority, ..Usage::default() });
+        assert_eq!(meter.entry().usage.tier, Tier::Priority);
+        // Another site answers in the end, and says nothing.
+        meter.served(None);
+        assert_eq!(meter.entry().usage.tier, Tier::Standard);
     }
 
     #[test]

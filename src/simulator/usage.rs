@@ -42,6 +42,8 @@ pub(super) struct Prompt {
     pub(super) video: u64,
     pub(super) document: u64,
     pub(super) cached: u64,
+    /// The tier that was asked for; whatever is asked for is served.
+    pub(super) tier: Option<&'static str>,
 }
 
 impl Prompt {
@@ -54,6 +56,9 @@ impl Prompt {
         for declaration in items(ask, "tools").iter().flat_map(|tool| items(tool, "functionDeclarations")) {
             prompt.text += count(&declaration.to_string());
         }
+        let tier = ask.get("serviceTier").and_then(Value::as_str).unwrap_or_default();
+        prompt.tier =
+            ["standard", "flex", "priority"].into_iter().find(|known| tier.eq_ignore_ascii_case(known));
         prompt
     }
 
@@ -136,8 +141,12 @@ pub(super) fn metadata(prompt: &Prompt, candidates: u64, thoughts: u64, vertex: 
     if thoughts > 0 {
         usage.insert("thoughtsTokenCount".into(), thoughts.into());
     }
-    if vertex {
-        usage.insert("trafficType".into(), "ON_DEMAND".into());
+    match (vertex, prompt.tier) {
+        (true, Some("flex")) => drop(usage.insert("trafficType".into(), "ON_DEMAND_FLEX".into())),
+        (true, Some("priority")) => drop(usage.insert("trafficType".into(), "ON_DEMAND_PRIORITY".into())),
+        (true, _) => drop(usage.insert("trafficType".into(), "ON_DEMAND".into())),
+        (false, Some(tier)) => drop(usage.insert("serviceTier".into(), tier.into())),
+        (false, None) => {}
     }
     Value::Object(usage)
 }

@@ -3,7 +3,7 @@
 use super::finish::Finish;
 use crate::gemini::answer::{Count, List, ModalityCount, UsageMetadata, each};
 use crate::openai::completion::{CompletionDetails, Kinds, PromptDetails, UsageObject};
-use crate::usage::{ByModality, Modality, Usage};
+use crate::usage::{ByModality, Modality, Tier, Usage};
 use crate::wire::Text;
 
 /// The counts of one stream. Every event may repeat the running totals, whole or in part: the last word on each
@@ -25,7 +25,10 @@ impl Counts {
     /// Takes what one event says.
     pub fn take(&mut self, said: &UsageMetadata<'_>) {
         let tier = said.service_tier.as_ref().or(said.traffic_type.as_ref()).map(Text::decode);
-        self.tier = tier.and_then(|tier| service_tier(&tier)).or(self.tier);
+        if let Some(tier) = tier {
+            self.by.tier = Tier::from_google(&tier);
+            self.tier = service_tier(&tier).or(self.tier);
+        }
         latest(&mut self.prompt, said.prompt_token_count);
         latest(&mut self.cached, said.cached_content_token_count);
         latest(&mut self.candidates, said.candidates_token_count);
@@ -180,7 +183,7 @@ pub fn service_tier(said: &str) -> Option<&'static str> {
         "standard" | "default" | "on_demand" => "default",
         "flex" | "on_demand_flex" => "flex",
         "priority" | "on_demand_priority" => "priority",
-        "provisioned_throughput" => "scale",
+        "provisioned_throughput" | "scale" => "scale",
         _ => return None,
     })
 }
@@ -211,6 +214,29 @@ mod tests {
         let usage = counts(&[r#"{"promptTokenCount":10,"candidatesTokenCount":30,"thoughtsTokenCount":20,
             "totalTokenCount":40}"#]);
         assert_eq!((usage.output, usage.thoughts, usage.total()), (10, 20, 40));
+    }
+
+    #[test]
+    fn the_tier_that_served_sets_the_price() {
+        let tier = |said: &str| counts(&[said, r#"{"promptTokenCount":10,"candidatesTokenCount":3}"#]).tier;
+        assert_eq!(tier(r#"{"trafficType":"ON_DEMAND_FLEX"}"#), Tier::Flex);
+        assert_eq!(tier(r#"{"trafficType":"ON_DEMAND_PRIORITY"}"#), Tier::Priority);
+        assert_eq!(tier(r#"{"serviceTier":"priority"}"#), Tier::Priority);
+        assert_eq!(tier(r#"{"trafficType":"PROVISIONED_THROUGHPUT"}"#), Tier::Standard);
+        assert_eq!(tier("{}"), Tier::Standard);
+    }
+
+    #[test]
+    fn a_hop_keeps_the_tier_and_a_mixture_has_the_dearest() {
+        let mut all = Counts::default();
+        all.take(&serde_json::from_str(r#"{"promptTokenCount":1,"serviceTier":"flex"}"#).unwrap());
+        all.next_hop();
+        assert_eq!(all.usage().tier, Tier::Flex);
+        all.take(&serde_json::from_str(r#"{"promptTokenCount":1,"serviceTier":"standard"}"#).unwrap());
+        assert_eq!(all.usage().tier, Tier::Standard);
+        let (mut again, told) = (Counts::default(), metadata(&all));
+        again.take(&serde_json::from_str(&told).unwrap());
+        assert_eq!(again.tier(), Some("default"));
     }
 
     #[test]

@@ -213,6 +213,41 @@ async fn a_hundred_concurrent_first_requests_cannot_overrun_a_budget() {
     assert_eq!(answer.status, 429, "{}", answer.body);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tier_that_served_sets_the_price_and_is_in_the_ledger() {
+    let scratch = Scratch::new();
+    let config = format!(
+        "cost_header = true\n[[keys]]\nname = \"books\"\nsecret = \"sk-books\"\n[ledger]\nurl = \"{}\"\n",
+        scratch.ledger()
+    );
+    let gateway = Gateway::start(&scratch, &config).await;
+    let model = "gemini-3.5-flash-lite";
+    for (tier, google) in [("default", "standard"), ("flex", "flex"), ("priority", "priority")] {
+        for stream in [false, true] {
+            let body = format!(
+                r#"{{"model":"{model}","service_tier":"{tier}","stream":{stream},"messages":[{{"role":"user","content":"one two three"}}]}}"#
+            );
+            let answer = fetch(gateway.address, "POST", "/v1/chat/completions", &[KEY], &body).await.unwrap();
+            assert!(answer.complete() && answer.body.contains(&format!("\"{tier}\"")), "{}", answer.body);
+        }
+        let native = format!("/v1beta/models/{model}:generateContent");
+        let body =
+            format!(r#"{{"serviceTier":"{google}","contents":[{{"parts":[{{"text":"one two three"}}]}}]}}"#);
+        assert!(fetch(gateway.address, "POST", &native, &[KEY], &body).await.unwrap().complete());
+    }
+    gateway.stop().await;
+    let groups = usage(&scratch.ledger(), "tier").await;
+    let group = |tier: &str| groups.iter().find(|group| group["tier"] == tier).unwrap_or(&Value::Null);
+    let cost = |tier: &str| group(tier)["cost_usd"].as_f64().unwrap_or(0.0);
+    for tier in ["standard", "flex", "priority"] {
+        assert_eq!(group(tier)["requests"], 3, "{groups:?}");
+        assert_eq!(group(tier)["input_tokens"], group("standard")["input_tokens"]);
+    }
+    let near = |cost: f64, factor: f64, list: f64| cost > 0.0 && (cost - list * factor).abs() < 1e-8;
+    assert!(near(cost("flex"), 0.5, cost("standard")), "{groups:?}");
+    assert!(near(cost("priority"), 1.8, cost("standard")), "{groups:?}");
+}
+
 async fn fetch_owned(address: std::net::SocketAddr, body: &'static str) -> super::stage::Answer {
     fetch(address, "POST", "/v1/chat/completions", &[KEY], body).await.unwrap()
 }

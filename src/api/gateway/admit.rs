@@ -20,13 +20,15 @@ pub(super) struct Size {
     pub(super) input: u64,
     /// The most tokens of the answer, where the client named it.
     pub(super) most: Option<u64>,
+    /// It may be served as a priority, at that price.
+    dear: bool,
     /// It uses no tokens at all.
     free: bool,
 }
 
 impl Size {
     /// A request that uses no tokens: it counts as a request, and costs nothing.
-    pub(super) const FREE: Self = Self { input: 0, most: None, free: true };
+    pub(super) const FREE: Self = Self { input: 0, most: None, dear: false, free: true };
 
     /// A prompt of about so many tokens.
     pub(super) fn about(input: u64) -> Self {
@@ -44,7 +46,14 @@ impl Size {
                 piece.len() as u64 / 4
             }
         });
-        Self::about(tokens.sum())
+        // Inside of a text the quotes would be escaped.
+        let dear = body.pieces().any(|piece| memchr::memmem::find(piece, b"\"priority\"").is_some());
+        Self { dear, ..Self::about(tokens.sum()) }
+    }
+
+    /// A request that was not looked into: it may ask for the dearest tier.
+    pub(super) fn unread(self) -> Self {
+        Self { dear: true, ..self }
     }
 
     /// With the client's own bound on the answer.
@@ -67,7 +76,9 @@ impl Gateway {
             _ if size.free => Some(0),
             Amount::Tokens(_) => Some(size.input.saturating_add(most)),
             Amount::Nanos(_) => {
-                self.prices.of(model, self.clock.unix_seconds())?.worst(size.input, most, Tier::Standard)
+                let price = self.prices.of(model, self.clock.unix_seconds())?;
+                let dear = size.dear.then(|| price.worst(size.input, most, Tier::Priority)).flatten();
+                dear.or_else(|| price.worst(size.input, most, Tier::Standard))
             }
         });
         let estimate = Tokens {
@@ -108,5 +119,16 @@ mod tests {
         body.push(Bytes::from(vec![b' '; 400]));
         body.push(Bytes::from(vec![b'A'; 1_000_000]));
         assert_eq!(Size::of(&body).input, 100 + INLINE);
+    }
+
+    #[test]
+    fn only_a_wish_for_priority_is_dear() {
+        let size = |text: &'static str| {
+            let mut body = Rope::default();
+            body.push(Bytes::from_static(text.as_bytes()));
+            Size::of(&body).dear
+        };
+        assert!(size(r#"{"serviceTier":"priority","contents":[]}"#));
+        assert!(!size(r#"{"serviceTier":"flex","contents":[{"parts":[{"text":"a \"priority\" of"}]}]}"#));
     }
 }

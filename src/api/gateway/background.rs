@@ -202,7 +202,7 @@ impl Gateway {
         let (shape, dropped) = self.rehearse(&cx, &mut operation)?;
         let model = self.dispatched(operation.model())?;
         let before: usize = history.items.iter().map(|item| item.get().len()).sum();
-        let size = Size::about((body.len() + before) as u64 / 4).bounded(operation.most());
+        let size = Size::about((body.len() + before) as u64 / 4).unread().bounded(operation.most());
         // The meter holds the permit, and takes it along when it is detached.
         self.admit(&cx, &model, size).await?;
         let id = self.ids.mint(Responses::PREFIX);

@@ -80,7 +80,7 @@ impl Gateway {
         let id = path.split(['/', ':']).nth(1).unwrap_or_default().to_owned();
         let owed = method == Method::GET && self.unpaid.has(&id);
         let unpaid = self.unpaid.clone();
-        let size = if creates { Size::about(estimate) } else { Size::FREE };
+        let size = if creates { Size::about(estimate).unread() } else { Size::FREE };
         let model = cx.meter.entry().asked.unwrap_or_default();
         self.admit(cx, &model, size).await?;
         let sending = Sending {

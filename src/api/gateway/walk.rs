@@ -21,7 +21,7 @@ use crate::error::{Error, Result, Retry};
 use crate::telemetry::metrics::UNRESOLVED;
 use crate::translate::{Backend, Machine, Media, Signatures, Stamp, Target, Wanted};
 use crate::upstream::{Answer, Call, Flight, Leg, Method, Repeat, Site, Trip};
-use crate::usage::Usage;
+use crate::usage::{Tier, Usage};
 use crate::wire::Rope;
 
 pub(super) const DROPPED: HeaderName = HeaderName::from_static("x-gemway-dropped-params");
@@ -270,6 +270,9 @@ impl Gateway {
         let label = self.labels.get(&call.model).map_or(UNRESOLVED, String::as_str);
         cx.metrics.attempt(leg.site().name(), label, code);
         cx.meter.attempt(leg.site().name(), answer.is_ok().then_some(200));
+        if let Ok(answer) = &answer {
+            cx.meter.served(answer.service_tier.as_deref().map(Tier::from_google));
+        }
         answer
     }
 

@@ -114,7 +114,7 @@ impl Gateway {
         let length = sift::length(&cx.headers);
         let told = told(method);
         let estimate = if told.is_some() { length.unwrap_or(0) / 4 } else { 0 };
-        let size = if told.is_some() { Size::about(estimate) } else { Size::FREE };
+        let size = if told.is_some() { Size::about(estimate).unread() } else { Size::FREE };
         self.admit(cx, &model, size).await?;
         let cut = incoming.cut.clone();
         let replay = site.renews() && length.is_some_and(|length| length <= REPLAYABLE);

@@ -18,6 +18,7 @@ use crate::body::{self, Body};
 use crate::error::Result;
 use crate::meter::Outcome;
 use crate::upstream::{Credential, Payload, Raw, RawPath, Site};
+use crate::usage::Tier;
 
 /// How much of an error is read, and for how long: all of it is looked through for secrets of ours.
 const LARGEST_ERROR: usize = 1 << 20;
@@ -90,6 +91,8 @@ impl Gateway {
             // A body that the client broke off ends the call to Google too: the first cause is told.
             Err(error) => return Err(rise.and_then(|rise| rise.fault()).unwrap_or(error)),
         };
+        let tier = head.headers.get("x-gemini-service-tier").and_then(|tier| tier.to_str().ok());
+        cx.meter.served(tier.map(Tier::from_google));
         sift::answer(&mut head.headers);
         let served = HeaderValue::from_str(site.name()).unwrap_or(HeaderValue::from_static("-"));
         head.headers.insert(SERVED_BY, served);
