@@ -57,6 +57,8 @@ pub struct Traits {
     pub call_ids: bool,
     /// The first call of each step of the current turn must carry its thought signature.
     pub signatures: bool,
+    /// Vertex AI streams the arguments of calls where asked to.
+    pub streams_arguments: bool,
     /// Function tools may be mixed with server-side tools.
     pub mixed_tools: bool,
     /// Function tools may be combined with a response schema.
@@ -112,6 +114,7 @@ impl Default for Traits {
             prefill: false,
             call_ids: true,
             signatures: true,
+            streams_arguments: true,
             mixed_tools: true,
             tools_with_schema: true,
             json_schema: true,
@@ -308,6 +311,7 @@ struct Family {
     prefill: Option<bool>,
     call_ids: Option<bool>,
     signatures: Option<bool>,
+    streams_arguments: Option<bool>,
     mixed_tools: Option<bool>,
     tools_with_schema: Option<bool>,
     json_schema: Option<bool>,
@@ -349,6 +353,7 @@ impl Family {
             prefill: self.prefill.unwrap_or(base.prefill),
             call_ids: self.call_ids.unwrap_or(base.call_ids),
             signatures: self.signatures.unwrap_or(base.signatures),
+            streams_arguments: self.streams_arguments.unwrap_or(base.streams_arguments),
             mixed_tools: self.mixed_tools.unwrap_or(base.mixed_tools),
             tools_with_schema: self.tools_with_schema.unwrap_or(base.tools_with_schema),
             json_schema: self.json_schema.unwrap_or(base.json_schema),

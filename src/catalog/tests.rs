@@ -31,6 +31,19 @@ fn gemini_4_decodes_long_and_thinks_by_level() {
 }
 
 #[test]
+fn arguments_are_streamed_by_gemini_3_but_not_by_every_one() {
+    let streams = |model: &str| catalog().traits(model).streams_arguments;
+    for model in ["gemini-3-flash-preview", "gemini-3.5-flash-lite", "gemini-3.8-flash", "gemini-4-argon"] {
+        assert!(streams(model), "{model}");
+    }
+    for model in
+        ["gemini-2.0-flash", "gemini-2.5-pro", "gemini-3.1-flash-lite", "gemini-3.1-flash-lite-preview"]
+    {
+        assert!(!streams(model), "{model}");
+    }
+}
+
+#[test]
 fn moving_aliases_behave_as_what_they_point_to() {
     let catalog = catalog();
     assert_eq!(catalog.traits("gemini-flash-latest"), catalog.traits("gemini-3.8-flash"));

@@ -47,6 +47,8 @@ struct Work<'w> {
 
 /// What came of one call.
 struct Done {
+    /// The first input's index.
+    first: usize,
     vectors: Vec<Vectors>,
     sent: u32,
     site: String,
@@ -82,9 +84,11 @@ impl Gateway {
             used: Mutex::new(Usage::default()),
         };
         let deadline = self.upstream.trip(&wish(&work)?).deadline();
+        // Whichever fails first ends all others, so nobody waits for a slow one of a request that has failed.
         let calls = stream::iter(plan.calls().to_vec()).map(|call| self.embed(&work, call));
-        let done = tokio::time::timeout_at(deadline, calls.buffered(AT_ONCE).try_collect::<Vec<_>>());
-        let done = done.await.map_err(|_elapsed| late())??;
+        let done = tokio::time::timeout_at(deadline, calls.buffer_unordered(AT_ONCE).try_collect::<Vec<_>>());
+        let mut done = done.await.map_err(|_elapsed| late())??;
+        done.sort_unstable_by_key(|done| done.first);
         let usage = *work.used.lock();
         replied(&work, done, &usage)
     }
@@ -100,8 +104,12 @@ impl Gateway {
             let leg = trip.next().await?;
             match self.embed_at(work, &leg, &call).await {
                 Ok((vectors, again)) => {
-                    let done =
-                        Done { vectors, sent: trip.sent() + again, site: leg.site().name().to_owned() };
+                    let done = Done {
+                        first: call.start,
+                        vectors,
+                        sent: trip.sent() + again,
+                        site: leg.site().name().to_owned(),
+                    };
                     trip.worked(leg);
                     return Ok(done);
                 }

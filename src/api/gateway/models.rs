@@ -25,7 +25,25 @@ const MOST_PAGES: usize = 20;
 /// The list as it was read last, and until when it is believed. Whoever finds it too old reads it anew; others wait
 /// for that instead of asking too.
 #[derive(Debug, Default)]
-pub struct Listing(Mutex<Option<(Instant, Arc<[Model]>)>>);
+pub struct Listing(Mutex<Option<Read>>);
+
+/// One reading of the list.
+#[derive(Debug)]
+struct Read {
+    until: Instant,
+    models: Arc<[Model]>,
+}
+
+impl Read {
+    fn new(models: Vec<Model>, now: Instant, age: Duration) -> Self {
+        Self { until: now + age, models: models.into() }
+    }
+
+    /// The models, as long as they are believed.
+    fn at(&self, now: Instant) -> Option<Arc<[Model]>> {
+        (now < self.until).then(|| Arc::clone(&self.models))
+    }
+}
 
 impl Gateway {
     /// `GET /v1/models`: those that the caller may use.
@@ -53,14 +71,13 @@ impl Gateway {
     /// The list, read again when it is too old.
     async fn list(&self) -> Result<Arc<[Model]>> {
         let mut kept = self.listed.0.lock().await;
-        if let Some((until, models)) = &*kept
-            && Instant::now() < *until
-        {
-            return Ok(Arc::clone(models));
+        if let Some(models) = kept.as_ref().and_then(|read| read.at(Instant::now())) {
+            return Ok(models);
         }
         let (models, age) = self.read_all().await?;
-        let models: Arc<[Model]> = models.into();
-        *kept = Some((Instant::now() + age, Arc::clone(&models)));
+        let read = Read::new(models, Instant::now(), age);
+        let models = Arc::clone(&read.models);
+        *kept = Some(read);
         Ok(models)
     }
 
@@ -200,5 +217,21 @@ impl Gateway {
             }
         }
         Ok(models)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_believed_for_five_minutes_and_no_longer() {
+        let now = Instant::now();
+        let read = Read::new(vec![Model::google("gemini-3.8-flash")], now, LIST_AGE);
+        let after = |seconds| read.at(now + Duration::from_secs(seconds)).map(|models| models.len());
+        assert_eq!(after(0), Some(1));
+        assert_eq!(after(299), Some(1));
+        assert_eq!(after(300), None);
+        assert_eq!(after(86_400), None);
     }
 }

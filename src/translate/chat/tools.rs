@@ -219,7 +219,7 @@ pub(super) fn build<'a>(
     }
     beside(own, target, &mut toolbox)?;
     if extension.as_ref().is_some_and(|found| found.google.stream_function_call_arguments == Some(true)) {
-        let able = target.backend == Backend::Vertex && target.traits.signatures;
+        let able = target.backend == Backend::Vertex && target.traits.streams_arguments;
         if able && request.stream && toolbox.functions().is_some() {
             toolbox
                 .calling()
