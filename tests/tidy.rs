@@ -33,6 +33,7 @@ const KEPT: &[(&str, &[&str])] = &[
     ("redis", &["limits"]),
     ("rusqlite", &["store", "meter", "keys"]),
     ("tokio_postgres", &["store", "meter", "keys"]),
+    ("tiktoken_rs", &["translate"]),
 ];
 
 fn root() -> PathBuf {
@@ -183,6 +184,55 @@ fn some_crates_stay_in_one_place() {
             assert!(
                 !used || is_test(&name) || places.contains(&module.as_str()),
                 "src/{name}: `{krate}` belongs to {places:?} only"
+            );
+        }
+    }
+}
+
+/// The names in a table of Cargo.toml.
+fn dependencies(table: &str) -> Vec<String> {
+    let manifest: toml::Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
+    manifest.get(table).and_then(toml::Value::as_table).unwrap().keys().cloned().collect()
+}
+
+#[test]
+fn every_dependency_is_used_and_has_its_reason() {
+    let reasons = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let ours: String = files().into_iter().map(|(_, _, text)| text).collect();
+    let mut tested = Vec::new();
+    for folder in ["src", "tests", "benches"] {
+        sources(&root().join(folder), &mut tested);
+    }
+    let all: String = tested.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    for (table, text) in [("dependencies", &ours), ("dev-dependencies", &all)] {
+        for name in dependencies(table) {
+            assert!(reasons.contains(&format!("`{name}`")), "ARCHITECTURE.md gives no reason for {name}");
+            let path = name.replace('-', "_");
+            let used = text.match_indices(&format!("{path}::")).any(|(at, _)| {
+                !text[..at].chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+            });
+            assert!(used, "nothing uses {name}");
+        }
+    }
+}
+
+#[test]
+fn the_tree_is_the_one_that_is_written_down() {
+    let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    for (index, modules) in RANKS.iter().enumerate() {
+        let number = index.to_string();
+        let named = if index == RANKS.len() - 1 { "top" } else { &number };
+        let row = architecture.lines().find(|line| line.starts_with(&format!("| {named} |")));
+        let row = row.unwrap_or_else(|| panic!("ARCHITECTURE.md has no rank {named}"));
+        for module in modules.iter().filter(|module| **module != "lib") {
+            assert!(row.contains(&format!("`{module}`")), "ARCHITECTURE.md: `{module}` has rank {named}");
+        }
+    }
+    for (name, module, _) in files() {
+        if name.contains('/') {
+            assert!(
+                architecture.contains(&format!("`src/{module}`")),
+                "ARCHITECTURE.md does not tell of src/{module}"
             );
         }
     }

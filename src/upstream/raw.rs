@@ -160,7 +160,7 @@ impl Upstream {
         }
     }
 
-    async fn address(&self, site: &Site, path: RawPath<'_>, query: Option<&str>) -> Result<Uri> {
+    pub(super) async fn address(&self, site: &Site, path: RawPath<'_>, query: Option<&str>) -> Result<Uri> {
         let named = match path {
             RawPath::Placed { place: (Some(project), _), .. } => {
                 site.location().map(|location| (project, location))

@@ -89,6 +89,93 @@ async fn every_call_has_its_address() {
 }
 
 #[tokio::test]
+async fn what_is_passed_on_has_googles_addresses() {
+    let vertex = |location: &str, project: Option<&str>, credentials| SiteKind::Vertex {
+        base_url: None,
+        api_version: "v1".into(),
+        project: project.map(Into::into),
+        location: location.into(),
+        credentials,
+        quota_project: None,
+    };
+    let token = || Credentials::Static("t".into());
+    let studio = SiteKind::GeminiApi {
+        base_url: "https://generativelanguage.googleapis.com".into(),
+        api_version: "v1beta".into(),
+        api_key: "k".into(),
+    };
+    let call = "publishers/google/models/g:generateContent";
+    let placed = |there, rest| RawPath::Placed { version: None, place: (None, there), rest };
+    for (kind, path, query, expected) in [
+        (
+            vertex("us-central1", Some("p"), token()),
+            placed(None, call),
+            None,
+            "us-central1-aiplatform.googleapis.com/v1/projects/p/locations/us-central1/publishers/google/models/g:generateContent",
+        ),
+        (
+            vertex("global", Some("p"), token()),
+            placed(None, call),
+            None,
+            "aiplatform.googleapis.com/v1/projects/p/locations/global/publishers/google/models/g:generateContent",
+        ),
+        // Where the caller names a location, its host serves it.
+        (
+            vertex("global", Some("p"), token()),
+            placed(Some("eu"), "endpoints/12:streamGenerateContent"),
+            Some("alt=sse"),
+            "aiplatform.eu.rep.googleapis.com/v1/projects/p/locations/eu/endpoints/12:streamGenerateContent?alt=sse",
+        ),
+        (
+            vertex("us", Some("p"), token()),
+            RawPath::Placed {
+                version: Some("v1beta1"),
+                place: (Some("q"), Some("europe-west4")),
+                rest: "cachedContents/c",
+            },
+            Some("updateMask=ttl"),
+            "europe-west4-aiplatform.googleapis.com/v1beta1/projects/q/locations/europe-west4/cachedContents/c?updateMask=ttl",
+        ),
+        // Express: no project, no location.
+        (
+            vertex("global", None, Credentials::ApiKey("k".into())),
+            placed(None, call),
+            None,
+            "aiplatform.googleapis.com/v1/publishers/google/models/g:generateContent",
+        ),
+        (
+            vertex("global", Some("p"), token()),
+            RawPath::Bare { version: Some("v1beta1"), rest: "publishers/google/models" },
+            Some("pageSize=9"),
+            "aiplatform.googleapis.com/v1beta1/publishers/google/models?pageSize=9",
+        ),
+        (
+            studio.clone(),
+            RawPath::Bare { version: Some("v1alpha"), rest: "models/g:countTokens" },
+            None,
+            "generativelanguage.googleapis.com/v1alpha/models/g:countTokens",
+        ),
+        (
+            studio.clone(),
+            RawPath::Root("upload/v1beta/files"),
+            Some("uploadType=media"),
+            "generativelanguage.googleapis.com/upload/v1beta/files?uploadType=media",
+        ),
+        (
+            studio,
+            RawPath::Host("/upload/v1beta/files?upload_id=u"),
+            Some("x=1"),
+            "generativelanguage.googleapis.com/upload/v1beta/files?upload_id=u&x=1",
+        ),
+    ] {
+        let sites = vec![SiteConfig { name: "s".into(), kind, quota_group: None }];
+        let upstream = Upstream::new(Config { sites, ..Config::default() }).unwrap();
+        let address = upstream.address(upstream.sites().next().unwrap(), path, query).await.unwrap();
+        assert_eq!(address.to_string(), format!("https://{expected}"));
+    }
+}
+
+#[tokio::test]
 async fn no_model_name_leaves_its_place_in_the_path() {
     let sites =
         [gemini("https://h").unwrap(), vertex("global", Some("p"), Credentials::Static("t".into())).unwrap()];

@@ -109,3 +109,42 @@ async fn interactions_are_counted_and_fenced() {
         (200, "/v1beta/interactions/v1_x?stream=true&last_event_id=e3")
     );
 }
+
+#[tokio::test]
+async fn an_interaction_in_the_background_is_paid_for_once_when_it_has_told_its_cost() {
+    let google = Google::start(|seen| {
+        let said = match (seen.method.as_str(), seen.uri.query()) {
+            ("POST", _) | ("GET", Some("turn=1")) => r#"{"id":"v1_slow","status":"in_progress"}"#,
+            ("GET", _) => {
+                r#"{"id":"v1_slow","status":"completed","usage":{"total_input_tokens":7,"total_output_tokens":20,"total_thought_tokens":22,"total_tokens":49}}"#
+            }
+            _ => "{}",
+        };
+        answer(200, "application/json", said)
+    })
+    .await;
+    let gateway = Gateway::gemini(&google).await;
+    let tokens = |kind: &str| {
+        let text = String::from_utf8(gateway.metrics.render()).unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&format!("gemway_tokens_total{{kind=\"{kind}\"")))
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap());
+        line.unwrap_or(0)
+    };
+    let ask = r#"{"model":"gemini-3.8-flash","input":"think long","background":true}"#;
+    assert_eq!(gateway.post("/v1beta/interactions", ask).await.json()["status"], "in_progress");
+    // Neither its beginning nor a look at it while it runs costs anything.
+    assert_eq!(gateway.get("/v1beta/interactions/v1_slow?turn=1").await.json()["status"], "in_progress");
+    assert_eq!(tokens("input"), 0);
+    assert_eq!(gateway.get("/v1beta/interactions/v1_slow").await.json()["status"], "completed");
+    gateway.counted("gemway_tokens_total{kind=\"input\"").await;
+    assert_eq!(tokens("input"), 7);
+    let output = tokens("output");
+    assert!(output >= 20, "{output}");
+    // Whoever looks again pays nothing; nor does one that this gateway did not begin.
+    assert_eq!(gateway.get("/v1beta/interactions/v1_slow").await.status, 200);
+    assert_eq!(gateway.get("/v1beta/interactions/v1_other").await.status, 200);
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    assert_eq!((tokens("input"), tokens("output")), (7, output));
+}

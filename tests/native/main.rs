@@ -13,3 +13,4 @@ mod fake;
 mod kept;
 mod limits;
 mod seeds;
+mod upload;
