@@ -1,7 +1,7 @@
 //! A bounded memory of thought signatures, for clients that drop the field in which they travel.
 //!
 //! One memory for all clients, so that its bounds hold for the process; but a client sees through its own
-//! [`View`] only what was said to it, whatever ids another one uses.
+//! `View` only what was said to it, whatever ids another one uses.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -35,7 +35,7 @@ pub struct KeysArgs {
 /// What can be done with keys.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Verb {
-    /// Make a key and show its secret, this once. Without a [store] it is only shown, for the configuration.
+    /// Make a key and show its secret, this once. Without `[store]` it is only shown, for the configuration.
     Create(Box<CreateArgs>),
     /// List the store's keys.
     List,

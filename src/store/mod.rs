@@ -1,6 +1,6 @@
 //! What the gateway keeps: stored responses, conversations, and the events of background work.
 //!
-//! The verbs of [`Store`] are written once, as plans of SQL statements; a [`Database`] is whatever can carry out a
+//! The verbs of [`Store`] are written once, as plans of SQL statements; a `Database` is whatever can carry out a
 //! plan in one transaction: `SQLite` (a file, or memory alone) or Postgres, when several replicas share a store.
 //! Nothing here blocks the runtime, and nothing here knows HTTP. Time comes from the caller, in seconds since 1970.
 //!
