@@ -84,7 +84,7 @@ impl Process {
     fn memory(&self, line: &str) -> Fallible<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let kib =
-            status.lines().find_map(|text| text.strip_prefix(line)?.split_whitespace().nth(1)?.parse().ok());
+            status.lines().find_map(|text| text.strip_prefix(line)?.split_whitespace().next()?.parse().ok());
         Ok(kib.unwrap_or(0.0) / 1024.0)
     }
 }
