@@ -11,6 +11,7 @@ pub mod config;
 pub mod error;
 pub mod fetch;
 pub mod gemini;
+pub mod hex;
 pub mod ids;
 pub mod keys;
 pub mod limits;

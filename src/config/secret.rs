@@ -5,6 +5,7 @@ use std::path::Path;
 use secrecy::SecretString;
 
 use super::{Env, ReadFile};
+use crate::hex;
 
 /// Fetches what `text` points to. The complaint never repeats a literal.
 pub(super) fn fetch(text: &str, env: Env<'_>, read: ReadFile<'_>) -> Result<SecretString, String> {
@@ -27,15 +28,5 @@ pub(super) fn fetch(text: &str, env: Env<'_>, read: ReadFile<'_>) -> Result<Secr
 
 /// Reads `sha256:` and 64 hexadecimal digits.
 pub(super) fn digest(text: &str) -> Option<[u8; 32]> {
-    let hex = text.strip_prefix("sha256:")?.as_bytes();
-    let (pairs, rest) = hex.as_chunks::<2>();
-    if pairs.len() != 32 || !rest.is_empty() {
-        return None;
-    }
-    let mut digest = [0; 32];
-    for (byte, [high, low]) in digest.iter_mut().zip(pairs) {
-        let value = char::from(*high).to_digit(16)? * 16 + char::from(*low).to_digit(16)?;
-        *byte = u8::try_from(value).ok()?;
-    }
-    Some(digest)
+    text.strip_prefix("sha256:").and_then(hex::read)
 }

@@ -5,7 +5,6 @@
 //! once by the process that revoked it.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use super::base::{self, Base, Statement, Value};
 use super::{Credentials, KeyConfig, Proof, Stored};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result};
+use crate::hex;
 use crate::ids::Ids;
 use crate::limits::{Amount, Budget, Period, Quota};
 use crate::store::Place;
@@ -168,32 +168,13 @@ impl Fresh {
     /// A secret that nobody can guess.
     pub fn make() -> Self {
         let secret = Ids::Random.mint(&Ids::Random.mint("sk-gw-"));
-        let hash = format!("sha256:{}", hex(&Sha256::digest(secret.as_bytes())));
+        let hash = format!("sha256:{}", hex::write(&Sha256::digest(secret.as_bytes())));
         Self { secret, hash }
     }
 
     fn hint(&self) -> &str {
         self.secret.get(self.secret.len().saturating_sub(4)..).unwrap_or_default()
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    let (pairs, rest) = text.strip_prefix("sha256:")?.as_bytes().as_chunks::<2>();
-    if pairs.len() != 32 || !rest.is_empty() {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(pairs) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 /// An operator's fault, in words.
@@ -366,7 +347,7 @@ fn read(row: &[Value]) -> Result<StoredKey> {
         created: time(created).unwrap_or(0),
         expires: time(expires),
         revoked: time(revoked),
-        hash: unhex(hash.text()).ok_or_else(|| broken("hash"))?,
+        hash: hash.text().strip_prefix("sha256:").and_then(hex::read).ok_or_else(|| broken("hash"))?,
     })
 }
 

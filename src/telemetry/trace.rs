@@ -3,10 +3,11 @@
 //! A span is made when everything about it is known, at the request's settlement; nothing is kept in thread-locals
 //! and a request that nobody traces pays nothing. No prompt and no answer is ever part of a span.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+
+use crate::hex;
 
 /// Which trace a request belongs to, and the calls it has made so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,12 +75,12 @@ impl Trace {
 
     /// The trace's id, as logs show it.
     pub fn id(&self) -> String {
-        hex(&self.id)
+        hex::write(&self.id)
     }
 
     /// The `traceparent` of the call that is about to be made.
     pub fn outgoing(&self) -> String {
-        format!("00-{}-{}-{:02x}", hex(&self.id), hex(&self.next), u8::from(self.sampled))
+        format!("00-{}-{}-{:02x}", hex::write(&self.id), hex::write(&self.next), u8::from(self.sampled))
     }
 
     /// A call to `site` has ended; its times are since the request came in.
@@ -127,9 +128,9 @@ impl Trace {
             }
         };
         json!({
-            "traceId": hex(&self.id),
-            "spanId": hex(&id),
-            "parentSpanId": parent.map_or_else(String::new, |parent| hex(&parent)),
+            "traceId": hex::write(&self.id),
+            "spanId": hex::write(&id),
+            "parentSpanId": parent.map_or_else(String::new, |parent| hex::write(&parent)),
             "name": told.name,
             "kind": kind,
             "startTimeUnixNano": start,
@@ -157,14 +158,6 @@ fn nanos(at: u64, later: Duration) -> String {
     (u128::from(at) * 1_000_000 + later.as_nanos()).to_string()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// Reads `00-<32 hex>-<16 hex>-<2 hex>`: version 00, and what later versions promise to keep.
 fn parse(header: &str) -> Option<([u8; 16], [u8; 8], bool)> {
     let mut fields = header.trim().split('-');
@@ -178,17 +171,9 @@ fn parse(header: &str) -> Option<([u8; 16], [u8; 8], bool)> {
     (!empty).then_some((id, parent, flags & 1 == 1))
 }
 
+/// The header's digits are lower-case ones.
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    if pairs.len() != N || !rest.is_empty() || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        let value = char::from(*high).to_digit(16)? * 16 + char::from(*low).to_digit(16)?;
-        *byte = u8::try_from(value).ok()?;
-    }
-    Some(bytes)
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) { None } else { hex::read(text) }
 }
 
 #[cfg(test)]
