@@ -17,7 +17,9 @@ use crate::error::{Error, Kind, Result};
 use crate::keys::Tenant;
 use crate::meter::Meter;
 use crate::telemetry::Metrics;
+use crate::upstream::Report;
 
+mod batches;
 pub mod gateway;
 mod heartbeat;
 pub mod intake;
@@ -55,6 +57,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Whether requests can be served.
     fn ready(&self) -> Readiness;
+
+    /// How the places to call stand.
+    fn sites(&self) -> Vec<Report> {
+        Vec::new()
+    }
 }
 
 /// Who answers the operator. The listener brings the request, its body read whole; what comes back goes out as it is.

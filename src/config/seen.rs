@@ -49,7 +49,7 @@ impl Config {
                 SiteKind::Vertex { credentials: GoogleCredentials::File(path), .. } => Some(path),
                 SiteKind::Vertex { .. } | SiteKind::GeminiApi { .. } | SiteKind::Simulator => None,
             });
-            for path in credentials.chain(&config.catalog) {
+            for path in credentials.chain(&config.catalog).chain(&config.prices) {
                 seen.note(path, &std::fs::read(path));
             }
         }

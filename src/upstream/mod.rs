@@ -28,6 +28,7 @@ mod federation;
 mod health;
 mod letter;
 mod raw;
+mod report;
 mod retry;
 mod route;
 mod settings;
@@ -40,6 +41,7 @@ mod trip;
 
 pub use events::Events;
 pub use raw::{Credential, Payload, Raw, RawPath};
+pub use report::{ModelReport, Report};
 pub use route::{Balance, RouteConfig, Times, hash};
 pub use settings::{Config, Credentials, Local, Network, SiteConfig, SiteKind, Timeouts};
 pub use site::Site;

@@ -164,7 +164,7 @@ impl Upstream {
         trip
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         millis(self.epoch.elapsed())
     }
 

@@ -7,3 +7,4 @@ mod keys;
 mod kill;
 mod replicas;
 mod stage;
+mod terms;

@@ -18,11 +18,13 @@ use crate::telemetry::metrics::UNRESOLVED;
 use crate::translate::Backend;
 use crate::upstream::{Credential, Payload, RawPath, Site};
 
+mod batches;
 mod kept;
 pub(super) mod send;
 mod session;
 pub(super) mod sift;
 
+pub use batches::Batches;
 use send::{Billing, Sending};
 
 /// A body up to this size is read before it is sent, so that it can be sent again with a new token.
@@ -113,8 +115,14 @@ impl Gateway {
         let address = self.address(native, site, &credential, Goal::Call(family, &model, method))?;
         let length = sift::length(&cx.headers);
         let told = told(method);
-        let estimate = if told.is_some() { length.unwrap_or(0) / 4 } else { 0 };
-        let size = if told.is_some() { Size::about(estimate).unread() } else { Size::FREE };
+        let batch = matches!(method, "batchGenerateContent" | "asyncBatchEmbedContent");
+        let estimate = if told.is_some() || batch { length.unwrap_or(0) / 4 } else { 0 };
+        let size = match told {
+            Some(_) => Size::about(estimate).unread(),
+            // It costs when it is done; whoever has nothing left is not to begin it.
+            None if batch => Size::about(estimate),
+            None => Size::FREE,
+        };
         self.admit(cx, &model, size).await?;
         let cut = incoming.cut.clone();
         let replay = site.renews() && length.is_some_and(|length| length <= REPLAYABLE);
@@ -133,7 +141,11 @@ impl Gateway {
             label: self.labels.get(&model).map_or(UNRESOLVED, String::as_str),
             paid: None,
         };
-        self.send(cx, sending, cut).await
+        let response = self.send(cx, sending, cut).await?;
+        if batch && response.status().is_success() {
+            return self.batch_made(response, &model).await;
+        }
+        Ok(response)
     }
 
     /// Whose credential goes upstream.
