@@ -223,7 +223,7 @@ fn show(format: UsageFormat, name: &str, fresh: &Fresh, kept: bool) -> String {
             };
             format!(
                 "{secret}\n\nname = {}\nhash = \"{hash}\"\n\nThe secret is shown this once. {rest}\n",
-                toml::Value::from(name)
+                serde_json::Value::from(name)
             )
         }
     }

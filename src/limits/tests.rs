@@ -410,19 +410,33 @@ async fn replicas_on_one_redis_share_tokens_places_and_budgets() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the test command starts a Redis for it"]
-async fn replicas_on_one_redis_give_each_key_its_share() {
+async fn redis_gives_each_key_its_share_of_a_common_limit() {
+    #[expect(clippy::disallowed_methods, reason = "a test learns from the test command where the server is")]
+    let url = std::env::var("GEMWAY_TEST_REDIS").expect("GEMWAY_TEST_REDIS names a server");
+    let client = redis::Client::open(url).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let script = redis::Script::new(include_str!("shared.lua"));
     let name = format!("shares-{}", std::process::id());
-    let limiters = redis(&name);
-    let none = Quota::default();
-    let (mut flood, mut calm) = (0, 0);
-    for round in 0..60 {
-        for turn in 0..3 {
-            let limiter = &limiters[(round + turn) % 3];
-            flood += usize::from(limiter.admit(&claim("flood", &none, 0)).await.is_ok());
+    // Twenty in a second and a half, so that the window turns over while we look.
+    let mut ask = async |who: &str| {
+        let mut call = script.prepare_invoke();
+        for key in ["a", "b", "f", "born"] {
+            call.key(format!("{name}:{key}"));
         }
-        calm += usize::from(limiters[round % 3].admit(&claim("calm", &none, 0)).await.is_ok());
+        call.arg("").arg(60_000).arg("0").arg("r").arg(20).arg(1).arg(1500).arg(who);
+        let answer: Vec<String> = call.invoke_async(&mut connection).await.unwrap();
+        answer[0] == "1"
+    };
+    let (began, mut flood, mut calm) = (Instant::now(), 0, 0);
+    while began.elapsed() < Duration::from_secs(6) {
+        let counts = u32::from(began.elapsed() > Duration::from_secs(2));
+        for _ in 0..5 {
+            flood += counts * u32::from(ask("flood").await);
+        }
+        calm += counts * u32::from(ask("calm").await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(calm >= 20 && flood + calm == 50, "{calm} against {flood}");
+    assert!(calm * 100 >= (flood + calm) * 40 && flood + calm >= 40, "{calm} against {flood}");
 }
 
 #[tokio::test]
@@ -445,8 +459,12 @@ async fn requests_at_once_and_tokens_of_a_common_rule_are_shared() {
     let (limiter, hand) =
         self::limiter(vec![rule(Quota { tokens_per_minute: Some(6000), ..Quota::default() })]);
     let mut used = [0, 0];
-    for _ in 0..1200 {
+    for tick in 0..1800 {
         hand.fetch_add(100, Ordering::Relaxed);
+        if tick == 600 {
+            // By then the full bucket of the beginning is shared out.
+            used = [0, 0];
+        }
         // One asks for ten times what the other does, and more than there is.
         for (key, cost, count) in [("flood", 100, 3), ("calm", 100, 1)] {
             for _ in 0..count {
@@ -457,8 +475,8 @@ async fn requests_at_once_and_tokens_of_a_common_rule_are_shared() {
             }
         }
     }
-    assert!(used[1] * 100 >= (used[0] + used[1]) * 40, "{used:?}");
-    assert!(used[0] + used[1] >= 14_000, "{used:?}");
+    assert!(used[1] * 100 >= (used[0] + used[1]) * 45, "{used:?}");
+    assert!(used[0] + used[1] >= 11_000, "{used:?}");
 }
 
 #[tokio::test]

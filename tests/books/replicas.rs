@@ -99,7 +99,7 @@ async fn three_gateways_over_one_redis_count_as_one() {
     let mut counts = Vec::new();
     let minute = Duration::from_mins(1);
     for start in (0..length.as_secs() - 60).map(Duration::from_secs) {
-        counts.push(admitted.iter().filter(|at| (start..start + minute).contains(at)).count());
+        counts.push(admitted.iter().filter(|at| (start..start + minute).contains(*at)).count());
     }
     let mut late = Vec::new();
     for gateway in &gateways {
