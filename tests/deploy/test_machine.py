@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import BINARY, ROOT, free_port, status, until
+from conftest import BINARY, ROOT, TRACES, free_port, scrape, status, until
 
 DEPLOY = ROOT / "deploy"
 CANARY = "canary-of-google-0123456789"
@@ -66,24 +66,18 @@ def test_the_machine_of_the_readme(tmp_path):
     command = [word.replace("/usr/local", f"{root}/usr/local").replace("/etc", f"{root}/etc") for word in start.split()]
     port, admin = free_port(), free_port()
     listen = {"GEMWAY_LISTEN": f"127.0.0.1:{port}", "GEMWAY_ADMIN_LISTEN": f"127.0.0.1:{admin}"}
-    process = subprocess.Popen(command, env={**environment, **listen}, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    log = open((TRACES or tmp_path) / f"machine-{port}.log", "ab")
+    process = subprocess.Popen(command, env={**environment, **listen}, cwd=tmp_path, stderr=log)
     try:
         until(lambda: status(admin, "/readyz") == 200)
         # ExecReload, as the unit has it.
         (reload,) = re.findall(r"^ExecReload=(.*)$", installed, re.M)
         subprocess.run(reload.replace("$MAINPID", str(process.pid)).split(), check=True)
         taken = 'gemway_config_reloads_total{result="taken"} 1'
-        until(lambda: taken in page(admin))
+        until(lambda: taken in scrape(admin))
     finally:
         process.terminate()
         assert process.wait(timeout=30) == 0
-
-
-def page(port):
-    import urllib.request
-
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        return answer.read().decode()
 
 
 @pytest.mark.parametrize("title", ["A sidecar", "A fleet"])

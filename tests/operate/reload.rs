@@ -44,8 +44,8 @@ async fn status(gateway: &Gateway, model: &str) -> u16 {
 /// outlast several reloads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_reloads_fail_no_request() {
-    // Six words take a third of a second.
-    let paced = |alias: &str| config(alias, "").replace("tokens_per_second = 0", "tokens_per_second = 20");
+    // Forty words take a third of a second.
+    let paced = |alias: &str| config(alias, "").replace("tokens_per_second = 0", "tokens_per_second = 120");
     let rounds = times("GEMWAY_TEST_RELOADS", 100);
     let scratch = Scratch::new();
     let path = scratch.file("gemway.toml", &paced("always"));
@@ -56,7 +56,7 @@ async fn two_hundred_reloads_fail_no_request() {
         tokio::spawn(async move {
             let mut failed = Vec::new();
             while !stop.load(Relaxed) {
-                let body = chat("gemini-2.5-flash", "one two three four five six", client % 2 == 0);
+                let body = chat("gemini-2.5-flash", &"word ".repeat(40), client % 2 == 0);
                 match fetch(gateway.address, "POST", "/v1/chat/completions", &[KEY], &body).await {
                     Ok(answer) if answer.complete() => _ = served.fetch_add(1, Relaxed),
                     other => failed.push(format!("{other:?}")),
