@@ -72,10 +72,10 @@ async fn every_metric_shows() {
     let rest = format!("[ledger]\nurl = \"{}\"\n", scratch.ledger());
     let limited = config("alias", &rest)
         .replace("[aliases]", "requests_per_minute = 40\n[aliases]")
-        .replace("tokens_per_second = 0", "tokens_per_second = 20");
+        .replace("tokens_per_second = 0", "tokens_per_second = 2000");
     let path = scratch.file("gemway.toml", &limited);
     let gateway = Gateway::start_with(&scratch, Some(&path), &[], &[]).await;
-    let long = chat("gemini-2.5-flash", "one two three four five six seven eight", true);
+    let long = chat("gemini-2.5-flash", &"word ".repeat(3000), true);
     fetch_until(gateway.address, "POST", ("/v1/chat/completions", &[KEY], &long), 1).await.unwrap();
     let thinking = chat("gemini-2.5-flash", "Hello", true).replacen('{', r#"{"reasoning_effort":"high","#, 1);
     let long_prompt = chat("gemini-2.5-flash", &"word ".repeat(3000), false);
