@@ -272,7 +272,7 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         sites: sites.collect(),
         timeouts: upstream::Timeouts {
             connect: times.connect_timeout,
-            head: times.head_timeout.unwrap_or(times.first_event_timeout),
+            head: times.head_timeout,
             first_event: times.first_event_timeout,
             idle: times.idle_timeout,
             total: times.total_timeout,

@@ -323,7 +323,7 @@ pub struct Upstream {
     /// TCP and TLS.
     pub connect_timeout: Duration,
     /// Until the status line of a stream; unless given, as long as until its first event.
-    pub head_timeout: Option<Duration>,
+    pub head_timeout: Duration,
     /// Until the first event, thinking included.
     pub first_event_timeout: Duration,
     /// Between two events.

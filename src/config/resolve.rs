@@ -515,7 +515,7 @@ fn upstream(written: &file::Upstream) -> Upstream {
     let span = |given: Option<file::Span>, seconds| given.map_or(Duration::from_secs(seconds), |span| span.0);
     Upstream {
         connect_timeout: span(written.connect_timeout, 10),
-        head_timeout: written.head_timeout.map(|span| span.0),
+        head_timeout: span(written.head_timeout.or(written.first_event_timeout), 600),
         first_event_timeout: span(written.first_event_timeout, 600),
         idle_timeout: span(written.idle_timeout, 300),
         total_timeout: span(written.total_timeout, 3600),

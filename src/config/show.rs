@@ -132,7 +132,7 @@ fn organs(config: &Config, top: &mut Entries) {
     top.table("upstream", |table| {
         table
             .put("connect_timeout", span(upstream.connect_timeout))
-            .maybe("head_timeout", upstream.head_timeout.map(span))
+            .put("head_timeout", span(upstream.head_timeout))
             .put("first_event_timeout", span(upstream.first_event_timeout))
             .put("idle_timeout", span(upstream.idle_timeout))
             .put("total_timeout", span(upstream.total_timeout))
