@@ -52,7 +52,11 @@ impl Config {
                 SiteKind::Vertex { credentials: GoogleCredentials::Adc, .. } => {
                     match Credentials::adc(process_env) {
                         Credentials::File(path) => Some(path),
-                        _metadata => None,
+                        Credentials::Metadata
+                        | Credentials::MetadataAt(_)
+                        | Credentials::Adc
+                        | Credentials::ApiKey(_)
+                        | Credentials::Static(_) => None,
                     }
                 }
                 SiteKind::Vertex { .. } | SiteKind::GeminiApi { .. } | SiteKind::Simulator => None,

@@ -114,7 +114,7 @@ impl Site {
 
     /// Takes over the token of an older self, and its connections where the network is the same.
     pub(super) fn succeed(&mut self, old: &Self, connections: bool) {
-        self.tokens = old.tokens.clone();
+        self.tokens.clone_from(&old.tokens);
         if connections {
             self.client = old.client.clone();
         }

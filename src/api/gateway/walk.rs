@@ -329,7 +329,6 @@ fn headers(trip: &Trip<'_>, leg: &Leg<'_>, dropped: &[String]) -> HeaderMap {
 }
 
 /// What came of one leg, and how many calls it took beyond one.
-#[expect(clippy::large_enum_variant, reason = "one lives for a moment in each request")]
 pub(super) enum Heard {
     Events((Primed, u32)),
     Reply(((Bytes, Usage), u32)),
