@@ -39,7 +39,7 @@ impl Upstream {
             cooling: self
                 .groups
                 .get(*group)
-                .map_or(0, |group| group.count(|quota| quota.cooling(now).is_some())),
+                .map_or(0, |group| group.quotas.count(|quota| quota.cooling(now).is_some())),
             refused: health.refused_until.load(Relaxed) > now,
             denied: health.denied.load(Relaxed),
         })
