@@ -138,6 +138,7 @@ struct Inner {
     origin: Origin,
     retry: Retry,
     attempts: u32,
+    status: Option<u16>,
     exhausted: bool,
     message: Cow<'static, str>,
     param: Option<Cow<'static, str>>,
@@ -154,6 +155,7 @@ impl Error {
             origin,
             retry: Retry::Never,
             attempts: 0,
+            status: None,
             exhausted: false,
             message: message.into(),
             param: None,
@@ -219,6 +221,13 @@ impl Error {
         self
     }
 
+    /// Says which HTTP status Google answered with.
+    #[must_use]
+    pub fn answered(mut self, status: u16) -> Self {
+        self.0.status = Some(status);
+        self
+    }
+
     /// Says that the gateway has tried again itself, so that the client's doing it too would only multiply.
     #[must_use]
     pub fn exhausted(mut self) -> Self {
@@ -275,6 +284,11 @@ impl Error {
     /// How many calls to Google were made, if that was counted.
     pub fn calls(&self) -> u32 {
         self.0.attempts
+    }
+
+    /// The HTTP status that Google answered with, if the failure is an answer.
+    pub fn status(&self) -> Option<u16> {
+        self.0.status
     }
 
     /// Whether the gateway has tried again itself.

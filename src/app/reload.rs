@@ -63,6 +63,10 @@ impl Engine for Current {
     fn sites(&self) -> Vec<Report> {
         self.0.load().sites()
     }
+
+    fn observe(&self, metrics: &Metrics) {
+        self.0.load().observe(metrics);
+    }
 }
 
 /// The care that a gateway's credentials need for as long as it is in force.
@@ -109,7 +113,7 @@ impl Watch {
             .map_err(|error| Error::new(Kind::Invalid, Origin::Gateway, error.to_string()).because(error));
         match config.and_then(|config| self.take(&config)) {
             Ok(()) => {
-                self.metrics.reloaded();
+                self.metrics.reloaded(&self.seen.hash());
                 tracing::info!("the configuration was read again and is in force");
             }
             Err(error) => {
@@ -121,7 +125,8 @@ impl Watch {
 
     /// Puts a configuration in force, or changes nothing.
     fn take(&mut self, config: &Config) -> Result<()> {
-        let (mut gateway, care) = super::gateway(config)?;
+        // The care that it comes with is for credentials which it may not keep.
+        let (mut gateway, _) = super::gateway(config)?;
         if let (Some(tls), Some(new)) = (&self.tls, &config.tls) {
             tls.replace(&new.pem)?;
         }
@@ -139,8 +144,8 @@ impl Watch {
         if let Some(shelf) = &self.shelf {
             shelf.unless_said(config.credentials.into());
         }
+        self.care = Box::pin(gateway.upstream.background());
         self.current.0.store(gateway);
-        self.care = Box::pin(care);
         Ok(())
     }
 }

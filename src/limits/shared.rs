@@ -236,8 +236,11 @@ impl Shared {
                 "-".to_owned()
             }
         });
+        let asked = Instant::now();
         let mut answer = self.ask(&lease, charges, words.collect());
-        let verdict = match tokio::time::timeout(self.sharing.timeout, &mut answer).await {
+        let answered = tokio::time::timeout(self.sharing.timeout, &mut answer).await;
+        self.accounts.store_took(asked.elapsed());
+        let verdict = match answered {
             Ok(Ok(numbers)) => read(charges, &numbers),
             Ok(Err(error)) => Err(error.to_string()),
             Err(late) => {

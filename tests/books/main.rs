@@ -6,5 +6,7 @@ mod agree;
 mod keys;
 mod kill;
 mod replicas;
-mod stage;
+#[expect(dead_code, reason = "each suite uses its part")]
+#[path = "../support/mod.rs"]
+mod support;
 mod terms;

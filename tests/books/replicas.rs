@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
 
-use super::stage::{Gateway, KEY, Scratch, chat, fetch, times};
+use super::support::{Gateway, KEY, Scratch, chat, fetch, times};
 
 struct Redis {
     child: Child,
@@ -50,7 +50,7 @@ async fn three_gateways_over_one_redis_count_as_one() {
     let mut redis = Some(Redis::start(&scratch, port).await);
     let limit: u32 = 60;
     let config = format!(
-        "[[keys]]\nname = \"books\"\nsecret = \"sk-books\"\nrequests_per_minute = {limit}\n\
+        "[[keys]]\nname = \"books\"\nsecret = \"sk-canary-of-a-client-0123\"\nrequests_per_minute = {limit}\n\
          [limits]\nredis = \"redis://127.0.0.1:{port}\"\nreplicas = 3\n"
     );
     let gateways = [
@@ -61,7 +61,7 @@ async fn three_gateways_over_one_redis_count_as_one() {
     let up = async |expected: &str| {
         for gateway in &gateways {
             let page = fetch(gateway.admin, "GET", "/metrics", &[], "").await.unwrap().body;
-            if !page.contains(&format!("gemway_limit_store_up {expected}")) {
+            if !page.contains(&format!("gemway_ratelimit_store_up {expected}")) {
                 return false;
             }
         }
@@ -104,7 +104,7 @@ async fn three_gateways_over_one_redis_count_as_one() {
     let mut late = Vec::new();
     for gateway in &gateways {
         let page = fetch(gateway.admin, "GET", "/metrics", &[], "").await.unwrap().body;
-        let line = page.lines().find_map(|line| line.strip_prefix("gemway_limit_store_errors_total "));
+        let line = page.lines().find_map(|line| line.strip_prefix("gemway_ratelimit_store_errors_total "));
         late.push(line.unwrap_or("0").to_owned());
     }
     println!(
@@ -158,7 +158,7 @@ async fn a_redis_behind_tls_is_shared_where_its_certificate_is_good() {
     }
     let config = |more: &str| {
         format!(
-            "[[keys]]\nname = \"books\"\nsecret = \"sk-books\"\nrequests_per_minute = 3\n\
+            "[[keys]]\nname = \"books\"\nsecret = \"sk-canary-of-a-client-0123\"\nrequests_per_minute = 3\n\
              [limits]\nredis = \"rediss://127.0.0.1:{port}\"\nreplicas = 3\nstore_timeout = \"5s\"\n{more}"
         )
     };
@@ -179,5 +179,5 @@ async fn a_redis_behind_tls_is_shared_where_its_certificate_is_good() {
         200
     );
     let page = fetch(alone.admin, "GET", "/metrics", &[], "").await.unwrap().body;
-    assert!(!page.contains("gemway_limit_store_errors_total 0"), "{page}");
+    assert!(!page.contains("gemway_ratelimit_store_errors_total 0"), "{page}");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::stage::{Gateway, KEY, Scratch, chat, fetch, fetch_until, usage};
+use super::support::{Gateway, KEY, Scratch, chat, fetch, fetch_until, usage};
 
 const PRICES: &str =
     "version = \"mine\"\n[[price]]\nmodels = [\"gemini-2.5-flash\"]\ninput = 1.0\noutput = IT\n";
@@ -15,7 +15,7 @@ async fn a_change_of_prices_and_operators_keys_is_in_force_without_a_restart() {
     let scratch = Scratch::new();
     let prices = scratch.file("prices.toml", &PRICES.replace("IT", "1.0"));
     let config = format!(
-        "admin_key = \"operator\"\ncost_header = COST\nprices = \"{}\"\n[[keys]]\nname = \"books\"\nsecret = \"sk-books\"\n\
+        "admin_key = \"operator\"\ncost_header = COST\nprices = \"{}\"\n[[keys]]\nname = \"books\"\nsecret = \"sk-canary-of-a-client-0123\"\n\
          [ledger]\nurl = \"{}\"\n",
         prices.display(),
         scratch.ledger()
@@ -81,7 +81,7 @@ async fn a_change_of_prices_and_operators_keys_is_in_force_without_a_restart() {
 async fn answers_in_vain_and_broken_ones_are_booked() {
     let scratch = Scratch::new();
     let config = format!(
-        "[[keys]]\nname = \"books\"\nsecret = \"sk-books\"\n[ledger]\nurl = \"{}\"\n",
+        "[[keys]]\nname = \"books\"\nsecret = \"sk-canary-of-a-client-0123\"\n[ledger]\nurl = \"{}\"\n",
         scratch.ledger()
     );
     let gateway = Gateway::start(&scratch, &config).await;
@@ -116,7 +116,7 @@ async fn answers_in_vain_and_broken_ones_are_booked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_see_which_site_is_in_trouble() {
     let scratch = Scratch::new();
-    let config = "admin_key = \"operator\"\n[[keys]]\nname = \"books\"\nsecret = \"sk-books\"\n";
+    let config = "admin_key = \"operator\"\n[[keys]]\nname = \"books\"\nsecret = \"sk-canary-of-a-client-0123\"\n";
     let gateway = Gateway::start(&scratch, config).await;
     let sites = async || {
         let headers = [("authorization", "Bearer operator")];
@@ -144,11 +144,11 @@ async fn operators_see_which_site_is_in_trouble() {
 async fn a_batch_is_booked_once_when_its_answers_are_fetched() {
     let scratch = Scratch::new();
     let config = format!(
-        "[[keys]]\nname = \"books\"\nsecret = \"sk-books\"\n[ledger]\nurl = \"{}\"\ndurability = \"before_end\"\n",
+        "[[keys]]\nname = \"books\"\nsecret = \"sk-canary-of-a-client-0123\"\n[ledger]\nurl = \"{}\"\ndurability = \"before_end\"\n",
         scratch.ledger()
     );
     let gateway = Gateway::start(&scratch, &config).await;
-    let headers = [("x-goog-api-key", "sk-books")];
+    let headers = [("x-goog-api-key", "sk-canary-of-a-client-0123")];
     let request = r#"{"request":{"contents":[{"role":"user","parts":[{"text":"one two three"}]}]}}"#;
     let body = format!(
         r#"{{"batch":{{"displayName":"b","inputConfig":{{"requests":{{"requests":[{request},{request}]}}}}}}}}"#
