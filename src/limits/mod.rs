@@ -329,7 +329,9 @@ impl Limiter {
         let at = self.0.local.now();
         let parts = |charge: &Charge| match &charge.what {
             What::Budget { .. } => charge.clone(),
-            _ => Charge { limit: self.0.local.part(charge, shared.replicas()), ..charge.clone() },
+            What::Minute | What::Day | What::Input | What::Output | What::Total | What::Flights => {
+                Charge { limit: self.0.local.part(charge, shared.replicas()), ..charge.clone() }
+            }
         };
         let (took, decided) = match missed.then {
             OnFailure::Local => {

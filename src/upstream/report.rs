@@ -68,7 +68,7 @@ impl Upstream {
                 report.breaker = standing;
                 report.next_probe_in_ms = Some(breaker.probe_at().saturating_sub(now));
             }
-            for (model, quota) in self.groups.get(*group).into_iter().flat_map(super::health::ByModel::each) {
+            for (model, quota) in self.groups.get(*group).into_iter().flat_map(|group| group.quotas.each()) {
                 if let Some((until, spent)) = quota.cooling(now) {
                     let report = models.entry(model).or_insert_with(well);
                     report.quota_back_in_ms = Some(until.saturating_sub(now));

@@ -62,11 +62,6 @@ impl Throttle {
         (before < self.limit.load(Relaxed)).then_some(flight)
     }
 
-    /// How many may be under way now.
-    pub(super) fn limit(&self) -> u32 {
-        self.limit.load(Relaxed)
-    }
-
     pub(super) fn in_flight(&self) -> u32 {
         self.flying.load(Relaxed)
     }

@@ -116,7 +116,8 @@ async fn answers_in_vain_and_broken_ones_are_booked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_see_which_site_is_in_trouble() {
     let scratch = Scratch::new();
-    let config = "admin_key = \"operator\"\n[[keys]]\nname = \"books\"\nsecret = \"sk-canary-of-a-client-0123\"\n";
+    let config =
+        "admin_key = \"operator\"\n[[keys]]\nname = \"books\"\nsecret = \"sk-canary-of-a-client-0123\"\n";
     let gateway = Gateway::start(&scratch, config).await;
     let sites = async || {
         let headers = [("authorization", "Bearer operator")];

@@ -366,7 +366,9 @@ pub(super) enum Unheard {
 /// An answer that says nothing to the client has its price all the same.
 fn billed(cx: &Ctx, events: &[Bytes], error: Error) -> Unheard {
     let mut peek = Peek::new(Told::UsageMetadata);
-    events.iter().for_each(|event| peek.feed(event));
+    for event in events {
+        peek.feed(event);
+    }
     if let Some(usage) = peek.usage() {
         cx.meter.usage(usage);
     }
