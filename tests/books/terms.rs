@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::process::Command;
 
 use super::support::{Gateway, KEY, Scratch, chat, fetch, fetch_until, usage};
 
@@ -20,7 +19,9 @@ async fn a_change_of_prices_and_operators_keys_is_in_force_without_a_restart() {
         prices.display(),
         scratch.ledger()
     );
-    let gateway = Gateway::start(&scratch, &config.replace("COST", "true")).await;
+    let file = scratch.file("gateway.toml", &config.replace("COST", "true"));
+    let pace = ["--simulator-ttft", "0", "--simulator-tokens-per-second", "0"];
+    let gateway = Gateway::start_with(&scratch, Some(&file), &pace, &[]).await;
     let cost = async || {
         let body = chat("gemini-2.5-flash", "one two three four", false);
         let answer = fetch(gateway.address, "POST", "/v1/chat/completions", &[KEY], &body).await.unwrap();
@@ -48,13 +49,11 @@ async fn a_change_of_prices_and_operators_keys_is_in_force_without_a_restart() {
     }
     assert!(near(&after, dollars(&told, 3.0)), "{after:?}");
     // The header and the keys that operators see follow too.
-    let file = format!("{}.toml", gateway.address.port());
     let more = "[[keys]]\nname = \"second\"\nsecret = \"sk-second\"\n[ledger]";
     let text =
         config.replace("COST", "false").replace("\"operator\"", "\"another\"").replace("[ledger]", more);
-    scratch.file(&file, &text);
-    let id = gateway.child.id().unwrap().to_string();
-    assert!(Command::new("kill").args(["-HUP", &id]).status().await.unwrap().success());
+    scratch.file("gateway.toml", &text);
+    gateway.signal("HUP");
     let operator = async |key: &str| {
         let headers = [("authorization", key)];
         fetch(gateway.admin, "GET", "/admin/v1/keys", &headers, "").await.unwrap()
