@@ -138,12 +138,12 @@ async fn an_old_secret_may_live_on_for_a_while_and_a_broken_key_harms_no_other()
     let secret = |made: &Value| made["secret"].as_str().unwrap().to_owned();
     let first = secret(&make(&["create", "team-b", "--expires", "90d"]).await);
     let other = secret(&make(&["create", "team-c", "--credentials", "caller"]).await);
-    let second = secret(&make(&["rotate", "team-b", "--grace", "2s"]).await);
+    let second = secret(&make(&["rotate", "team-b", "--grace", "5s"]).await);
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert_eq!((status(&gateway, &first).await, status(&gateway, &second).await), (200, 200));
     // Its own credential goes to Google, which OpenAI's endpoints cannot do.
     assert_eq!(status(&gateway, &other).await, 403);
-    tokio::time::sleep(Duration::from_millis(1800)).await;
+    tokio::time::sleep(Duration::from_millis(4500)).await;
     assert_eq!((status(&gateway, &first).await, status(&gateway, &second).await), (401, 200));
     let third = secret(&make(&["rotate", "team-b"]).await);
     // What a newer release may have written.
