@@ -4,7 +4,7 @@
 //! put them; everything else keeps its order.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use serde_json::value::RawValue;
 
@@ -41,6 +41,16 @@ enum Turn<'a> {
 #[derive(Default)]
 struct Group<'a> {
     calls: Vec<Call<'a>>,
+    /// How many of them have a result.
+    answered: usize,
+    /// All before this one have.
+    first_open: usize,
+}
+
+/// The calls of the last turn that used an id, in their order: those that may still be answered by it.
+struct SameId {
+    group: usize,
+    open: VecDeque<usize>,
 }
 
 struct Call<'a> {
@@ -60,8 +70,7 @@ struct Builder<'a, 't> {
     system: Vec<Part<'a>>,
     turns: Vec<Turn<'a>>,
     groups: Vec<Group<'a>>,
-    /// Where calls with an id are: group and place in it.
-    by_id: HashMap<Cow<'a, str>, Vec<(usize, usize)>>,
+    by_id: HashMap<Cow<'a, str>, SameId>,
 }
 
 /// Translates all messages.
@@ -179,7 +188,7 @@ impl<'a> Builder<'a, '_> {
         }
         // Calls split over several messages without a result between them are one turn of the model.
         let open = matches!(self.turns.last(), Some(Turn::Results(_)))
-            && self.groups.last().is_some_and(|group| group.calls.iter().all(|call| call.answer.is_none()));
+            && self.groups.last().is_some_and(|group| group.answered == 0);
         let results = if open { self.turns.pop() } else { None };
         let (calls, called): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
         parts.extend(called);
@@ -192,7 +201,12 @@ impl<'a> Builder<'a, '_> {
         if let Some(open) = self.groups.last_mut() {
             for call in calls {
                 if let Some(id) = &call.id {
-                    self.by_id.entry(id.clone()).or_default().push((group, open.calls.len()));
+                    let none = || SameId { group, open: VecDeque::new() };
+                    let same = self.by_id.entry(id.clone()).or_insert_with(none);
+                    if same.group != group {
+                        *same = none();
+                    }
+                    same.open.push_back(open.calls.len());
                 }
                 open.calls.push(call);
             }
@@ -283,38 +297,28 @@ impl<'a> Builder<'a, '_> {
             return Err(Error::invalid("tool_call_id", text).code("missing_required_parameter"));
         };
         let shown = || id.chars().take(80).collect::<String>();
-        let Some(places) = self.by_id.get(&id) else {
+        let Some(same) = self.by_id.get_mut(&id) else {
             let text = format!("No earlier message has a tool call with the id '{}'.", shown());
             return Err(Error::invalid("tool_call_id", text));
         };
         // The nearest turn that used the id; several equal ids within it are answered in order.
-        let nearest = places.last().map_or(0, |place| place.0);
-        let free = places
-            .iter()
-            .rev()
-            .take_while(|place| place.0 == nearest)
-            .filter(|place| {
-                self.groups
-                    .get(place.0)
-                    .and_then(|g| g.calls.get(place.1))
-                    .is_some_and(|c| c.answer.is_none())
-            })
-            .last()
-            .copied();
-        let Some(place) = free else {
+        let calls = self.groups.get(same.group).map_or(&[][..], |group| &group.calls);
+        let open = |at: &usize| calls.get(*at).is_some_and(|call| call.answer.is_none());
+        let free = std::iter::from_fn(|| same.open.pop_front()).find(open);
+        let (Some(at), group) = (free, same.group) else {
             let text = format!("The tool call '{}' is answered more than once.", shown());
             return Err(Error::invalid("tool_call_id", text));
         };
-        self.answer(place, index, message.content)
+        self.answer((group, at), index, message.content)
     }
 
     fn legacy_result(&mut self, index: usize, message: Message<'a>) -> Result<()> {
         let name = message.name.map(|name| name.decode()).unwrap_or_default();
         let group = self.groups.len().saturating_sub(1);
-        let at = self
-            .groups
-            .last()
-            .and_then(|group| group.calls.iter().position(|call| call.name == name && call.answer.is_none()));
+        let at = self.groups.last().and_then(|group| {
+            let mut open = group.calls.iter().enumerate().skip(group.first_open);
+            open.find(|(_, call)| call.name == name && call.answer.is_none()).map(|(at, _)| at)
+        });
         let Some(at) = at else {
             return Err(Error::invalid("name", "No function of this name was called just before."));
         };
@@ -322,9 +326,8 @@ impl<'a> Builder<'a, '_> {
     }
 
     fn answer(&mut self, place: (usize, usize), index: usize, content: Option<&'a RawValue>) -> Result<()> {
-        let Some(call) = self.groups.get_mut(place.0).and_then(|group| group.calls.get_mut(place.1)) else {
-            return Ok(());
-        };
+        let Some(group) = self.groups.get_mut(place.0) else { return Ok(()) };
+        let Some(call) = group.calls.get_mut(place.1) else { return Ok(()) };
         let mut said = outcome(content, self.target, self.drops)?;
         for waits in said.1.iter_mut().filter_map(media::fetched_at) {
             *waits = format!("messages[{index}].{waits}");
@@ -332,6 +335,10 @@ impl<'a> Builder<'a, '_> {
         let (response, beside) = result(call.id.clone(), &call.name, said, self.target);
         call.beside = beside;
         call.answer = Some(response);
+        group.answered += 1;
+        while group.calls.get(group.first_open).is_some_and(|call| call.answer.is_some()) {
+            group.first_open += 1;
+        }
         Ok(())
     }
 
@@ -349,9 +356,8 @@ impl<'a> Builder<'a, '_> {
                             .code("unsupported_value"));
                     }
                     let current = last_user.is_none_or(|user| at > user);
-                    let first = parts.iter_mut().find(|part| part.function_call.is_some());
-                    if let Some(first) = first.filter(|_| current && self.target.traits.signatures) {
-                        first.thought_signature.get_or_insert_with(|| Text::plain(NO_SIGNATURE));
+                    if current && self.target.traits.signatures {
+                        stand_in(&mut parts, self.signatures);
                     }
                     contents.push(Content { role: Role::Model, parts });
                 }
@@ -362,6 +368,23 @@ impl<'a> Builder<'a, '_> {
             }
         }
         Ok(Conversation { system: self.system, contents })
+    }
+}
+
+/// Gives the first call of a step Google's documented value where it has no signature.
+///
+/// Later, when its turn is no longer the current one, the call would go without; but then the conversation would
+/// not begin with the same bytes as before, and Google's cache would not find it. So the value is remembered like a
+/// signature, unless there is a real one that is only not good here.
+pub(in crate::translate) fn stand_in(parts: &mut [Part<'_>], signatures: &dyn Signatures) {
+    let Some(first) = parts.iter_mut().find(|part| part.function_call.is_some()) else { return };
+    if first.thought_signature.is_some() {
+        return;
+    }
+    first.thought_signature = Some(Text::plain(NO_SIGNATURE));
+    let id = first.function_call.as_ref().and_then(|call| call.id.as_deref());
+    if let Some(id) = id.filter(|id| signatures.believed() && signatures.native(id)) {
+        signatures.remember(id, NO_SIGNATURE);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::gemini::ask::{
     Part, Role,
 };
 use crate::openai::responses::{Item, Reasoning, Request, TextConfig};
-use crate::translate::chat::messages::{self, NO_SIGNATURE};
+use crate::translate::chat::messages;
 use crate::translate::chat::request::{Drops, read};
 use crate::translate::chat::{media, names};
 use crate::translate::{Signatures, Target};
@@ -559,9 +559,8 @@ impl<'a> Builder<'a, '_> {
                         return Err(Error::unsupported(param(place), text).code("unsupported_value"));
                     }
                     let current = last_user.is_none_or(|user| at > user);
-                    let first = parts.iter_mut().find(|part| part.function_call.is_some());
-                    if let Some(first) = first.filter(|_| current && self.target.traits.signatures) {
-                        first.thought_signature.get_or_insert_with(|| Text::plain(NO_SIGNATURE));
+                    if current && self.target.traits.signatures {
+                        messages::stand_in(&mut parts, self.signatures);
                     }
                     contents.push(Content { role: Role::Model, parts });
                 }
