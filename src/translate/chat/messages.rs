@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use serde_json::value::RawValue;
 
 use super::request::{Drops, fits, read};
+use super::unsigned::Unsigned;
 use super::{media, names, parts};
 use crate::error::{Error, Result};
 use crate::gemini::ask::{
@@ -17,9 +18,6 @@ use crate::gemini::ask::{
 use crate::openai::chat::{Called, Extra, Message, Spoken, ToolCall};
 use crate::translate::{Backend, Signatures, Target};
 use crate::wire::Text;
-
-/// Tells Google that a call has no signature because Gemini did not make it, or its client lost it.
-pub(in crate::translate) const NO_SIGNATURE: &str = "skip_thought_signature_validator";
 
 /// What was said.
 pub(super) struct Conversation<'a> {
@@ -343,6 +341,7 @@ impl<'a> Builder<'a, '_> {
     }
 
     fn finish(mut self) -> Result<Conversation<'a>> {
+        let mut unsigned = Unsigned::new(self.target, self.signatures);
         let last_user = self.turns.iter().rposition(|turn| matches!(turn, Turn::User(_)));
         let mut contents = Vec::with_capacity(self.turns.len());
         let last = self.turns.len().saturating_sub(1);
@@ -356,9 +355,7 @@ impl<'a> Builder<'a, '_> {
                             .code("unsupported_value"));
                     }
                     let current = last_user.is_none_or(|user| at > user);
-                    if current && self.target.traits.signatures {
-                        stand_in(&mut parts, self.signatures);
-                    }
+                    unsigned.step(&contents, &mut parts, current);
                     contents.push(Content { role: Role::Model, parts });
                 }
                 Turn::Results(group) => {
@@ -368,23 +365,6 @@ impl<'a> Builder<'a, '_> {
             }
         }
         Ok(Conversation { system: self.system, contents })
-    }
-}
-
-/// Gives the first call of a step Google's documented value where it has no signature.
-///
-/// Later, when its turn is no longer the current one, the call would go without; but then the conversation would
-/// not begin with the same bytes as before, and Google's cache would not find it. So the value is remembered like a
-/// signature, unless there is a real one that is only not good here.
-pub(in crate::translate) fn stand_in(parts: &mut [Part<'_>], signatures: &dyn Signatures) {
-    let Some(first) = parts.iter_mut().find(|part| part.function_call.is_some()) else { return };
-    if first.thought_signature.is_some() {
-        return;
-    }
-    first.thought_signature = Some(Text::plain(NO_SIGNATURE));
-    let id = first.function_call.as_ref().and_then(|call| call.id.as_deref());
-    if let Some(id) = id.filter(|id| signatures.believed() && signatures.native(id)) {
-        signatures.remember(id, NO_SIGNATURE);
     }
 }
 

@@ -19,6 +19,7 @@ use crate::gemini::ask::{
 use crate::openai::responses::{Item, Reasoning, Request, TextConfig};
 use crate::translate::chat::messages;
 use crate::translate::chat::request::{Drops, read};
+use crate::translate::chat::unsigned::Unsigned;
 use crate::translate::chat::{media, names};
 use crate::translate::{Signatures, Target};
 use crate::wire::{Base64, Text};
@@ -547,6 +548,7 @@ impl<'a> Builder<'a, '_> {
     }
 
     fn finish(mut self) -> Result<Told<'a>> {
+        let mut unsigned = Unsigned::new(self.target, self.signatures);
         let last_user = self.turns.iter().rposition(|turn| matches!(turn, Turn::User(_)));
         let last = self.turns.len().saturating_sub(1);
         let mut contents = Vec::with_capacity(self.turns.len());
@@ -559,9 +561,7 @@ impl<'a> Builder<'a, '_> {
                         return Err(Error::unsupported(param(place), text).code("unsupported_value"));
                     }
                     let current = last_user.is_none_or(|user| at > user);
-                    if current && self.target.traits.signatures {
-                        messages::stand_in(&mut parts, self.signatures);
-                    }
+                    unsigned.step(&contents, &mut parts, current);
                     contents.push(Content { role: Role::Model, parts });
                 }
                 Turn::Results(group) => {
