@@ -302,7 +302,10 @@ async fn all_requests_of_a_long_answer_share_one_deadline() {
             assert!(reply.body.contains(r#""code":"request_timeout""#), "{}", reply.body);
             assert!(!reply.body.contains("[DONE]") && reply.body.contains("word1"));
         } else {
-            assert_eq!((reply.status(), reply.json()["error"]["code"].as_str()), (504, Some("request_timeout")));
+            assert_eq!(
+                (reply.status(), reply.json()["error"]["code"].as_str()),
+                (504, Some("request_timeout"))
+            );
         }
         assert!((2..=5).contains(&google.asked().len()), "{}", google.asked().len());
     }
@@ -342,7 +345,9 @@ async fn arguments_come_in_pieces_where_vertex_streams_them() {
         assert!(arguments["days"].is_i64() && arguments["tags"][0].is_string());
         assert!(arguments["at"]["a b"].is_boolean());
     }
-    assert!(reply.body.contains(r#""finish_reason":"tool_calls""#) && reply.body.ends_with("data: [DONE]\n\n"));
+    assert!(
+        reply.body.contains(r#""finish_reason":"tool_calls""#) && reply.body.ends_with("data: [DONE]\n\n")
+    );
     // Where it is not streamed there is nothing to stream, and where the model cannot, Google would refuse.
     for (model, stream) in [("gemini-3.8-flash", false), ("gemini-3.1-flash-lite", true)] {
         let reply = gateway.chat(&request(model, stream, content, &more)).await;
@@ -396,7 +401,12 @@ async fn a_model_that_google_does_not_know_is_not_found() {
         let gateway = Gateway::before(&google).await;
         let reply = gateway.chat(&request("gemini-99-ultra", stream, "hi", &json!({}))).await;
         let error = &reply.json()["error"];
-        assert_eq!((reply.status(), error["code"].as_str()), (404, Some("model_not_found")), "{}", reply.body);
+        assert_eq!(
+            (reply.status(), error["code"].as_str()),
+            (404, Some("model_not_found")),
+            "{}",
+            reply.body
+        );
         assert_eq!(error["type"], "invalid_request_error");
         assert_eq!(google.asked().len(), 1, "and no other model answers in its place");
     }
@@ -491,7 +501,8 @@ async fn a_conversation_that_moves_leaves_its_signatures_behind() {
             google.address
         )
     };
-    let routes = |model: &str, sites: &str| format!("[[routes]]\nmodels = [\"{model}\"]\nsites = [{sites}]\n");
+    let routes =
+        |model: &str, sites: &str| format!("[[routes]]\nmodels = [\"{model}\"]\nsites = [{sites}]\n");
     let toml = site("a", &first)
         + &site("b", &second)
         + &site("c", &third)

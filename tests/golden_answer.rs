@@ -138,8 +138,8 @@ fn run(case: &Path, wrong: &mut Vec<String>) {
         }
     }
 
-    let whole =
-        streams::decode(std::iter::once(input)).and_then(|events| reply::reply(&shape(case), &stamp(), &events));
+    let whole = streams::decode(std::iter::once(input))
+        .and_then(|events| reply::reply(&shape(case), &stamp(), &events));
     let whole = match whole {
         Ok((body, counts)) => {
             assert_eq!(counted(&counts), usage, "{}: counts of both ways", case.display());

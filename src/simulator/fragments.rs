@@ -53,7 +53,9 @@ fn leaves(value: &Value, path: &str, out: &mut Vec<Value>) {
                 let token = usage::token(rest);
                 rest = rest.get(token.len()..).unwrap_or_default();
                 let mut fragment = json!({ "jsonPath": path, "stringValue": token });
-                if !rest.is_empty() && let Some(fragment) = fragment.as_object_mut() {
+                if !rest.is_empty()
+                    && let Some(fragment) = fragment.as_object_mut()
+                {
                     fragment.insert("willContinue".to_owned(), true.into());
                 }
                 out.push(fragment);
@@ -93,9 +95,8 @@ mod tests {
                 Piece::Text(_) | Piece::Thought(_) => None,
             })
             .collect();
-        let piece = |fragment: Value| {
-            json!({"functionCall": {"partialArgs": [fragment], "willContinue": true}})
-        };
+        let piece =
+            |fragment: Value| json!({"functionCall": {"partialArgs": [fragment], "willContinue": true}});
         assert_eq!(
             parts,
             [

@@ -320,7 +320,9 @@ fn tools(ask: &Value, generation: &Value, model: &Model, Way { vertex, stream }:
     }
     let config = ask.get("toolConfig").unwrap_or(&Value::Null);
     calling(config.get("functionCallingConfig").unwrap_or(&Value::Null), &names)?;
-    if streams_arguments(ask) && (!stream || model.version < 30 || model.id.starts_with("gemini-3.1-flash-lite")) {
+    if streams_arguments(ask)
+        && (!stream || model.version < 30 || model.id.starts_with("gemini-3.1-flash-lite"))
+    {
         return refuse("Streaming function call arguments is not supported for this model or method.");
     }
     let search = SEARCH_TOOLS.iter().any(|name| tools.iter().any(|tool| tool.get(*name).is_some()));

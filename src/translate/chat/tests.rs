@@ -409,15 +409,30 @@ fn calls_that_never_had_a_signature_keep_their_bytes() {
         )
     };
     let older = format!(r#"{{"role":"user","content":"a"}}{}"#, call("foreign"));
-    let now = format!(r#"{older},{{"role":"assistant","content":"b"}},{{"role":"user","content":"c"}}{}"#, call("new"));
+    let now = format!(
+        r#"{older},{{"role":"assistant","content":"b"}},{{"role":"user","content":"c"}}{}"#,
+        call("new")
+    );
     let next = format!(r#"{now},{{"role":"assistant","content":"d"}},{{"role":"user","content":"e"}}"#);
     let first = sent(&now, &keeper);
-    assert_eq!(first.matches("skip_thought_signature_validator").count(), 1, "only the current turn's: {first}");
+    assert_eq!(
+        first.matches("skip_thought_signature_validator").count(),
+        1,
+        "only the current turn's: {first}"
+    );
     let later = sent(&next, &keeper);
     assert!(later.starts_with(first.strip_suffix("]}").unwrap()), "{first}\n{later}");
-    assert_eq!(sent(&next, &Memory).matches("skip_thought").count(), 0, "what was never asked with it goes without");
+    assert_eq!(
+        sent(&next, &Memory).matches("skip_thought").count(),
+        0,
+        "what was never asked with it goes without"
+    );
     let other = next.replace(r#""content":"a""#, r#""content":"z""#);
-    assert_eq!(sent(&other, &keeper).matches("skip_thought").count(), 0, "nor another conversation with its ids");
+    assert_eq!(
+        sent(&other, &keeper).matches("skip_thought").count(),
+        0,
+        "nor another conversation with its ids"
+    );
     // A real one is better.
     keeper.remember("new", "cmVhbA==");
     assert!(sent(&now, &keeper).contains("cmVhbA=="));

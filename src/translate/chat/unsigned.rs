@@ -33,7 +33,12 @@ impl<'s> Unsigned<'s> {
     }
 
     /// Looks at one turn of the model: `before` is what stands before it, `current` whether its turn still goes on.
-    pub(in crate::translate) fn step(&mut self, before: &[Content<'_>], parts: &mut [Part<'_>], current: bool) {
+    pub(in crate::translate) fn step(
+        &mut self,
+        before: &[Content<'_>],
+        parts: &mut [Part<'_>],
+        current: bool,
+    ) {
         let first = parts.iter().find(|part| part.function_call.is_some());
         if !self.wanted || first.is_none_or(|first| first.thought_signature.is_some()) {
             return;
