@@ -56,12 +56,14 @@ impl<'s> Unsigned<'s> {
     }
 
     fn place(&mut self, before: &[Content<'_>], parts: &[Part<'_>]) -> String {
-        for content in before.iter().skip(self.upto) {
-            content.parts.iter().for_each(|part| say(part, &mut self.said));
+        for part in before.iter().skip(self.upto).flat_map(|content| &content.parts) {
+            say(part, &mut self.said);
         }
         self.upto = before.len();
         let mut said = self.said.clone();
-        parts.iter().for_each(|part| say(part, &mut said));
+        for part in parts {
+            say(part, &mut said);
+        }
         format!("unsigned {:016x}", said.finish())
     }
 }
