@@ -301,7 +301,7 @@ impl Job {
             id: id.clone(),
             status: Status::Gone,
             response: items::patched(&doing, &[("status", "\"cancelled\"")]).into(),
-            marks: Vec::new(),
+            marks: None,
         });
         let mut last = Vec::new();
         match outcome {

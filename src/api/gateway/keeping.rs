@@ -1,6 +1,5 @@
 //! What a response stands on, and how it is kept when it is over.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -13,7 +12,7 @@ use crate::api::Ctx;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::openai::responses::Request;
 use crate::store::{self, Chain, Item, Kept};
-use crate::translate::responses::{Done, Finished, History, Status, request};
+use crate::translate::responses::{Done, Finished, History, Marks, Status, request};
 
 /// Where a response's end is told.
 #[derive(Clone, Debug, Default)]
@@ -88,8 +87,8 @@ impl Gateway {
             Some(store) => store.find(tenant, &wanted).await?,
             None => self.state.recent.find(tenant, &wanted),
         };
-        let mut history = History { marks: marks(&before.marks), ..History::default() };
-        history.marks.extend(marks(&found.marks));
+        let marks = Marks::read(before.marks.iter().chain(&found.marks).map(String::as_str));
+        let mut history = History { marks, ..History::default() };
         history.items = before.items.into_iter().map(raw).collect::<Result<_>>()?;
         for item in found.items {
             history.referenced.insert(item.id.clone(), raw(item)?);
@@ -158,13 +157,6 @@ fn raw(item: Item) -> Result<Box<RawValue>> {
     RawValue::from_string(item.json).map_err(Error::internal)
 }
 
-/// Marks as they are kept: a JSON list of pairs.
-fn marks(kept: &[String]) -> HashMap<String, String> {
-    // Ours; one that cannot be read costs a signature, not the request.
-    let read = |json: &String| serde_json::from_str::<Vec<(String, String)>>(json).unwrap_or_default();
-    kept.iter().flat_map(read).collect()
-}
-
 impl Keeping {
     /// The record of a response with this id, without its end.
     pub(super) fn record(&self, id: &str, status: &str, json: String) -> Kept {
@@ -188,17 +180,12 @@ impl Keeping {
         let json = String::from_utf8_lossy(&finished.response).into_owned();
         let mut kept = self.record(&finished.id, finished.status.as_str(), json);
         kept.output = items::output(&finished.response);
-        kept.marks = told(finished);
+        kept.marks.clone_from(&finished.marks);
         if self.conversation.is_some() && said(finished) {
             kept.gained = self.input.iter().chain(&kept.output).cloned().collect();
         }
         kept
     }
-}
-
-fn told(finished: &Finished) -> Option<String> {
-    // A list of pairs of texts cannot fail to be written.
-    (!finished.marks.is_empty()).then(|| serde_json::to_string(&finished.marks).unwrap_or_default())
 }
 
 /// A conversation gains only what was really said.
@@ -228,7 +215,7 @@ impl State {
                     let mut gained = keeping.input.clone();
                     gained.extend(items::output(&finished.response));
                     let of = (&*keeping.tenant, conversation.as_str());
-                    store.add(of, keeping.created, &gained, told(&finished).as_deref()).await.map(|_| ())
+                    store.add(of, keeping.created, &gained, finished.marks.as_deref()).await.map(|_| ())
                 }
                 _ => Ok(()),
             },

@@ -99,3 +99,30 @@ pub(super) fn patch(args: &Map<String, Value>) -> Value {
         _ => json!({"type": "update_file", "path": text("path"), "diff": text("diff")}),
     }
 }
+
+/// The function's arguments again, from the `action` or `operation` of a call's item: what the model said, without
+/// what was filled in for the client.
+pub(super) fn arguments(kind: &str, fields: &Map<String, Value>) -> Value {
+    let mut args = json!({});
+    let known: &[(&str, fn(&Value) -> bool)] = match kind {
+        "shell_call" => &[
+            ("commands", Value::is_array),
+            ("timeout_ms", Value::is_u64),
+            ("max_output_length", Value::is_u64),
+        ],
+        "local_shell_call" => &[
+            ("command", Value::is_array),
+            ("working_directory", Value::is_string),
+            ("timeout_ms", Value::is_u64),
+        ],
+        _ => &[
+            ("type", Value::is_string),
+            ("path", Value::is_string),
+            ("diff", |diff| diff.as_str().is_some_and(|diff| !diff.is_empty())),
+        ],
+    };
+    for (name, fits) in known {
+        keep(fields, name, *fits, &mut args);
+    }
+    args
+}
