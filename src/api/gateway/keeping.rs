@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::items;
 use super::stored::State;
@@ -23,6 +25,19 @@ impl Slot {
     pub(super) fn done(&self) -> Done {
         let slot = Arc::clone(&self.0);
         Box::new(move |finished| *slot.lock() = Some(finished))
+    }
+
+    /// The same for a client that may leave before the end: what there was by then is kept at once, for the client
+    /// knows the response's id.
+    pub(super) fn done_or_left(&self, state: &Arc<State>, keeping: &Arc<Keeping>) -> Done {
+        let (told, state, keeping) = (self.done(), Arc::clone(state), Arc::clone(keeping));
+        Box::new(move |finished| {
+            if finished.status == Status::Gone {
+                drop(state.keep_apart(keeping, finished));
+            } else {
+                told(finished);
+            }
+        })
     }
 
     /// What was told, if anything was.
@@ -61,7 +76,7 @@ impl Gateway {
     pub(super) async fn prepare(&self, cx: &Ctx, asked: &Request<'_>) -> Result<Prepared> {
         let tenant = cx.tenant.name();
         let previous = asked.previous_response_id.as_ref().map(|id| id.decode().into_owned());
-        let conversation = request::conversation(asked);
+        let conversation = request::conversation(asked)?;
         let background = asked.background == Some(true);
         let before = match (&previous, &conversation) {
             (Some(_), Some(_)) => {
@@ -194,6 +209,18 @@ fn said(finished: &Finished) -> bool {
 }
 
 impl State {
+    /// Keeps a response whether or not somebody waits for that. Nothing if there is no runtime any more.
+    pub(super) fn keep_apart(
+        self: &Arc<Self>,
+        keeping: Arc<Keeping>,
+        finished: Finished,
+    ) -> Option<JoinHandle<()>> {
+        let runtime = Handle::try_current().ok()?;
+        let state = Arc::clone(self);
+        let keep = async move { state.keep_finished(&keeping, finished).await };
+        Some(self.runs.spawn(keep, &runtime))
+    }
+
     /// Keeps a response that was made while its client waited.
     pub(super) async fn keep_finished(&self, keeping: &Keeping, finished: Finished) {
         let kept = match self.kept() {

@@ -259,9 +259,12 @@ impl<'a> Builder<'a, '_> {
             "item_reference" => Err(Error::invalid("id", "A reference needs the 'id' of an item.")
                 .code("missing_required_parameter")),
             other => {
-                let why = "items of this type are not known here";
-                let shown: String = other.chars().filter(char::is_ascii_alphanumeric).take(40).collect();
-                self.drops.note(&format!("{}({shown})", param(place)), why)
+                let why = "items of this type cannot be told to Gemini";
+                let named = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
+                let shown: String = other.chars().filter(named).take(40).collect();
+                let name = format!("{}.type", param(place));
+                let noted = self.drops.note(&format!("{name}({shown})"), why);
+                noted.map_err(|error| error.at(if place.is_some() { "type" } else { "" }))
             }
         }
     }

@@ -248,7 +248,8 @@ fn code(failure: &Failure<'_>) -> &'static str {
 
 impl Drop for ResponsesMachine {
     fn drop(&mut self) {
-        if self.done.is_none() {
+        // Of a response that has not begun, nobody knows.
+        if self.done.is_none() || !self.state.begun {
             return;
         }
         // Nobody reads any more; what there was is kept.

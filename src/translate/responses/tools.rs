@@ -77,7 +77,11 @@ pub(super) fn build<'a>(
     for (at, raw) in tools.iter().enumerate() {
         let place = format!("tools[{at}]");
         let tool: Declared<'a> = read(raw).map_err(|error| error.within(&place))?;
-        build.take(tool, &place).map_err(|error| error.within(&place))?;
+        build.take(tool, &place).map_err(|error| match error.param() {
+            // What is refused instead of dropped says its place already.
+            Some(param) if param.starts_with(&place) => error,
+            _ => error.within(&place),
+        })?;
     }
     let Build { declared, tools, custom, hosted, picture, .. } = build;
     let Declarations { mut all, strict, seen, drops, .. } = declared;
@@ -148,9 +152,12 @@ fn host<'a>(
 impl<'a> Build<'a, '_, '_> {
     fn take(&mut self, tool: Declared<'a>, place: &str) -> Result<()> {
         let kind = tool.kind.clone();
+        if !matches!(kind.as_ref(), "tool_search" | "programmatic_tool_calling") {
+            self.unheard(&tool, place)?;
+        }
         match kind.as_ref() {
             "function" | "custom" => self.function(tool, None),
-            "namespace" => self.namespace(tool),
+            "namespace" => self.namespace(tool, place),
             "web_search"
             | "web_search_2025_08_26"
             | "web_search_preview"
@@ -189,7 +196,20 @@ impl<'a> Build<'a, '_, '_> {
         }
     }
 
-    fn namespace(&mut self, tool: Declared<'a>) -> Result<()> {
+    /// What a declaration says and nobody here hears.
+    fn unheard(&mut self, tool: &Declared<'_>, place: &str) -> Result<()> {
+        let drops = &mut *self.declared.drops;
+        drops.unknown(&format!("{place}."), &tool.unknown)?;
+        if tool.defer_loading == Some(true) {
+            drops.note(&format!("{place}.defer_loading"), "all tools are declared at once")?;
+        }
+        if tool.later == Some(true) {
+            drops.note(&format!("{place}.async"), "Gemini waits for the results of its calls")?;
+        }
+        Ok(())
+    }
+
+    fn namespace(&mut self, tool: Declared<'a>, outer: &str) -> Result<()> {
         let Some(namespace) = tool.name.filter(|name| !name.is_empty()) else {
             let error = Error::invalid("name", "A namespace needs its 'name'.");
             return Err(error.code("missing_required_parameter"));
@@ -200,6 +220,7 @@ impl<'a> Build<'a, '_, '_> {
                 let message = "A namespace holds tools of type 'function' and 'custom'.";
                 return Err(place(Error::invalid("type", message)));
             }
+            self.unheard(&inner, &format!("{outer}.tools[{at}]"))?;
             self.function(inner, Some(&namespace)).map_err(place)?;
         }
         Ok(())
