@@ -367,6 +367,12 @@ pub struct Tool<'a> {
     /// The client may answer later; here nothing is said before it has.
     #[serde(default, rename = "async")]
     pub later: Option<bool>,
+    /// Who may call: `direct`, `programmatic`.
+    #[serde(borrow, default)]
+    pub allowed_callers: Option<Vec<Text<'a>>>,
+    /// Shell: `{"type": "local"}`, or a container of `OpenAI`'s.
+    #[serde(borrow, default)]
+    pub environment: Option<&'a RawValue>,
     /// Everything else.
     #[serde(flatten)]
     pub unknown: Unknown,

@@ -26,7 +26,7 @@ pub(super) fn builtin(kind: &str) -> Option<Builtin> {
         },
         "apply_patch" => Builtin {
             name: "apply_patch",
-            description: "Creates, changes or deletes one file of the user's. A change is given as a diff in the V4A format: context lines, lines to take out that begin with '-', lines to put in that begin with '+', under '@@' headers; for a new file every line begins with '+'.",
+            description: "Creates, changes or deletes one file of the user's. A change is given as a diff in the V4A format: context lines, lines to take out that begin with '-', lines to put in that begin with '+', under '@@' headers; for a new file every line begins with '+', and for a deletion the diff is empty.",
             tool: Tool::ApplyPatch,
         },
         _ => return None,
@@ -51,7 +51,7 @@ pub(super) fn parameters(tool: &Tool) -> Value {
             "type": {"type": "string", "enum": ["create_file", "update_file", "delete_file"]},
             "path": {"type": "string"},
             "diff": {"type": "string"},
-        }, "required": ["type", "path"]}),
+        }, "required": ["type", "path", "diff"]}),
         Tool::Function { .. } | Tool::Custom { .. } => json!({"type": "object"}),
     }
 }

@@ -177,7 +177,13 @@ impl<'a> Build<'a, '_, '_> {
             "tool_search" | "programmatic_tool_calling" => {
                 self.declared.drops.note(place, "all tools are declared at once, and called directly")
             }
-            "shell" | "local_shell" | "apply_patch" => self.builtin(&kind),
+            "shell" | "local_shell" | "apply_patch" => {
+                if tool.environment.is_some_and(|raw| !local(raw)) {
+                    let message = "Commands are run by the client here, not in a container: 'environment' must be of type 'local'.";
+                    return Err(Error::unsupported("environment", message).code("unsupported_value"));
+                }
+                self.builtin(&kind)
+            }
             "" => {
                 let error = Error::invalid("type", "A tool needs its 'type'.");
                 Err(error.code("missing_required_parameter"))
@@ -202,6 +208,10 @@ impl<'a> Build<'a, '_, '_> {
         drops.unknown(&format!("{place}."), &tool.unknown)?;
         if tool.defer_loading == Some(true) {
             drops.note(&format!("{place}.defer_loading"), "all tools are declared at once")?;
+        }
+        let direct = |callers: &Vec<Text<'_>>| callers.iter().any(|caller| caller.decode() == "direct");
+        if tool.allowed_callers.as_ref().is_some_and(|callers| !callers.is_empty() && !direct(callers)) {
+            drops.note(&format!("{place}.allowed_callers"), "Gemini calls its functions itself")?;
         }
         if tool.later == Some(true) {
             drops.note(&format!("{place}.async"), "Gemini waits for the results of its calls")?;
@@ -335,6 +345,16 @@ impl<'a> Build<'a, '_, '_> {
         self.picture = Some(picture);
         Ok(())
     }
+}
+
+/// Whether a shell's environment is the client's own machine.
+fn local(raw: &RawValue) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Environment<'a> {
+        #[serde(borrow, rename = "type", default)]
+        kind: Cow<'a, str>,
+    }
+    serde_json::from_str::<Environment<'_>>(raw.get()).is_ok_and(|found| matches!(&*found.kind, "local" | ""))
 }
 
 /// The shape of a picture of this size, in Google's words.
