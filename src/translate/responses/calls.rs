@@ -100,11 +100,14 @@ pub(super) fn patch(args: &Map<String, Value>) -> Value {
     }
 }
 
+/// A field, and what it must be.
+type Field = (&'static str, fn(&Value) -> bool);
+
 /// The function's arguments again, from the `action` or `operation` of a call's item: what the model said, without
 /// what was filled in for the client.
 pub(super) fn arguments(kind: &str, fields: &Map<String, Value>) -> Value {
     let mut args = json!({});
-    let known: &[(&str, fn(&Value) -> bool)] = match kind {
+    let known: &[Field] = match kind {
         "shell_call" => &[
             ("commands", Value::is_array),
             ("timeout_ms", Value::is_u64),

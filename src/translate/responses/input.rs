@@ -624,7 +624,7 @@ impl<'a> Builder<'a, '_> {
 }
 
 /// A text as the parts that it came in.
-fn split<'a>(text: Text<'a>, marks: Vec<TextMark>) -> Vec<Part<'a>> {
+fn split(text: Text<'_>, marks: Vec<TextMark>) -> Vec<Part<'_>> {
     let signed =
         |text, signature| Part { thought_signature: Some(Text::plain(signature)), ..Part::text(text) };
     if let [TextMark { from: 0, to: None, signature, .. }] = marks.as_slice() {
