@@ -16,6 +16,7 @@ mod recorded;
 mod recordings;
 #[path = "../common/streamed.rs"]
 mod streams;
+mod turns;
 
 use bytes::{Bytes, BytesMut};
 use gemway::catalog::Catalog;
