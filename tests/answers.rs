@@ -330,7 +330,7 @@ async fn arguments_come_in_pieces_where_vertex_streams_them() {
         .body
         .split("\n\n")
         .filter_map(|frame| serde_json::from_str(frame.strip_prefix("data: ")?).ok())
-        .flat_map(|chunk: Value| chunk["choices"][0]["delta"]["tool_calls"].as_array().cloned())
+        .filter_map(|chunk: Value| chunk["choices"][0]["delta"]["tool_calls"].as_array().cloned())
         .map(|calls| calls[0].clone())
         .collect();
     let of = |index: u64| deltas.iter().filter(move |delta| delta["index"] == index);
