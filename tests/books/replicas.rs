@@ -77,10 +77,11 @@ async fn three_gateways_over_one_redis_count_as_one() {
         if began.elapsed() > back && redis.is_none() {
             noticed = up("0").await;
             redis = Some(Redis::start(&scratch, port).await);
-        } else if began.elapsed() > away && began.elapsed() < back {
-            if let Some(running) = redis.take() {
-                running.kill().await;
-            }
+        } else if began.elapsed() > away
+            && began.elapsed() < back
+            && let Some(running) = redis.take()
+        {
+            running.kill().await;
         }
         let address = gateways[asked % 3].address;
         asked += 1;
