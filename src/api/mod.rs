@@ -307,11 +307,7 @@ impl Front {
                 Ok(response)
             }
             Reply::Stream(stream) => {
-                let response = pump::response(stream, meter, self.cut.clone(), self.metrics.stream());
-                Ok(match self.heartbeat {
-                    Some(every) => response.map(|body| heartbeat::keep(body, every)),
-                    None => response,
-                })
+                Ok(pump::response(stream, meter, self.cut.clone(), self.metrics.stream(), self.heartbeat))
             }
             Reply::Raw(response) => Ok(response),
         }
@@ -327,7 +323,9 @@ impl Front {
         let (told, cut, metrics) = (meter.clone(), self.cut.clone(), Arc::clone(&self.metrics));
         let making = async move {
             match serving.await? {
-                Reply::Stream(stream) => Ok(pump::response(stream, told, cut, metrics.stream()).into_body()),
+                Reply::Stream(stream) => {
+                    Ok(pump::response(stream, told, cut, metrics.stream(), Some(every)).into_body())
+                }
                 Reply::Whole { .. } | Reply::Raw(_) => Err(Error::internal("a stream became something else")),
             }
         };

@@ -126,15 +126,14 @@ impl Upstream {
         let Some(_flight) = second() else { return first.await };
         let another = pin!(self.call_on(leg, call));
         let (ended, other) = match select(first, another).await {
-            Either::Left((ended, other)) => (ended, other),
-            Either::Right((ended, other)) => (ended, other),
+            Either::Left((ended, other)) | Either::Right((ended, other)) => (ended, other),
         };
         let twice = |answer: Answer, lost| Answer { attempts: answer.attempts + 1, lost, ..answer };
         match ended {
             Ok(answer) => Ok(twice(answer, 1)),
             // The other one would be told the same.
             Err(error) if Class::of(&error) == Class::Final => Err(error),
-            Err(error) => other.await.map(|answer| twice(answer, 0)).map_err(|_| error),
+            Err(error) => other.await.map(|answer| twice(answer, 0)).map_err(|_same| error),
         }
     }
 }

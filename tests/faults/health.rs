@@ -102,4 +102,7 @@ async fn a_storm_is_not_made_worse() {
     let reply = chat(gateway.address, "m", false, "").await;
     assert_eq!(reply.code().as_deref(), Some("upstream_circuit_open"));
     assert!(begun.elapsed() < Duration::from_millis(50), "{:?}", begun.elapsed());
+    assert_eq!(google.asked.load(SeqCst), asked);
+    // Another model is none the worse for it.
+    assert_eq!(chat(gateway.address, "n", false, "").await.code().as_deref(), Some("upstream_overloaded"));
 }

@@ -322,6 +322,11 @@ async fn exchange(gateway: SocketAddr, request: &[u8]) -> Reply {
     Reply { status, head: head.to_owned(), body: body.to_owned(), took: begun.elapsed() }
 }
 
+/// One request with this body to another endpoint.
+pub(crate) async fn send_to(gateway: SocketAddr, path: &str, body: &str) -> Reply {
+    exchange(gateway, &request_to(path, body, "")).await
+}
+
 /// The bytes of one chat request.
 pub(crate) fn chat_request(model: &str, stream: bool, headers: &str) -> Vec<u8> {
     let body =
@@ -330,7 +335,11 @@ pub(crate) fn chat_request(model: &str, stream: bool, headers: &str) -> Vec<u8> 
 }
 
 fn request_of(body: &str, headers: &str) -> Vec<u8> {
-    let mut text = String::from("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+    request_to("/v1/chat/completions", body, headers)
+}
+
+fn request_to(path: &str, body: &str, headers: &str) -> Vec<u8> {
+    let mut text = format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
     write!(text, "{headers}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
         .unwrap();
     text.into_bytes()
