@@ -38,6 +38,11 @@ impl<T: Default> ByModel<T> {
         });
         self.known.load().get(model).map_or_else(|| Arc::clone(&self.rest), Arc::clone)
     }
+
+    /// How many models are so.
+    pub(super) fn count(&self, are: impl Fn(&T) -> bool) -> usize {
+        self.known.load().values().filter(|each| are(each)).count() + usize::from(are(&self.rest))
+    }
 }
 
 /// One site.
@@ -49,6 +54,8 @@ pub(super) struct Health {
     /// How long answers take, by model and method; only where calls may be hedged.
     pub(super) paces: ByModel<Pace>,
     pub(super) credit: Credit,
+    /// How often that budget was spent when a call could have been repeated.
+    pub(super) denied: AtomicU64,
     /// Until when its credential is not believed in, in milliseconds.
     pub(super) refused_until: AtomicU64,
 }
@@ -61,6 +68,7 @@ impl Health {
             budget: Budget::new(),
             paces: ByModel::default(),
             credit: Credit::default(),
+            denied: AtomicU64::new(0),
             refused_until: AtomicU64::new(0),
         }
     }

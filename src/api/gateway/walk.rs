@@ -270,10 +270,8 @@ impl Gateway {
             self.upstream.call_on(leg, call).await
         };
         cx.meter.waited(provider(leg.site()), begun.elapsed());
-        let code = if answer.is_ok() { "ok" } else { "error" };
         let label = self.labels.get(&call.model).map_or(UNRESOLVED, String::as_str);
-        cx.metrics.attempt(leg.site().name(), label, code);
-        cx.meter.attempt(leg.site().name(), answer.is_ok().then_some(200));
+        cx.called(leg.site().name(), label, answer.as_ref().map(|_| 200));
         if let Ok(answer) = &answer {
             for _ in 0..answer.lost {
                 cx.metrics.attempt(leg.site().name(), label, "given_up");
