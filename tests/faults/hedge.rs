@@ -46,7 +46,10 @@ async fn what_is_late_is_asked_again_and_the_loser_is_let_go() {
         let found = books.lines().find_map(|found| found.strip_prefix(line));
         found.unwrap_or_else(|| panic!("no {line}\n{books}")).trim().parse::<u64>().unwrap()
     };
-    assert_eq!(count(r#"gemway_upstream_attempts_total{code="given_up",model="unresolved",site="g"}"#), 1);
+    assert_eq!(
+        count(r#"gemway_upstream_attempts_total{code="none",model="unresolved",reason="given_up",site="g"}"#),
+        1
+    );
     assert_eq!(count(r#"gemway_estimated_requests_total{route="chat"}"#), 1);
     // Its connection is closed: one is left, and another one at most that was idle before.
     for _ in 0..100 {

@@ -274,7 +274,7 @@ impl Gateway {
         cx.called(leg.site().name(), label, answer.as_ref().map(|_| 200));
         if let Ok(answer) = &answer {
             for _ in 0..answer.lost {
-                cx.metrics.attempt(leg.site().name(), label, "given_up");
+                cx.metrics.attempt(leg.site().name(), label, None, Some("given_up"));
             }
             cx.meter.served(answer.service_tier.as_deref().map(Tier::from_google));
         }
