@@ -716,8 +716,7 @@ fn wishes() -> Vec<Row> {
         .within(0, 300),
         row("a deadline that cannot be read", vec![serve()], 400, End::Refused("invalid_value"))
             .asking("x-request-timeout: tomorrow\r\n")
-            .calls(&[0])
-            .tells("x-gemway-attempts", None),
+            .calls(&[0]),
         row(
             "no retries, said the operator",
             vec![always(unavailable())],
