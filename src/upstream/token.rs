@@ -264,7 +264,7 @@ mod tests {
         let old = Arc::new(Token::new("old", Duration::from_secs(1000)).unwrap());
         tokens.current.store(Some(Arc::clone(&old)));
         tokio::time::advance(Duration::from_secs(850)).await;
-        let trying = tokio::time::timeout(Duration::from_secs(60), tokens.keep_fresh(&client));
+        let trying = tokio::time::timeout(Duration::from_mins(1), tokens.keep_fresh(&client));
         assert!(trying.await.is_err(), "it never ends");
         assert!(tokens.fetching.lock().await.is_some(), "it has tried, in vain");
         assert!(Arc::ptr_eq(&tokens.get(&client).await.unwrap(), &old));

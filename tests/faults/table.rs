@@ -156,6 +156,7 @@ pub(crate) fn rows() -> Vec<Row> {
     all.extend(quotas());
     all.extend(connections());
     all.extend(answers());
+    all.extend(odd_answers());
     all.extend(streams());
     all.extend(elsewhere());
     all.extend(wishes());
@@ -475,6 +476,18 @@ fn answers() -> Vec<Row> {
         )
         .way(Way::Whole),
         row(
+            "an impossible chunk",
+            vec![always(raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n"))],
+            502,
+            End::Refused("upstream_invalid_response"),
+        )
+        .calls(&[3]),
+    ]
+}
+
+fn odd_answers() -> Vec<Row> {
+    vec![
+        row(
             "another type than it is",
             vec![always(vec![Say(format!(
                 "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{END}",
@@ -524,13 +537,6 @@ fn answers() -> Vec<Row> {
         )
         .way(Way::Whole)
         .calls(&[2]),
-        row(
-            "an impossible chunk",
-            vec![always(raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n"))],
-            502,
-            End::Refused("upstream_invalid_response"),
-        )
-        .calls(&[3]),
     ]
 }
 
