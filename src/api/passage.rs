@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::intake::{Intake, Timed, TooSlow};
@@ -22,6 +23,7 @@ use crate::body::{Body, BoxError};
 use crate::error::{Error, Kind, Origin, Result, Retry};
 use crate::meter::{Meter, Outcome};
 use crate::telemetry::metrics::Streaming;
+use crate::upstream::Flight;
 use crate::usage::Usage;
 
 /// How the pieces of an answer are framed, for the error that may have to follow them.
@@ -46,6 +48,8 @@ pub struct Settlement {
     pub estimate: Option<u64>,
     /// Called when Google has said what it cost.
     pub told: Option<Told>,
+    /// The call's place at its site, given back with the answer.
+    pub flight: Option<Flight>,
 }
 
 /// What is done when Google has said what something cost.
@@ -75,6 +79,8 @@ pub(super) struct Down {
     /// The end, or the last piece, waits for this: the ledger's word that it is written down.
     hold: Option<Hold>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// The first piece has passed.
+    begun: bool,
     _open: Option<Streaming>,
 }
 
@@ -97,6 +103,7 @@ impl Down {
             meter,
             hold: None,
             cut: Box::pin(cut.cancelled_owned()),
+            begun: false,
             _open: open,
         };
         down.boxed_unsync()
@@ -190,7 +197,8 @@ impl HttpBody for Down {
                     if this.framing == Framing::Array {
                         this.place.pass(data);
                     }
-                    if this.framing != Framing::Plain {
+                    if this.framing != Framing::Plain && !this.begun {
+                        this.begun = true;
                         this.meter.first_token();
                     }
                 }
@@ -295,13 +303,35 @@ const SLOW: u8 = 1;
 const BROKEN: u8 = 2;
 
 /// How a body on its way up fares.
-#[derive(Clone, Debug, Default)]
-pub struct Rise(Arc<AtomicU8>);
+#[derive(Clone, Default)]
+pub struct Rise(Arc<Rising>);
+
+#[derive(Default)]
+struct Rising {
+    fault: AtomicU8,
+    /// The body, once it came back without having been touched.
+    back: Mutex<Option<Timed>>,
+}
+
+impl std::fmt::Debug for Rise {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rise").field("fault", &self.0.fault).finish_non_exhaustive()
+    }
+}
 
 impl Rise {
+    /// The body once more, where nobody has read of it: no connection was made that could have taken it.
+    pub(super) fn again(&self, meter: &Meter) -> Option<Body> {
+        let inner = self.0.back.lock().take()?;
+        Some(
+            Up { inner: Some(inner), rise: self.clone(), meter: meter.clone(), seen: 0, touched: false }
+                .boxed_unsync(),
+        )
+    }
+
     /// What the client did wrong, if it did.
     pub fn fault(&self) -> Option<Error> {
-        match self.0.load(Ordering::Acquire) {
+        match self.0.fault.load(Ordering::Acquire) {
             SLOW => Some(
                 Error::new(Kind::RequestTimeout, Origin::Client, "The request body took too long to arrive.")
                     .retry(Retry::Soon),
@@ -314,22 +344,20 @@ impl Rise {
 
 /// A body on its way up: it must keep coming, and its bytes are counted.
 pub(super) struct Up {
-    inner: Timed,
+    /// There until it is dropped.
+    inner: Option<Timed>,
     rise: Rise,
     meter: Meter,
     seen: u64,
+    touched: bool,
 }
 
 impl Up {
     /// Wraps a request's body. It may take as long as it likes as long as it moves.
     pub(super) fn wrap(inner: Body, intake: Intake, meter: Meter) -> (Body, Rise) {
         let rise = Rise::default();
-        let up = Self {
-            inner: Timed::new(inner, intake.idle, std::time::Duration::from_hours(24)),
-            rise: rise.clone(),
-            meter,
-            seen: 0,
-        };
+        let inner = Timed::new(inner, intake.idle, std::time::Duration::from_hours(24));
+        let up = Self { inner: Some(inner), rise: rise.clone(), meter, seen: 0, touched: false };
         (up.boxed_unsync(), rise)
     }
 }
@@ -343,12 +371,14 @@ impl HttpBody for Up {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        this.touched = true;
+        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        let polled = Pin::new(inner).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => this.seen += frame.data_ref().map_or(0, Bytes::len) as u64,
             Poll::Ready(Some(Err(error))) => {
                 let what = if error.is::<TooSlow>() { SLOW } else { BROKEN };
-                this.rise.0.store(what, Ordering::Release);
+                this.rise.0.fault.store(what, Ordering::Release);
             }
             Poll::Ready(None) | Poll::Pending => {}
         }
@@ -356,16 +386,20 @@ impl HttpBody for Up {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)
     }
 }
 
 impl Drop for Up {
     fn drop(&mut self) {
+        if !self.touched {
+            *self.rise.0.back.lock() = self.inner.take();
+            return;
+        }
         let seen = self.seen;
         self.meter.note(|entry| entry.bytes_in = seen);
     }

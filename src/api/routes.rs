@@ -319,6 +319,22 @@ fn short(text: &str) -> String {
     crate::telemetry::clip(text, 200)
 }
 
+/// Every route under every roof, with every method that it has.
+#[cfg(test)]
+pub(super) fn all() -> Vec<(Method, String)> {
+    let mut all = Vec::new();
+    for route in ROUTES.iter().filter(|route| !route.path.is_empty()) {
+        let below = route.path.replace("{}", "x").replace('*', "x");
+        let deployed = DEPLOYED.contains(&route.name).then_some("/openai/deployments/d");
+        for method in route.methods {
+            all.extend(
+                ROOFS.iter().copied().chain(deployed).map(|roof| (method.clone(), format!("{roof}{below}"))),
+            );
+        }
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

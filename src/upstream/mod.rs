@@ -39,6 +39,7 @@ mod token;
 mod trip;
 
 pub use events::Events;
+pub use fail::is_unsent;
 pub use raw::{Credential, Payload, Raw, RawPath};
 pub use route::{Balance, RouteConfig, Times, hash};
 pub use settings::{Config, Credentials, Local, Network, SiteConfig, SiteKind, Timeouts};
@@ -355,6 +356,18 @@ impl Ask<'_> {
     }
 }
 
+/// What an answer that is not a success means, its body read.
+pub fn refusal(parts: &http::response::Parts, body: &[u8], site: &Site) -> Error {
+    let wait = parts.headers.get(header::RETRY_AFTER);
+    let wait = wait.and_then(|wait| wait.to_str().ok()?.trim().parse().ok()).map(Duration::from_secs);
+    let error = from_response(parts.status, body, &site.secrets());
+    // Google says it in the body; what stands before Google says it in a header.
+    match (error.retries(), wait) {
+        (Retry::Soon, Some(wait)) => error.retry(Retry::After(wait)),
+        (Retry::Soon, None) | (Retry::Never | Retry::After(_), _) => error,
+    }
+}
+
 /// Lets a usable status line through; everything else becomes an error.
 async fn accepted(response: Response<Body>, site: &Site) -> Result<Response<Body>> {
     let status = response.status();
@@ -364,20 +377,14 @@ async fn accepted(response: Response<Body>, site: &Site) -> Result<Response<Body
             .retry(Retry::Never));
     }
     if !status.is_success() {
-        let wait = response.headers().get(header::RETRY_AFTER);
-        let wait = wait.and_then(|wait| wait.to_str().ok()?.trim().parse().ok()).map(Duration::from_secs);
-        let reading = body::read(response.into_body(), LARGEST_ERROR);
+        let (parts, body) = response.into_parts();
+        let reading = body::read(body, LARGEST_ERROR);
         // An error without a readable body is still an error with a status.
         let body = match tokio::time::timeout(ERROR_WITHIN, reading).await {
             Ok(Ok(body)) => body,
             Ok(Err(_)) | Err(_) => Bytes::new(),
         };
-        let error = from_response(status, &body, &site.secrets());
-        // Google says it in the body; what stands before Google says it in a header.
-        return Err(match (error.retries(), wait) {
-            (Retry::Soon, Some(wait)) => error.retry(Retry::After(wait)),
-            (Retry::Soon, None) | (Retry::Never | Retry::After(_), _) => error,
-        });
+        return Err(refusal(&parts, &body, site));
     }
     let starts = |name: header::HeaderName, what: &str| {
         response.headers().get(name).and_then(|value| value.to_str().ok()).is_some_and(|value| {

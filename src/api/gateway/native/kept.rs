@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{Method, Response};
 use serde_json::value::RawValue;
 
+use super::course::{Again, Way};
 use super::send::{Billing, Sending};
 use super::{Goal, Walk, payload};
 use crate::api::Ctx;
@@ -47,9 +48,8 @@ impl Gateway {
         };
         let shape = if collection == "webhooks" { Shape::Word } else { Shape::Rpc };
         let sending = Sending {
-            site,
+            way: Way::To(site, address.raw(), Again::of(cx, &method)?),
             method,
-            path: address.raw(),
             query: query.as_deref(),
             payload,
             credential,
@@ -105,9 +105,8 @@ impl Gateway {
         let address = self.address(native, site, &credential, Goal::Models(path))?;
         self.admit(cx, "", Size::FREE).await?;
         let sending = Sending {
-            site,
+            way: Way::To(site, address.raw(), Again::of(cx, &incoming.method)?),
             method: incoming.method.clone(),
-            path: address.raw(),
             query: query.as_deref(),
             payload: Payload::Whole(Bytes::new()),
             credential,

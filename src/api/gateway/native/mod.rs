@@ -18,15 +18,20 @@ use crate::telemetry::metrics::UNRESOLVED;
 use crate::translate::Backend;
 use crate::upstream::{Credential, Payload, RawPath, Site};
 
+pub(super) mod course;
 mod kept;
 pub(super) mod send;
 mod session;
 pub(super) mod sift;
 
+use course::{Again, Way};
 use send::{Billing, Sending};
 
-/// A body up to this size is read before it is sent, so that it can be sent again with a new token.
-const REPLAYABLE: u64 = 256 << 10;
+/// A body up to this size is read before it is sent, so that it can be sent again: elsewhere, or with a new token.
+const REPLAYABLE: u64 = 1 << 20;
+
+/// Methods of a model that leave something behind at Google: sent twice, there would be two of it.
+const MAKING: [&str; 3] = ["batchGenerateContent", "asyncBatchEmbedContent", "predictLongRunning"];
 
 /// Where a request goes at a site.
 #[derive(Debug)]
@@ -109,22 +114,32 @@ impl Gateway {
         cx.meter.model(&asked, self.labels.get(&model).map(String::as_str));
         cx.meter.dispatched(&model);
         cx.tenant.may_use(&model)?;
-        let site = self.speaker(native, Some(&model))?;
-        let address = self.address(native, site, &credential, Goal::Call(family, &model, method))?;
         let length = sift::length(&cx.headers);
         let told = told(method);
         let estimate = if told.is_some() { length.unwrap_or(0) / 4 } else { 0 };
         let size = if told.is_some() { Size::about(estimate).unread() } else { Size::FREE };
         self.admit(cx, &model, size).await?;
         let cut = incoming.cut.clone();
-        let replay = site.renews() && length.is_some_and(|length| length <= REPLAYABLE);
+        let replay = length.is_some_and(|length| length <= REPLAYABLE);
         let (payload, rise) = payload(cx, incoming, replay).await?;
+        let near = self.speaker(native, Some(&model))?;
+        let address;
+        let way = if MAKING.contains(&method) || matches!(credential, Credential::Caller(_)) {
+            address = self.address(native, near, &credential, Goal::Call(family, &model, method))?;
+            // What the caller's own quota and credential do says nothing of ours.
+            let again = match Again::of(cx, &Method::GET)? {
+                Again::Read if MAKING.contains(&method) => Again::Unsent,
+                again => again,
+            };
+            Way::To(near, address.raw(), again)
+        } else {
+            self.way(cx, native, near, (family, &model, method), &payload)?
+        };
         let sse = query.as_deref().is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"));
         let framing = if method == "streamGenerateContent" && !sse { Framing::Array } else { Framing::Plain };
         let sending = Sending {
-            site,
+            way,
             method: Method::POST,
-            path: address.raw(),
             query: query.as_deref(),
             payload,
             credential,
