@@ -71,7 +71,8 @@ impl<'a> Query<'a> {
         self.0
             .split('&')
             .filter_map(|pair| pair.split_once('='))
-            .find(|(key, _)| *key == name)
+            // Google's own parameters may stand with a `$` in front.
+            .find(|(key, _)| key.strip_prefix('$').or(key.strip_prefix("%24")).unwrap_or(key) == name)
             .map(|(_, value)| value)
     }
 }
@@ -240,7 +241,7 @@ impl Simulator {
             } else if route.model.is_empty() {
                 models::list(&query, route.vertex)
             } else {
-                models::get(&route.model, route.version)
+                models::get(&route.model, route.version, route.vertex)
             };
             answer.map(|value| json_reply(&value))
         } else if parts.method == Method::POST && !route.method.is_empty() {

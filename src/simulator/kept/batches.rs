@@ -109,12 +109,11 @@ pub(in crate::simulator) fn create(kept: &Kept, body: &[u8], model: &'static Mod
     let file = member(&input, "fileName", "file_name");
     let from_file = file.is_some();
     // In a file each line is a request with its key; inline each has what it pleases.
-    let (requests, mark) = match &file {
-        Some(name) => (read(kept, name.as_str().unwrap_or_default())?, "key"),
-        None => {
-            let list = input.get("requests").and_then(|list| list.get("requests")).and_then(Value::as_array);
-            (list.cloned().unwrap_or_default(), "metadata")
-        }
+    let (requests, mark) = if let Some(name) = &file {
+        (read(kept, name.as_str().unwrap_or_default())?, "key")
+    } else {
+        let list = input.get("requests").and_then(|list| list.get("requests")).and_then(Value::as_array);
+        (list.cloned().unwrap_or_default(), "metadata")
     };
     if !(1..=MOST).contains(&requests.len()) {
         return Err(Refusal::invalid(format!("* batch.input_config.requests: must be 1 to {MOST}\n")));
@@ -137,8 +136,12 @@ pub(in crate::simulator) fn create(kept: &Kept, body: &[u8], model: &'static Mod
         Value::Object(answer)
     });
     let output = if from_file {
-        let lines: String = answers.map(|answer| format!("{answer}\n")).collect();
-        json!({ "responsesFile": files::generate(kept, lines.into_bytes()) })
+        let mut lines = Vec::new();
+        for answer in answers {
+            lines.extend_from_slice(answer.to_string().as_bytes());
+            lines.push(b'\n');
+        }
+        json!({ "responsesFile": files::generate(kept, lines) })
     } else {
         json!({ "inlinedResponses": { "inlinedResponses": answers.collect::<Vec<_>>() } })
     };

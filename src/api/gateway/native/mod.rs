@@ -127,10 +127,8 @@ impl Gateway {
         let way = if MAKING.contains(&method) || matches!(credential, Credential::Caller(_)) {
             address = self.address(native, near, &credential, Goal::Call(family, &model, method))?;
             // What the caller's own quota and credential do says nothing of ours.
-            let again = match Again::of(cx, &Method::GET)? {
-                Again::Read if MAKING.contains(&method) => Again::Unsent,
-                again => again,
-            };
+            let alike = if MAKING.contains(&method) { Method::POST } else { Method::GET };
+            let again = Again::of(cx, &alike)?;
             Way::To(near, address.raw(), again)
         } else {
             self.way(cx, native, near, (family, &model, method), &payload)?
