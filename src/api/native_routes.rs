@@ -126,8 +126,8 @@ pub fn find(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMa
     let (first, rest) = below.split_once('/')?;
     let version = VERSIONS.into_iter().find(|version| *version == first)?;
     let head = rest.split(['/', ':']).next().unwrap_or_default();
-    // Google's own OpenAI layer is one of our roofs.
-    if head == "openai" {
+    // Google's own OpenAI layers are among our roofs.
+    if head == "openai" || super::routes::vertex_layer(path).is_some() {
         return None;
     }
     if version == "v1" {
@@ -379,6 +379,8 @@ mod tests {
         }
         assert!(find(&Method::POST, "/v1/chat/completions", None, &google).is_none());
         assert!(find(&Method::POST, "/v1beta/openai/chat/completions", None, &google).is_none());
+        let layer = "/v1/projects/p/locations/l/endpoints/openapi/chat/completions";
+        assert!(find(&Method::POST, layer, None, &google).is_none());
     }
 
     #[test]

@@ -31,8 +31,10 @@ impl Gateway {
     ) -> Result<Response<Body>> {
         let Walk { cx, native, mut incoming, credential, query } = walk;
         let method = incoming.method.clone();
-        // A cache is made for a model, which is named in the body and has to be allowed.
-        let creates = method == Method::POST && collection == "cachedContents" && path == "cachedContents";
+        // A cache or a batch is made for a model, which is named in the body and has to be allowed.
+        let creates = method == Method::POST
+            && path == collection
+            && ["cachedContents", "batchPredictionJobs"].contains(&path);
         let site = self.speaker(native, None)?;
         let address = self.address(native, site, &credential, Goal::Below(path))?;
         self.admit(cx, "", Size::FREE).await?;
