@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -23,7 +24,7 @@ use crate::body::{Body, BoxError};
 use crate::error::{Error, Kind, Origin, Result, Retry};
 use crate::meter::{Meter, Outcome};
 use crate::telemetry::metrics::Streaming;
-use crate::upstream::Flight;
+use crate::upstream::Course;
 use crate::usage::Usage;
 
 /// How the pieces of an answer are framed, for the error that may have to follow them.
@@ -48,8 +49,8 @@ pub struct Settlement {
     pub estimate: Option<u64>,
     /// Called when Google has said what it cost.
     pub told: Option<Told>,
-    /// The call's place at its site, given back with the answer.
-    pub flight: Option<Flight>,
+    /// The call, which ends with the answer.
+    pub course: Option<Course>,
 }
 
 /// What is done when Google has said what something cost.
@@ -81,7 +82,9 @@ pub(super) struct Down {
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// The first piece has passed.
     begun: bool,
-    _open: Option<Streaming>,
+    /// What the answer's end says of its site.
+    course: Option<Course>,
+    open: Option<Streaming>,
 }
 
 impl Down {
@@ -89,11 +92,11 @@ impl Down {
     pub(super) fn wrap(
         inner: Body,
         (framing, shape): (Framing, Shape),
-        settlement: Settlement,
+        mut settlement: Settlement,
         cut: CancellationToken,
         open: Option<Streaming>,
     ) -> Body {
-        let meter = settlement.meter.clone();
+        let (meter, course) = (settlement.meter.clone(), settlement.course.take());
         let down = Self {
             inner: Some(inner),
             framing,
@@ -104,7 +107,8 @@ impl Down {
             hold: None,
             cut: Box::pin(cut.cancelled_owned()),
             begun: false,
-            _open: open,
+            course,
+            open,
         };
         down.boxed_unsync()
     }
@@ -119,6 +123,9 @@ impl Down {
     /// The body is whole. `last` is its last piece, where that was known before it was passed on.
     fn complete(&mut self, last: Option<Frame<Bytes>>) {
         self.inner = None;
+        if let Some(mut course) = self.course.take() {
+            course.ended(None);
+        }
         if !self.meter.commits() {
             self.settle(Outcome::Complete);
             return;
@@ -133,6 +140,9 @@ impl Down {
     /// Ends a broken body: with an error that the client's parser finds, where there is a place for it.
     fn fail(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.inner = None;
+        if let Some(mut course) = self.course.take() {
+            course.ended(Some(&error));
+        }
         self.meter.fail(&error, render::code(&error));
         self.settle(Outcome::of(&error));
         let last = match self.framing {
@@ -197,9 +207,14 @@ impl HttpBody for Down {
                     if this.framing == Framing::Array {
                         this.place.pass(data);
                     }
-                    if this.framing != Framing::Plain && !this.begun {
-                        this.begun = true;
-                        this.meter.first_token();
+                    if this.framing != Framing::Plain {
+                        if !this.begun {
+                            this.begun = true;
+                            this.meter.first_token();
+                        }
+                        if let Some(open) = &mut this.open {
+                            open.came(Instant::now());
+                        }
                     }
                 }
                 // Where the length was told, the last piece is the end.
@@ -248,6 +263,10 @@ impl HttpBody for Down {
 impl Drop for Down {
     fn drop(&mut self) {
         let over = self.is_end_stream();
+        // Where the length was told nobody asks for the end.
+        if let Some(mut course) = self.course.take().filter(|_| over) {
+            course.ended(None);
+        }
         self.settle(if over { Outcome::Complete } else { Outcome::ClientGone });
     }
 }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::Gateway;
-use super::native::course::{Again, Way};
+use super::native::journey::{Again, Way};
 use super::native::send::{Billing, Sending};
 use super::native::{Goal, Walk, sift};
 use crate::api::Ctx;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Method, Response};
 use serde_json::value::RawValue;
 
-use super::course::{Again, Way};
+use super::journey::{Again, Way};
 use super::send::{Billing, Sending};
 use super::{Goal, Walk, payload};
 use crate::api::Ctx;

@@ -19,13 +19,13 @@ use crate::telemetry::metrics::UNRESOLVED;
 use crate::translate::Backend;
 use crate::upstream::{Credential, Payload, RawPath, Site};
 
-pub(super) mod course;
+pub(super) mod journey;
 mod kept;
 pub(super) mod send;
 mod session;
 pub(super) mod sift;
 
-use course::{Again, Way};
+use journey::{Again, Way};
 use send::{Billing, Sending};
 
 /// A body up to this size is read before it is sent, so that it can be sent again: elsewhere, or with a new token.

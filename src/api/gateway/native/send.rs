@@ -3,17 +3,18 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
-use super::course::{Course, Held, Way};
+use super::journey::{Held, Journey, Way};
 use super::sift;
 use crate::api::Ctx;
 use crate::api::gateway::Gateway;
 use crate::api::gateway::walk::{ATTEMPTS, SERVED_BY, provider};
 use crate::api::passage::{Down, Framing, Rise, Settlement, Told as Paid};
 use crate::api::peek::{Peek, Told};
+use crate::api::pump::UNTOUCHED;
 use crate::api::render_google::Shape;
 use crate::body::{self, Body};
 use crate::error::Result;
@@ -73,14 +74,14 @@ impl Gateway {
         cut: CancellationToken,
     ) -> Result<Response<Body>> {
         let Sending { way, method, query, payload, credential, billing, rise, label, paid } = sending;
-        let mut course = Course::new(way);
+        let mut journey = Journey::new(way);
         let mut held = Held::of(payload);
         // What Google said when it did not serve: told when nobody else serves either.
         let mut said: Option<Response<Body>> = None;
         let (site, response) = loop {
-            let (site, to) = match course.next(self, &credential).await {
+            let (site, to) = match journey.next(self, &credential).await {
                 Ok(next) => next,
-                Err(error) => return said.map_or(Err(error), |said| Ok(ended(cx, said, course.sent()))),
+                Err(error) => return said.map_or(Err(error), |said| Ok(ended(cx, said, journey.sent()))),
             };
             let payload = held.next();
             let raw = Raw {
@@ -93,15 +94,12 @@ impl Gateway {
                 trace: cx.meter.traceparent(),
             };
             let begun = Instant::now();
-            let answered = match course.leg() {
+            let answered = match journey.leg() {
                 Some(leg) => self.upstream.raw_on(leg, raw).await,
                 None => self.upstream.raw(site, raw).await,
             };
             cx.meter.waited(provider(site), begun.elapsed());
-            let status = answered.as_ref().ok().map(Response::status);
-            let code = if status.is_some_and(|status| status.is_success()) { "ok" } else { "error" };
-            cx.metrics.attempt(site.name(), label, code);
-            cx.meter.attempt(site.name(), status.map(|status| status.as_u16()));
+            cx.called(site.name(), label, answered.as_ref().map(|response| response.status().as_u16()));
             let error = match answered {
                 Ok(response) if serves(response.status()) => break (site, response),
                 Ok(response) => {
@@ -124,35 +122,36 @@ impl Gateway {
                 },
             };
             if !held.is_there(rise.as_ref(), &cx.meter) {
-                course.stay();
+                journey.stay();
             }
-            if let Err(error) = course.failed(self, error) {
-                return said.map_or(Err(error), |said| Ok(ended(cx, said, course.sent())));
+            if let Err(error) = journey.failed(self, error) {
+                return said.map_or(Err(error), |said| Ok(ended(cx, said, journey.sent())));
             }
         };
-        let flight = course.worked();
+        let under_way = journey.worked();
         let (mut head, body) = response.into_parts();
         let tier = head.headers.get("x-gemini-service-tier").and_then(|tier| tier.to_str().ok());
         cx.meter.served(tier.map(Tier::from_google));
         name(&mut head.headers, site);
-        head.headers.insert(ATTEMPTS, HeaderValue::from(course.sent()));
+        head.headers.insert(ATTEMPTS, HeaderValue::from(journey.sent()));
         let framing = framing(&head.headers, billing.framing);
         if framing != Framing::Plain {
             // An error may have to follow what was announced.
             head.headers.remove(CONTENT_LENGTH);
+            head.headers.insert(CACHE_CONTROL, UNTOUCHED);
             head.headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
         }
         cx.meter.note(|entry| {
             entry.stream = framing != Framing::Plain;
             entry.passed = true;
         });
-        let open = (framing != Framing::Plain).then(|| cx.metrics.stream());
+        let open = (framing != Framing::Plain).then(|| cx.stream());
         let settlement = Settlement {
             peek: billing.told.map(Peek::new),
             meter: cx.meter.clone(),
             estimate: billing.estimate,
             told: paid,
-            flight,
+            course: under_way,
         };
         let body = Down::wrap(body, (framing, billing.shape), settlement, cut, open);
         Ok(Response::from_parts(head, body))

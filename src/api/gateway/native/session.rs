@@ -14,7 +14,7 @@ use http::{HeaderMap, Response, Uri};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::course::{Again, Way};
+use super::journey::{Again, Way};
 use super::send::{Billing, Sending};
 use super::{Walk, payload, sift};
 use crate::api::gateway::Gateway;

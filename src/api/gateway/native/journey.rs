@@ -15,7 +15,7 @@ use crate::api::native_routes::{Native, Surface};
 use crate::api::passage::Rise;
 use crate::error::{Error, Result};
 use crate::meter::Meter;
-use crate::upstream::{Credential, Flight, Leg, Payload, RawPath, Repeat, Site, Trip, is_unsent};
+use crate::upstream::{Course, Credential, Leg, Payload, RawPath, Repeat, Site, Trip, is_unsent};
 
 /// What a body that belongs to one project says: a cache or a file of that project.
 const BOUND: [&[u8]; 3] = [b"\"cachedContent\"", b"\"cached_content\"", b"/files/"];
@@ -56,7 +56,7 @@ impl Again {
 }
 
 /// One request's way, and how far it has come.
-pub(super) struct Course<'s> {
+pub(super) struct Journey<'s> {
     way: Way<'s>,
     leg: Option<Leg<'s>>,
     sent: u32,
@@ -78,7 +78,7 @@ impl To<'_> {
     }
 }
 
-impl<'s> Course<'s> {
+impl<'s> Journey<'s> {
     pub(super) fn new(way: Way<'s>) -> Self {
         Self { way, leg: None, sent: 0, wait: None }
     }
@@ -133,9 +133,9 @@ impl<'s> Course<'s> {
     }
 
     /// The call was answered. What comes back has to live as long as the answer.
-    pub(super) fn worked(&mut self) -> Option<Flight> {
+    pub(super) fn worked(&mut self) -> Option<Course> {
         let Way::Over(trip, ..) = &mut self.way else { return None };
-        trip.worked(self.leg.take()?)
+        Some(trip.began(self.leg.take()?))
     }
 
     /// The call failed.
