@@ -16,7 +16,7 @@ use super::admit::Size;
 use super::homes::Homed;
 use super::hops::{self, Opened};
 use super::{Gateway, patience};
-use crate::api::peek::{Peek, Told};
+use crate::api::peek::{self, Peek};
 use crate::api::{Ctx, EventSource, Reply, Stream};
 use crate::error::{Error, Result, Retry};
 use crate::telemetry::metrics::UNRESOLVED;
@@ -213,10 +213,10 @@ impl Gateway {
                         closing: None,
                     }));
                 }
-                Heard::Reply(((body, usage), again)) => {
+                Heard::Reply((Told { body, usage, lost }, again)) => {
                     trip.worked(leg);
                     headers.insert(ATTEMPTS, (trip.sent() + again).into());
-                    cx.meter.usage(usage);
+                    cx.meter.usage(with_lost(usage, lost));
                     return Ok(Reply::Whole { body, headers });
                 }
             }
@@ -247,7 +247,7 @@ impl Gateway {
             trace: cx.meter.traceparent(),
         };
         let branches = operation.branches(&asked.shape);
-        let Opened { mut source, again, tier } =
+        let Opened { mut source, again, lost, tier } =
             self.begin(cx, leg, &call, branches).await.map_err(Unheard::Call)?;
         if let Some(tier) = tier {
             operation.served(&mut asked.shape, &tier);
@@ -267,22 +267,29 @@ impl Gateway {
                 .map_err(|error| billed(cx, &first, error))?;
             return Ok(Heard::Events((Primed { first, inner, course: None }, again)));
         }
-        let reply =
+        let (body, usage) =
             operation.reply(&asked.shape, stamp, &first).map_err(|error| billed(cx, &first, error))?;
-        Ok(Heard::Reply((reply, again)))
+        Ok(Heard::Reply((Told { body, usage, lost }, again)))
     }
 
-    /// The call of one leg, counted.
+    /// The call of one leg, counted. `hedged`: it may be made twice where the route allows that.
     ///
     /// # Errors
     /// As [`crate::upstream::Upstream::call`].
-    pub(super) async fn call_on(&self, cx: &Ctx, leg: &Leg<'_>, call: &Call) -> Result<Answer> {
+    pub(super) async fn call_on(&self, cx: &Ctx, leg: &Leg<'_>, call: &Call, hedged: bool) -> Result<Answer> {
         let begun = Instant::now();
-        let answer = self.upstream.call_on(leg, call).await;
+        let answer = if hedged {
+            self.upstream.call_hedged(leg, call).await
+        } else {
+            self.upstream.call_on(leg, call).await
+        };
         cx.meter.waited(provider(leg.site()), begun.elapsed());
         let label = self.labels.get(&call.model).map_or(UNRESOLVED, String::as_str);
         cx.called(leg.site().name(), label, answer.as_ref().map(|_| 200));
         if let Ok(answer) = &answer {
+            for _ in 0..answer.lost {
+                cx.metrics.attempt(leg.site().name(), label, None, Some("given_up"));
+            }
             cx.meter.served(answer.service_tier.as_deref().map(Tier::from_google));
         }
         answer
@@ -304,7 +311,7 @@ impl Gateway {
         loop {
             let leg = trip.next().await?;
             let asked = call(&leg)?;
-            match self.call_on(cx, &leg, &asked).await {
+            match self.call_on(cx, &leg, &asked, true).await {
                 Ok(answer) => {
                     let sent = trip.sent() + answer.attempts.saturating_sub(1);
                     trip.worked(leg);
@@ -343,7 +350,24 @@ fn headers(trip: &Trip<'_>, leg: &Leg<'_>, dropped: &[String]) -> HeaderMap {
 /// What came of one leg, and how many calls it took beyond one.
 pub(super) enum Heard {
     Events((Primed, u32)),
-    Reply(((Bytes, Usage), u32)),
+    Reply((Told, u32)),
+}
+
+/// A whole reply.
+pub(super) struct Told {
+    body: Bytes,
+    usage: Usage,
+    /// Calls that were given up for the one which brought it.
+    lost: u32,
+}
+
+/// What is booked where calls were given up on the way: they may have used as much, and nobody will say.
+pub(super) fn with_lost(usage: Usage, lost: u32) -> Usage {
+    let mut all = usage;
+    for _ in 0..lost {
+        all.add(&Usage { estimated: true, ..usage });
+    }
+    all
 }
 
 impl Heard {
@@ -365,11 +389,11 @@ pub(super) enum Unheard {
 
 /// An answer that says nothing to the client has its price all the same.
 fn billed(cx: &Ctx, events: &[Bytes], error: Error) -> Unheard {
-    let mut peek = Peek::new(Told::UsageMetadata);
+    let mut counts = Peek::new(peek::Told::UsageMetadata);
     for event in events {
-        peek.feed(event);
+        counts.feed(event);
     }
-    if let Some(usage) = peek.usage() {
+    if let Some(usage) = counts.usage() {
         cx.meter.usage(usage);
     }
     Unheard::Answer(error)
