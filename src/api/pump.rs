@@ -32,6 +32,10 @@ pub trait EventSource: Send {
     /// `Ok(true)`: there may be more later. `Ok(false)`: the upstream has ended cleanly; events given in the
     /// same call still count. An error: it broke; events given in the same call still count.
     fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Bytes>) -> Poll<Result<bool>>;
+
+    /// What its events came to when they were translated: a whole answer, or this failure. Not said where the
+    /// client left before.
+    fn ended(&mut self, _failure: Option<&Error>) {}
 }
 
 /// A streamed reply, ready to go: the first upstream event is in hand, or near.
@@ -139,8 +143,9 @@ impl Live {
 impl Pump {
     fn end(&mut self, failure: Option<Error>) {
         let mut live = self.live.take();
-        if let Some(live) = &live {
+        if let Some(live) = &mut live {
             self.meter.usage(live.machine.usage());
+            live.events.ended(failure.as_ref());
         }
         match failure {
             None => self.complete(),

@@ -272,7 +272,7 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         sites: sites.collect(),
         timeouts: upstream::Timeouts {
             connect: times.connect_timeout,
-            head: times.first_event_timeout,
+            head: times.head_timeout,
             first_event: times.first_event_timeout,
             idle: times.idle_timeout,
             total: times.total_timeout,
@@ -287,6 +287,7 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
             no_proxy: config.network.no_proxy.clone(),
             ca_file: config.network.ca_file.clone(),
             max_age: config.network.connection_max_age,
+            names: None,
         },
         programs: config.network.programs,
     })?;
@@ -353,6 +354,7 @@ fn route(route: &config::Route) -> upstream::RouteConfig {
         },
         fallback: route.fallback.clone(),
         times: upstream::Times {
+            head: route.head_timeout,
             first_event: route.first_event_timeout,
             idle: route.idle_timeout,
             total: route.total_timeout,

@@ -108,7 +108,8 @@ impl Watch {
 
     /// Puts a configuration in force, or changes nothing.
     fn take(&mut self, config: &Config) -> Result<()> {
-        let (mut gateway, care) = super::gateway(config)?;
+        // The care that it comes with is for credentials which it may not keep.
+        let (mut gateway, _) = super::gateway(config)?;
         if let (Some(tls), Some(new)) = (&self.tls, &config.tls) {
             tls.replace(&new.pem)?;
         }
@@ -121,8 +122,8 @@ impl Watch {
         gateway.inherit(&self.current.0.load());
         let gateway = Arc::new(gateway);
         gateway.state.serve_with(&gateway);
+        self.care = Box::pin(gateway.upstream.background());
         self.current.0.store(gateway);
-        self.care = Box::pin(care);
         Ok(())
     }
 }

@@ -9,6 +9,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::upstream::Credentials;
+
 use super::{Config, ConfigError, GoogleCredentials, Overrides, SiteKind, process_env};
 
 /// What was read, by path.
@@ -46,11 +48,21 @@ impl Config {
         let mut seen = seen.into_inner();
         if let Ok(config) = &config {
             let credentials = config.sites.iter().filter_map(|site| match &site.kind {
-                SiteKind::Vertex { credentials: GoogleCredentials::File(path), .. } => Some(path),
+                SiteKind::Vertex { credentials: GoogleCredentials::File(path), .. } => Some(path.clone()),
+                SiteKind::Vertex { credentials: GoogleCredentials::Adc, .. } => {
+                    match Credentials::adc(process_env) {
+                        Credentials::File(path) => Some(path),
+                        Credentials::Metadata
+                        | Credentials::MetadataAt(_)
+                        | Credentials::Adc
+                        | Credentials::ApiKey(_)
+                        | Credentials::Static(_) => None,
+                    }
+                }
                 SiteKind::Vertex { .. } | SiteKind::GeminiApi { .. } | SiteKind::Simulator => None,
             });
-            for path in credentials.chain(&config.catalog) {
-                seen.note(path, &std::fs::read(path));
+            for path in credentials.chain(config.catalog.clone()) {
+                seen.note(&path, &std::fs::read(&path));
             }
         }
         (config, seen)

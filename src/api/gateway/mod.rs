@@ -88,6 +88,10 @@ pub struct Gateway {
 impl Gateway {
     /// Takes over what must outlive a change of configuration.
     pub fn inherit(&mut self, old: &Self) {
+        // Nobody else has it yet.
+        if let Some(upstream) = Arc::get_mut(&mut self.upstream) {
+            upstream.inherit(&old.upstream);
+        }
         self.signatures = Arc::clone(&old.signatures);
         self.ids = Arc::clone(&old.ids);
         self.unpaid = old.unpaid.clone();
