@@ -80,10 +80,13 @@ pub fn response(stream: Stream, meter: Meter, cut: CancellationToken, open: Stre
     response
 }
 
+/// Nobody between may keep a stream, nor compress it, which would hold it back.
+pub const UNTOUCHED: HeaderValue = HeaderValue::from_static("no-cache, no-transform");
+
 /// The headers of every stream.
 pub(super) fn dress(ours: &mut HeaderMap) {
     ours.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
-    ours.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    ours.insert(CACHE_CONTROL, UNTOUCHED);
     // nginx and its kin hold streams back unless told.
     ours.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 }
@@ -210,7 +213,7 @@ impl Pump {
         }
         self.meter.first_token();
         if let Some(read) = self.read.take() {
-            self.open.lag(read.elapsed());
+            self.open.sent(read);
         }
         Poll::Ready(Some(Ok(Frame::data(self.out.split().freeze()))))
     }

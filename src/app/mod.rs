@@ -60,6 +60,7 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     // Before anybody can see that we run: until then SIGHUP ends the process.
     let hangups = server::Hangups::listen()?;
     let metrics = Arc::new(Metrics::new());
+    metrics.configured(&seen.hash());
     let ledger = open_ledger(&config, &metrics)?;
     let (spans, mut carrier) = match &config.traces {
         None => (None, None),

@@ -54,6 +54,10 @@ impl Engine for Current {
     fn ready(&self) -> Readiness {
         self.0.load().ready()
     }
+
+    fn observe(&self, metrics: &Metrics) {
+        self.0.load().observe(metrics);
+    }
 }
 
 /// The care that a gateway's credentials need for as long as it is in force.
@@ -96,7 +100,7 @@ impl Watch {
             .map_err(|error| Error::new(Kind::Invalid, Origin::Gateway, error.to_string()).because(error));
         match config.and_then(|config| self.take(&config)) {
             Ok(()) => {
-                self.metrics.reloaded();
+                self.metrics.reloaded(&self.seen.hash());
                 tracing::info!("the configuration was read again and is in force");
             }
             Err(error) => {

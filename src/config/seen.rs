@@ -23,6 +23,13 @@ impl Seen {
         self.0.iter().any(|(path, seen)| print(&std::fs::read(path)) != *seen)
     }
 
+    /// Tells one state of all the files from another.
+    pub fn hash(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.0.hash(&mut hasher);
+        crate::hex::write(&hasher.finish().to_be_bytes())
+    }
+
     fn note(&mut self, path: &Path, read: &io::Result<impl AsRef<[u8]>>) {
         self.0.insert(path.to_owned(), print(read));
     }

@@ -29,6 +29,7 @@ mod federation;
 mod health;
 mod inherit;
 mod letter;
+mod look;
 mod raw;
 mod retry;
 mod route;
@@ -42,6 +43,7 @@ mod trip;
 
 pub use course::Course;
 pub use events::Events;
+pub use look::Look;
 pub use raw::{Credential, Payload, Raw, RawPath};
 pub use route::{Balance, RouteConfig, Times, hash};
 pub use settings::{Config, Credentials, Local, Names, Network, SiteConfig, SiteKind, Timeouts};
@@ -387,7 +389,7 @@ async fn accepted(response: Response<Body>, site: &Site) -> Result<Response<Body
             Ok(Ok(body)) => body,
             Ok(Err(_)) | Err(_) => Bytes::new(),
         };
-        let error = from_response(status, &body, &site.secrets());
+        let error = from_response(status, &body, &site.secrets()).answered(status.as_u16());
         // Google says it in the body; what stands before Google says it in a header.
         return Err(match (error.retries(), wait) {
             (Retry::Soon, Some(wait)) => error.retry(Retry::After(wait)),

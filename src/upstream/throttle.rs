@@ -66,6 +66,11 @@ impl Throttle {
         self.flying.load(Relaxed)
     }
 
+    /// How many calls it carries at this moment.
+    pub(super) fn limit(&self) -> u32 {
+        self.limit.load(Relaxed)
+    }
+
     /// Hears how a call went: `true` if the site had no room for it. `now` is in milliseconds.
     pub(super) fn hear(&self, turned_away: bool, now: u64) {
         let most = self.most.load(Relaxed);

@@ -165,7 +165,7 @@ impl Upstream {
         trip
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         millis(self.epoch.elapsed())
     }
 
@@ -255,8 +255,12 @@ impl<'u> Trip<'u> {
             };
             if let Some((at, when)) = self.again() {
                 sleep_until(when).await;
-                let spent = self.upstream.health.get(self.site_of(at)).is_some_and(|h| h.budget.spend());
-                if spent && let Some(leg) = self.depart(at) {
+                let health = self.upstream.health.get(self.site_of(at));
+                let granted = health.is_some_and(|health| health.budget.spend());
+                if let Some(health) = health.filter(|_| !granted) {
+                    health.denied.fetch_add(1, Relaxed);
+                }
+                if granted && let Some(leg) = self.depart(at) {
                     self.returns += 1;
                     return Ok(leg);
                 }

@@ -17,6 +17,7 @@ use crate::keys::{Credentials, Keys, Tenant};
 use crate::limits::Limiter;
 use crate::memory::Memory;
 use crate::meter::price::Prices;
+use crate::telemetry::{self, Metrics};
 use crate::upstream::{Site, Upstream};
 
 mod adapt;
@@ -161,6 +162,19 @@ impl Engine for Gateway {
 
     fn uploader(&self, token: &str) -> Result<Arc<Tenant>> {
         self.begun_by(token)
+    }
+
+    fn observe(&self, metrics: &Metrics) {
+        metrics.sites(self.upstream.look().map(|look| telemetry::metrics::Site {
+            name: look.site,
+            in_flight: look.in_flight,
+            limit: look.limit,
+            half_open: look.doubtful,
+            open: look.closed,
+            cooling: look.cooling,
+            refused: look.refused,
+            denied: look.denied,
+        }));
     }
 
     fn ready(&self) -> Readiness {

@@ -266,10 +266,8 @@ impl Gateway {
         let begun = Instant::now();
         let answer = self.upstream.call_on(leg, call).await;
         cx.meter.waited(provider(leg.site()), begun.elapsed());
-        let code = if answer.is_ok() { "ok" } else { "error" };
         let label = self.labels.get(&call.model).map_or(UNRESOLVED, String::as_str);
-        cx.metrics.attempt(leg.site().name(), label, code);
-        cx.meter.attempt(leg.site().name(), answer.is_ok().then_some(200));
+        cx.called(leg.site().name(), label, answer.as_ref().map(|_| 200));
         if let Ok(answer) = &answer {
             cx.meter.served(answer.service_tier.as_deref().map(Tier::from_google));
         }
