@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::task::JoinSet;
-
 use crate::Fallible;
 use crate::drive::{closed, hold};
 use crate::process::most_files;
@@ -19,16 +17,14 @@ pub(crate) struct Memory {
     /// After the start, before the first request, in KiB.
     pub(crate) idle: f64,
     pub(crate) held: Held,
-    /// The highest mark while images are on their way, above what was used before, by the bytes of their bodies.
-    pub(crate) images: f64,
+    /// The highest mark while an image of 10 MiB is on its way, above what was used before, by the bytes of its body.
+    pub(crate) image: f64,
     /// From start to the first accepted connection: the median of several.
     pub(crate) start: Duration,
 }
 
 /// Lets what was just opened or closed come to rest.
 const REST: Duration = Duration::from_millis(400);
-/// Images at a time.
-const IMAGES: usize = 4;
 
 async fn fresh(name: Name, place: &Place, double: &Target) -> Fallible<Target> {
     Ok(start(name, place, double.side.address).await?.ok_or("not installed")?)
@@ -50,7 +46,7 @@ pub(crate) async fn measure(name: Name, place: &Place, double: &Target, most: us
     let mut held = Vec::new();
     // Each stream is a file at the client, two at the target and one at the double.
     let room = most_files().saturating_sub(200) / 2;
-    for wanted in [1_000, 5_000, most].into_iter().filter(|wanted| *wanted <= most) {
+    for wanted in [1_000, 5_000, 10_000].into_iter().filter(|wanted| *wanted <= most) {
         hold(&target.side, &mut held, wanted.min(room)).await?;
         tokio::time::sleep(REST).await;
         memory.held.push((held.len(), process.memory("VmRSS:")?));
@@ -60,22 +56,15 @@ pub(crate) async fn measure(name: Name, place: &Place, double: &Target, most: us
 
     let target = fresh(name, place, double).await?;
     let Some(process) = &target.process else { return Ok(memory) };
-    closed((&target.side, Some(process)), Work::Chat, IMAGES, Duration::from_millis(100)).await?;
+    closed((&target.side, Some(process)), Work::Chat, 1, Duration::from_millis(100)).await?;
     let request = Work::Image.request(&target.side);
     process.forget_peak()?;
     let before = process.memory("VmRSS:")?;
-    let mut all = JoinSet::new();
-    for _ in 0..IMAGES {
-        let (request, address) = (request.clone(), target.side.address);
-        all.spawn(async move { Connection::open(address).await?.ask(&request).await });
-    }
-    while let Some(one) = all.join_next().await {
-        one??;
-    }
+    Connection::open(target.side.address).await?.ask(&request).await?;
     let peak = process.memory("VmHWM:")? - before;
     #[expect(clippy::cast_precision_loss, reason = "some megabytes")]
-    let bodies = (IMAGES * request.len()) as f64 / 1024.0;
-    memory.images = peak / bodies;
+    let body = request.len() as f64 / 1024.0;
+    memory.image = peak / body;
     Ok(memory)
 }
 

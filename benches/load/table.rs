@@ -184,6 +184,6 @@ pub(crate) fn memories(memories: &BTreeMap<Name, Memory>) {
     row("KiB an open stream, at 5 000", &|memory| {
         memory.each(5_000).map_or_else(|| "–".to_owned(), |kib| format!("{kib:.1}"))
     });
-    row("peak for 10 MiB images, by their bodies", &|memory| format!("{:.2}", memory.images));
+    row("peak for a 10 MiB image, by its body", &|memory| format!("{:.2}", memory.image));
     row("start to ready, ms", &|memory| format!("{:.0}", micros(memory.start) / 1e3));
 }
