@@ -193,7 +193,7 @@ impl Gateway {
         leg: &Leg<'_>,
         operation: &mut O,
         asked: Asked<O::Shape>,
-        (stamp, vain): (&Stamp, Option<Usage>),
+        (stamp, vain): (&Stamp, Option<&Usage>),
     ) -> Result<Attempt<O::Shape>, Unheard> {
         let (mut asked, mut believed, mut lessons) = (asked, true, 0);
         loop {

@@ -143,7 +143,7 @@ impl Gateway {
         let (id, created) = named.unwrap_or_else(|| (self.ids.mint(O::PREFIX), self.clock.unix_seconds()));
         let stamp = Stamp { id, created, model: name, ids: Arc::clone(&self.ids), signatures };
         // What was answered in vain is billed too, and told with the rest.
-        let mut vain = None;
+        let mut vain: Option<Box<Usage>> = None;
         let mut settled = !trip.has_choice();
         loop {
             let paused = Instant::now();
@@ -182,7 +182,7 @@ impl Gateway {
             }
             let asked = self.supplied(cx, &leg, &mut operation, asked, &stamp).await?;
             let Attempt { heard, shape, dropped } =
-                match self.attempt(cx, &leg, &mut operation, asked, (&stamp, vain)).await {
+                match self.attempt(cx, &leg, &mut operation, asked, (&stamp, vain.as_deref())).await {
                     Ok(attempt) => attempt,
                     Err(Unheard::Call(error)) => {
                         trip.failed(leg, error)?;
@@ -193,7 +193,7 @@ impl Gateway {
                         if vain.is_some() || error.retries() != Retry::Soon || wish.repeat == Repeat::Never {
                             return Err(error.attempts(trip.sent()));
                         }
-                        vain = Some(cx.meter.entry().usage);
+                        vain = Some(Box::new(cx.meter.entry().usage));
                         trip.failed(leg, error)?;
                         continue;
                     }
@@ -233,7 +233,7 @@ impl Gateway {
         leg: &Leg<'_>,
         operation: &O,
         asked: &mut Asked<O::Shape>,
-        (stamp, vain): (&Stamp, Option<Usage>),
+        (stamp, vain): (&Stamp, Option<&Usage>),
     ) -> Result<Heard, Unheard> {
         // Families with an output cap per request are always streamed upstream.
         let streams = operation.streams();
@@ -253,7 +253,7 @@ impl Gateway {
             operation.served(&mut asked.shape, &tier);
         }
         if let Some(vain) = vain {
-            source = Box::new(hops::After::new(source, &vain));
+            source = Box::new(hops::After::new(source, vain));
         }
         let (mut first, mut more) = (Vec::new(), true);
         // Events without a candidate say nothing to the client; what follows decides.
