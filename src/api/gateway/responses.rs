@@ -14,6 +14,7 @@ use super::keeping::{Prepared, Slot};
 use super::walk::{ATTEMPTS, Asked, DROPPED, Operation};
 use crate::api::{Ctx, Incoming, Reply};
 use crate::catalog::Traits;
+use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::openai::responses::Request;
 use crate::translate::chat::fill;
@@ -223,7 +224,9 @@ impl Operation for Responses<'_> {
         // Read again, since what is asked takes the request apart; nothing is copied by that.
         let mut asked = request::parse(self.body)?;
         asked.store = Some(self.store);
-        let Ask { mut request, shape, dropped } = request::ask(asked, &self.history, target, signatures)?;
+        let Ask { mut request, mut shape, dropped } =
+            request::ask(asked, &self.history, target, signatures)?;
+        shape.clock = Some(Clock::System);
         self.wanted = fill(&mut request, &self.media);
         let body = wire::encode(&request, self.body).map_err(Error::internal)?;
         Ok(Asked { body, shape, dropped, several: false })

@@ -73,7 +73,7 @@ impl ResponsesMachine {
     /// A translator for one stream.
     pub fn new(shape: Shape, stamp: Stamp) -> Self {
         Self {
-            desk: Desk::new(stamp.clone(), shape.echo.clone(), shape.tier),
+            desk: Desk::new(stamp.clone(), &shape),
             session: Session::new(shape.reading.clone(), stamp),
             state: State::default(),
             shape,
