@@ -89,6 +89,15 @@ impl ResponsesMachine {
         self
     }
 
+    /// The response as it is while it is made.
+    ///
+    /// # Errors
+    /// `Internal` only.
+    pub fn standing(&self) -> Result<String> {
+        let standing = Standing { status: "in_progress", ..Standing::default() };
+        Ok(String::from(Box::<str>::from(self.desk.response(&standing)?)))
+    }
+
     /// Begins the response, if nothing has begun it yet: before Google has said anything.
     ///
     /// # Errors

@@ -256,3 +256,27 @@ def test_a_response_says_when_it_was_completed(kept):
     queued = kept.responses.create(model=MODEL, input="Hello", background=True)
     assert queued.to_dict()["completed_at"] is None
     assert until_over(kept, queued).to_dict()["completed_at"] >= queued.created_at
+
+
+def test_a_response_can_be_asked_for_while_its_client_is_told_it(kept):
+    with kept.responses.create(model=MODEL, input=LONG, stream=True) as stream:
+        events = iter(stream)
+        identity = next(events).response.id
+        going = kept.responses.retrieve(identity)
+        assert going.status == "in_progress" and going.output == []
+        with pytest.raises(openai.BadRequestError):
+            kept.responses.cancel(identity)
+        with pytest.raises(openai.BadRequestError) as refused:
+            kept.responses.create(model=MODEL, input="?", previous_response_id=identity)
+        assert "not finished" in refused.value.message
+        last = list(events)[-1]
+    assert last.type == "response.completed"
+    assert kept.responses.retrieve(identity).status == "completed"
+
+    with kept.responses.create(model=MODEL, input=LONG, stream=True) as stream:
+        events = iter(stream)
+        identity = next(events).response.id
+        kept.responses.delete(identity)
+        assert list(events)[-1].type == "response.completed"
+    with pytest.raises(openai.NotFoundError):
+        kept.responses.retrieve(identity)
