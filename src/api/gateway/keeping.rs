@@ -12,7 +12,7 @@ use super::live::Live;
 use super::stored::State;
 use super::{Gateway, conversations};
 use crate::api::Ctx;
-use crate::error::{Error, Kind, Origin, Result};
+use crate::error::{Error, Result};
 use crate::openai::responses::Request;
 use crate::store::{self, Chain, Item, Kept};
 use crate::translate::responses::{Done, Finished, History, Marks, Status, request};

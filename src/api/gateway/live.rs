@@ -65,12 +65,7 @@ pub(super) struct Live {
 impl Live {
     /// A response that may begin.
     pub(super) fn new(state: &Arc<State>, tenant: &Arc<str>, created: u64) -> Arc<Self> {
-        Arc::new(Self {
-            state: Arc::clone(state),
-            tenant: Arc::clone(tenant),
-            created,
-            id: OnceLock::new(),
-        })
+        Arc::new(Self { state: Arc::clone(state), tenant: Arc::clone(tenant), created, id: OnceLock::new() })
     }
 
     /// Its id is known, and what it is as long as it is made.

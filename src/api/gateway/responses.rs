@@ -230,8 +230,7 @@ impl Operation for Responses<'_> {
         // Read again, since what is asked takes the request apart; nothing is copied by that.
         let mut asked = request::parse(self.body)?;
         asked.store = Some(self.store);
-        let Ask { mut request, mut shape, dropped } =
-            request::ask(asked, &self.history, target, signatures)?;
+        let Ask { mut request, mut shape, dropped } = request::ask(asked, &self.history, target, signatures)?;
         shape.clock = Some(Clock::System);
         self.wanted = fill(&mut request, &self.media);
         let body = wire::encode(&request, self.body).map_err(Error::internal)?;
