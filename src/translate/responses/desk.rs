@@ -6,6 +6,7 @@
 
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Shape;
@@ -165,7 +166,7 @@ impl Desk {
             created_at: u64,
             status: &'static str,
             #[serde(skip_serializing_if = "Option::is_none")]
-            completed_at: Option<Option<u64>>,
+            completed_at: Option<Value>,
             error: Option<Failed<'h>>,
             incomplete_details: Option<Reason>,
             model: &'h str,
@@ -176,9 +177,10 @@ impl Desk {
             object: "response",
             created_at: self.stamp.created,
             status: standing.status,
-            completed_at: self
-                .clock
-                .map(|clock| (standing.status == "completed").then(|| clock.unix_seconds())),
+            completed_at: self.clock.map(|clock| match standing.status {
+                "completed" => Value::from(clock.unix_seconds()),
+                _ => Value::Null,
+            }),
             error: standing.error,
             incomplete_details: standing.incomplete.map(|reason| Reason { reason }),
             model: &self.stamp.model,
