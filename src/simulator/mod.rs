@@ -10,6 +10,7 @@
 
 mod embed;
 mod faults;
+mod fragments;
 mod kept;
 mod long;
 mod models;
@@ -266,6 +267,9 @@ impl Simulator {
                 let mut answer = script::answer(&ask, body, model, fault);
                 answer.prompt.cached += cached;
                 long::cut(&mut answer, &ask, model, (fault, stream));
+                if rules::streams_arguments(&ask) {
+                    answer.candidates = answer.candidates.into_iter().map(fragments::spread).collect();
+                }
                 drop(ask);
                 let framing = if in_array { Framing::Array } else { Framing::Sse };
                 self.say(answer, route, stream.then_some(framing), fault, guard).await

@@ -149,9 +149,9 @@ struct Group {
     quotas: Arc<health::ByModel<health::Quota>>,
 }
 
-/// How long one call may take, in all its phases.
+/// How long one call may take, in all its phases. The calls that continue an answer have the first one's.
 #[derive(Clone, Copy, Debug)]
-struct Patience {
+pub struct Patience {
     times: Timeouts,
     deadline: Instant,
     /// Before this the first byte must be there, whatever the phase's own limit.
@@ -161,6 +161,17 @@ struct Patience {
 }
 
 impl Patience {
+    /// For a call that continues an answer: its first byte is there already, its end stays where it was.
+    #[must_use]
+    pub fn continued(self) -> Self {
+        Self { first_by: None, ..self }
+    }
+
+    /// How much of the whole is left.
+    pub fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
     /// Until when to wait for something that may take `span`, and what to say when it does not come.
     fn until(&self, span: Duration, late: fn() -> Error) -> (Instant, fn() -> Error) {
         let own = Instant::now() + span;
@@ -248,7 +259,11 @@ impl Upstream {
         self.call_within(leg.site(), call, leg.patience()).await
     }
 
-    async fn call_within(&self, site: &Site, call: &Call, patience: Patience) -> Result<Answer> {
+    /// Calls a model at one site, once, within what another call has left.
+    ///
+    /// # Errors
+    /// As [`Upstream::call`].
+    pub async fn call_within(&self, site: &Site, call: &Call, patience: Patience) -> Result<Answer> {
         let streams = call.method == Method::Stream;
         let times = patience.times;
         let head = patience.until(if streams { times.head } else { times.first_event }, fail::silent);

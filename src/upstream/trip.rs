@@ -112,7 +112,8 @@ impl Leg<'_> {
         &self.model
     }
 
-    pub(super) fn patience(&self) -> Patience {
+    /// How long what is asked here may take.
+    pub fn patience(&self) -> Patience {
         self.patience
     }
 }
