@@ -37,6 +37,7 @@ mod live;
 mod media;
 mod models;
 mod native;
+mod opening;
 mod patience;
 mod recent;
 mod responses;
