@@ -27,6 +27,7 @@ mod events;
 mod fail;
 mod federation;
 mod health;
+mod hedge;
 mod inherit;
 mod letter;
 mod look;
@@ -43,6 +44,7 @@ mod trip;
 
 pub use course::Course;
 pub use events::Events;
+pub use fail::is_unsent;
 pub use look::Look;
 pub use raw::{Credential, Payload, Raw, RawPath};
 pub use route::{Balance, RouteConfig, Times, hash};
@@ -99,6 +101,8 @@ pub struct Answer {
     pub site: Arc<str>,
     /// How often the request was sent.
     pub attempts: u32,
+    /// How many of those calls were given up for this one while they were under way: Google may bill them too.
+    pub lost: u32,
     /// The tier that really served it (`x-gemini-service-tier`).
     pub service_tier: Option<String>,
     /// The answer.
@@ -187,12 +191,13 @@ impl Upstream {
     /// When a URL, a key or a credential file cannot be used.
     pub fn new(config: Config) -> Result<Self> {
         let client = connect::Client::new(config.timeouts.connect, &config.network)?;
+        let defaults = config.defaults();
         let network = inherit::network(config.timeouts.connect, &config.network);
         let sites = config.sites.into_iter();
         let sites =
             sites.map(|site| Site::new(site, config.programs, &client)).collect::<Result<Vec<_>>>()?;
         let names: Vec<_> = sites.iter().map(Site::shared_name).collect();
-        let routes = route::Routes::new(config.routes, &names, config.timeouts, config.retries)?;
+        let routes = route::Routes::new(config.routes, &names, &defaults)?;
         let mut known: Vec<&str> = Vec::new();
         let mut group_of = Vec::new();
         for site in &sites {
@@ -284,7 +289,7 @@ impl Upstream {
             let deadline = patience.first_by.map_or(patience.deadline, |by| by.min(patience.deadline));
             AnswerBody::Whole(self.whole(body, times.idle, deadline).await?)
         };
-        Ok(Answer { site: site.shared_name(), attempts, service_tier, body })
+        Ok(Answer { site: site.shared_name(), attempts, lost: 0, service_tier, body })
     }
 
     /// Reads a list or a thing; `path` is what follows the API version (`models?pageSize=1000`).
@@ -387,6 +392,18 @@ impl Ask<'_> {
     }
 }
 
+/// What an answer that is not a success means, its body read.
+pub fn refusal(parts: &http::response::Parts, body: &[u8], site: &Site) -> Error {
+    let wait = parts.headers.get(header::RETRY_AFTER);
+    let wait = wait.and_then(|wait| wait.to_str().ok()?.trim().parse().ok()).map(Duration::from_secs);
+    let error = from_response(parts.status, body, &site.secrets()).answered(parts.status.as_u16());
+    // Google says it in the body; what stands before Google says it in a header.
+    match (error.retries(), wait) {
+        (Retry::Soon, Some(wait)) => error.retry(Retry::After(wait)),
+        (Retry::Soon, None) | (Retry::Never | Retry::After(_), _) => error,
+    }
+}
+
 /// Lets a usable status line through; everything else becomes an error.
 async fn accepted(response: Response<Body>, site: &Site) -> Result<Response<Body>> {
     let status = response.status();
@@ -396,20 +413,14 @@ async fn accepted(response: Response<Body>, site: &Site) -> Result<Response<Body
             .retry(Retry::Never));
     }
     if !status.is_success() {
-        let wait = response.headers().get(header::RETRY_AFTER);
-        let wait = wait.and_then(|wait| wait.to_str().ok()?.trim().parse().ok()).map(Duration::from_secs);
-        let reading = body::read(response.into_body(), LARGEST_ERROR);
+        let (parts, body) = response.into_parts();
+        let reading = body::read(body, LARGEST_ERROR);
         // An error without a readable body is still an error with a status.
         let body = match tokio::time::timeout(ERROR_WITHIN, reading).await {
             Ok(Ok(body)) => body,
             Ok(Err(_)) | Err(_) => Bytes::new(),
         };
-        let error = from_response(status, &body, &site.secrets()).answered(status.as_u16());
-        // Google says it in the body; what stands before Google says it in a header.
-        return Err(match (error.retries(), wait) {
-            (Retry::Soon, Some(wait)) => error.retry(Retry::After(wait)),
-            (Retry::Soon, None) | (Retry::Never | Retry::After(_), _) => error,
-        });
+        return Err(refusal(&parts, &body, site));
     }
     let starts = |name: header::HeaderName, what: &str| {
         response.headers().get(name).and_then(|value| value.to_str().ok()).is_some_and(|value| {
