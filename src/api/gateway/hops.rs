@@ -73,7 +73,9 @@ impl Gateway {
                 label: self.labels.get(&call.model).cloned(),
                 call: call.clone(),
                 patience: leg.patience().continued(),
-                cx: cx.clone(),
+                // Without the request's headers: they are windows into the buffer that the request was read into, and
+                // would keep it for as long as the stream is open.
+                cx: Ctx { headers: Arc::default(), ..cx.clone() },
                 state: State::Reading(Box::new(events)),
                 batch: Vec::new(),
             }),
