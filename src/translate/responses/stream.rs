@@ -73,7 +73,7 @@ impl ResponsesMachine {
     /// A translator for one stream.
     pub fn new(shape: Shape, stamp: Stamp) -> Self {
         Self {
-            desk: Desk::new(stamp.clone(), shape.echo.clone(), shape.tier),
+            desk: Desk::new(stamp.clone(), &shape),
             session: Session::new(shape.reading.clone(), stamp),
             state: State::default(),
             shape,
@@ -87,6 +87,15 @@ impl ResponsesMachine {
     pub fn telling(mut self, done: Option<Done>) -> Self {
         self.done = done;
         self
+    }
+
+    /// The response as it is while it is made.
+    ///
+    /// # Errors
+    /// `Internal` only.
+    pub fn standing(&self) -> Result<String> {
+        let standing = Standing { status: "in_progress", ..Standing::default() };
+        Ok(String::from(Box::<str>::from(self.desk.response(&standing)?)))
     }
 
     /// Begins the response, if nothing has begun it yet: before Google has said anything.
@@ -204,6 +213,22 @@ impl Machine for ResponsesMachine {
             return Ok(self.usage());
         }
         self.complete(out).map(|(_, _, usage)| usage)
+    }
+
+    /// Some clients count real events only. Before the first one of a response there is none to say it with.
+    fn alive(&mut self, out: &mut BytesMut) -> bool {
+        if !self.state.begun || self.ended || self.desk.quiet {
+            return false;
+        }
+        let before = out.len();
+        let standing = Standing { status: "in_progress", ..Standing::default() };
+        let response = self.desk.response(&standing);
+        let told =
+            response.and_then(|response| self.writer(out).pen.lifecycle("response.in_progress", &response));
+        if told.is_err() {
+            out.truncate(before);
+        }
+        told.is_ok()
     }
 
     fn fail(&mut self, failure: &Failure<'_>, out: &mut BytesMut) -> bool {
