@@ -11,7 +11,7 @@ use gemway::config::{Config, Overrides};
 use gemway::server::{self, Shutdown};
 use gemway::telemetry::Metrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 
 /// One thing that a scripted site does after it has read a request.
 #[derive(Clone, Debug)]
@@ -57,10 +57,27 @@ pub(crate) async fn site(acts: Vec<Act>) -> Site {
     site_at("127.0.0.1:0".parse().unwrap(), acts).await
 }
 
+/// A port that is taken, so that nobody else gets it, and where nobody listens.
+fn absent(socket: TcpSocket) -> Site {
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let _socket = socket;
+        std::future::pending::<()>().await;
+    });
+    let (asked, open, said) = Default::default();
+    Site { address, asked, open, said, heard: Arc::default() }
+}
+
 /// The same, at this address.
 pub(crate) async fn site_at(address: SocketAddr, acts: Vec<Act>) -> Site {
-    let listener = TcpListener::bind(address).await.unwrap();
     let only = acts.first().and_then(|act| act.first()).cloned();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    if matches!(only, Some(Step::Absent)) {
+        return absent(socket);
+    }
+    let listener = socket.listen(1024).unwrap();
     let address = listener.local_addr().unwrap();
     let (asked, open, said): (Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
     let heard = Arc::new(Mutex::new(Vec::new()));
@@ -72,17 +89,12 @@ pub(crate) async fn site_at(address: SocketAddr, acts: Vec<Act>) -> Site {
         heard: Arc::clone(&heard),
     };
     let acts = Arc::new(acts);
-    match only {
-        // Its port is another one's some day, but not in this test.
-        Some(Step::Absent) => return site,
-        Some(Step::Deaf) => {
-            tokio::spawn(async move {
-                let _listener = listener;
-                std::future::pending::<()>().await;
-            });
-            return site;
-        }
-        _ => {}
+    if matches!(only, Some(Step::Deaf)) {
+        tokio::spawn(async move {
+            let _listener = listener;
+            std::future::pending::<()>().await;
+        });
+        return site;
     }
     tokio::spawn(async move {
         loop {
