@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
@@ -29,10 +30,8 @@ pub const OPENAPI: &str = include_str!("openapi.json");
 
 /// Everything the operator's API looks at.
 pub struct Admin {
-    /// Who may ask.
-    pub key: SecretString,
-    /// Keys of the configuration.
-    pub configured: Vec<KeyConfig>,
+    /// Who may ask, and the keys of the configuration; both change with it.
+    pub known: ArcSwap<Known>,
     /// Keys of the store, where there is one, and where they are in force.
     pub shelf: Option<(Arc<Shelf>, Stored)>,
     /// All limits.
@@ -41,6 +40,14 @@ pub struct Admin {
     pub ledger: Option<Place>,
     /// The gateway.
     pub engine: Arc<dyn Engine>,
+}
+
+/// What the operator's API knows of the configuration in force.
+pub struct Known {
+    /// Who may ask.
+    pub key: SecretString,
+    /// Its client keys.
+    pub configured: Vec<KeyConfig>,
 }
 
 impl std::fmt::Debug for Admin {
@@ -101,7 +108,7 @@ impl Admin {
         let given = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
         let Some((scheme, given)) = given.split_at_checked(7) else { return false };
         let digest = |secret: &[u8]| -> [u8; 32] { Sha256::digest(secret).into() };
-        let same = digest(given).ct_eq(&digest(self.key.expose_secret().as_bytes()));
+        let same = digest(given).ct_eq(&digest(self.known.load().key.expose_secret().as_bytes()));
         scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(same)
     }
 
@@ -174,7 +181,7 @@ impl Admin {
         };
         let asked: NewKey = serde_json::from_slice(body).map_err(wrong)?;
         let spec: Spec = serde_json::from_value(Value::Object(asked.spec)).map_err(wrong)?;
-        if self.configured.iter().any(|key| key.name == asked.name) {
+        if self.known.load().configured.iter().any(|key| key.name == asked.name) {
             let words = format!("The configuration has a key named '{}'.", asked.name);
             return Err(Error::new(Kind::Conflict, Origin::Client, words).at("name"));
         }
@@ -186,7 +193,8 @@ impl Admin {
 
     /// All keys, without their secrets.
     async fn keys(&self) -> Result<Vec<Value>> {
-        let mut all: Vec<Value> = self.configured.iter().map(|key| {
+        let known = self.known.load_full();
+        let mut all: Vec<Value> = known.configured.iter().map(|key| {
             json!({
                 "name": key.name, "source": "configuration", "models": key.models, "labels": key.labels,
                 "limits": quota(&key.quota), "budget": key.budget.map(|budget| self.budget(&key.name, &budget)),

@@ -5,10 +5,11 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Known};
 use crate::api::gateway::{Gateway, Learned, Listing, State, Unpaid};
 use crate::api::{Engine, Intake, Operator};
 use crate::body::Body;
@@ -75,7 +76,7 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     let limiter = gateway.limiter.clone();
     let shelf = shelf(&config, &gateway).await?;
     let stored_keys = gateway.keys.stored();
-    let books = books.showing_cost(config.cost_header).tracing(spans).logging(config.log.share);
+    let books = Arc::new(books.showing_cost(config.cost_header).tracing(spans).logging(config.log.share));
     let server = server::bind(server::Config {
         listen: config.listen.to_string(),
         admin_listen: config.admin_listen.to_string(),
@@ -93,7 +94,7 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         ..server::Config::default()
     })
     .await?
-    .booked(Arc::new(books));
+    .booked(Arc::<Books>::clone(&books));
     say(&config);
     tracing::info!(listen = %config.listen, admin = %config.admin_listen, "serving");
     let shutdown = Shutdown::default();
@@ -102,7 +103,7 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     let engine: Arc<dyn Engine> = Arc::<Current>::clone(&current);
     let operator =
         operator(&config, &limiter, shelf.clone().map(|shelf| (shelf, stored_keys.clone())), &engine);
-    let server = server.operated(operator);
+    let server = server.operated(operator.clone().map(|operator| operator as Arc<dyn Operator>));
     let watch = Watch {
         current,
         care: Box::pin(care),
@@ -111,6 +112,8 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         seen,
         began: config,
         tls,
+        books,
+        operator,
         metrics: Arc::clone(&metrics),
     };
     let begun = OnceLock::new();
@@ -174,11 +177,10 @@ fn operator(
     limiter: &Limiter,
     shelf: Option<(Arc<Shelf>, Stored)>,
     engine: &Arc<dyn Engine>,
-) -> Option<Arc<dyn Operator>> {
+) -> Option<Arc<Admin>> {
     let key = config.admin_key.clone()?;
     Some(Arc::new(Admin {
-        key,
-        configured: config.key_configs(),
+        known: ArcSwap::from_pointee(Known { key, configured: config.key_configs() }),
         shelf,
         limiter: limiter.clone(),
         ledger: config.ledger.as_ref().map(|ledger| ledger.place.clone()),

@@ -13,12 +13,14 @@ use futures_util::future::BoxFuture;
 use http::HeaderMap;
 use secrecy::ExposeSecret;
 
+use crate::admin::{Admin, Known};
 use crate::api::gateway::Gateway;
 use crate::api::routes::Endpoint;
 use crate::api::{Ctx, Engine, Incoming, Readiness, Reply};
 use crate::config::{Config, Overrides, Seen};
 use crate::error::{Error, Kind, Origin, Result};
 use crate::keys::Tenant;
+use crate::meter::Books;
 use crate::server::{Hangups, Tls};
 use crate::telemetry::Metrics;
 
@@ -73,6 +75,8 @@ pub(super) struct Watch {
     /// What the process was started with.
     pub(super) began: Config,
     pub(super) tls: Option<Arc<Tls>>,
+    pub(super) books: Arc<Books>,
+    pub(super) operator: Option<Arc<Admin>>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -123,6 +127,10 @@ impl Watch {
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
+        if let (Some(operator), Some(key)) = (&self.operator, &config.admin_key) {
+            operator.known.store(Arc::new(Known { key: key.clone(), configured: config.key_configs() }));
+        }
+        self.books.reprice(Arc::clone(&gateway.prices));
         gateway.inherit(&self.current.0.load());
         let gateway = Arc::new(gateway);
         gateway.state.serve_with(&gateway);
@@ -141,8 +149,23 @@ fn fixed(old: &Config, new: &Config) -> impl Iterator<Item = &'static str> {
         ("log", old.log != new.log),
         ("store", old.store.as_ref().map(place) != new.store.as_ref().map(place)),
         ("tls", old.tls.is_some() != new.tls.is_some()),
+        ("admin_key", old.admin_key.is_some() != new.admin_key.is_some()),
+        ("cost_header", old.cost_header != new.cost_header),
+        ("traces", old.traces.as_ref().map(collector) != new.traces.as_ref().map(collector)),
+        ("ledger", old.ledger.is_some() != new.ledger.is_some()),
+        ("limits", shared(old) != shared(new)),
     ];
     changed.into_iter().filter_map(|(what, changed)| changed.then_some(what))
+}
+
+/// Where spans go, for comparing.
+fn collector(traces: &crate::config::Traces) -> (&http::Uri, &str) {
+    (&traces.endpoint, &traces.service)
+}
+
+/// Where limits are shared, for comparing.
+fn shared(config: &Config) -> Option<&str> {
+    config.limits.redis.as_ref().map(ExposeSecret::expose_secret)
 }
 
 /// Where state is kept, for comparing.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
@@ -205,7 +206,7 @@ pub trait Sink: Send + Sync + fmt::Debug {
 pub struct Books {
     metrics: Arc<Metrics>,
     ledger: Option<Ledger>,
-    prices: Arc<Prices>,
+    prices: ArcSwap<Prices>,
     shows_cost: bool,
     /// Which part of the requests that went well is logged, and how many there were.
     logged: f64,
@@ -219,7 +220,7 @@ impl Books {
         Self {
             metrics,
             ledger: None,
-            prices: Arc::default(),
+            prices: ArcSwap::default(),
             shows_cost: false,
             logged: 1.0,
             well: AtomicU64::new(0),
@@ -229,7 +230,12 @@ impl Books {
 
     /// The same with prices, and with a ledger where there is one.
     pub fn with(metrics: Arc<Metrics>, prices: Arc<Prices>, ledger: Option<Ledger>) -> Self {
-        Self { ledger, prices, ..Self::new(metrics) }
+        Self { ledger, prices: ArcSwap::new(prices), ..Self::new(metrics) }
+    }
+
+    /// From now on these are the prices.
+    pub fn reprice(&self, prices: Arc<Prices>) {
+        self.prices.store(prices);
     }
 
     /// The same, and each traced request's spans go there.
@@ -362,7 +368,8 @@ impl Sink for Books {
         if entry.usage.total() == 0 {
             return Some(0);
         }
-        let price = self.prices.of(entry.dispatched.as_deref()?, entry.at / 1000)?;
+        let prices = self.prices.load();
+        let price = prices.of(entry.dispatched.as_deref()?, entry.at / 1000)?;
         price.nanos(&entry.usage, entry.usage.tier)
     }
 
