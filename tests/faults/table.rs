@@ -594,7 +594,7 @@ fn wishes() -> Vec<Row> {
         row("a deadline that cannot be read", vec![serve()], 400, End::Refused("invalid_value"))
             .asking("x-request-timeout: tomorrow\r\n")
             .calls(&[0])
-            .tells("x-gemway-attempts", None),
+            .tells("x-gemway-attempts", Some("0")),
         row(
             "no retries, said the operator",
             vec![always(unavailable())],

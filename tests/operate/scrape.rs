@@ -78,11 +78,16 @@ async fn every_metric_shows() {
     let long = chat("gemini-2.5-flash", &"word ".repeat(3000), true);
     fetch_until(gateway.address, "POST", ("/v1/chat/completions", &[KEY], &long), 1).await.unwrap();
     let thinking = chat("gemini-2.5-flash", "Hello", true).replacen('{', r#"{"reasoning_effort":"high","#, 1);
-    let long_prompt = chat("gemini-2.5-flash", &"word ".repeat(3000), false);
+    let kept = format!(
+        r#"{{"model":"models/gemini-2.5-flash","contents":[{{"role":"user","parts":[{{"text":"{}"}}]}}]}}"#,
+        "word ".repeat(3000)
+    );
+    let kept = fetch(gateway.address, "POST", "/v1beta/cachedContents", &[KEY], &kept).await.unwrap().json();
+    let cached = format!(r#"{{"google":{{"cached_content":{}}},"#, kept["name"]);
+    let cached = chat("gemini-2.5-flash", "Hello", false).replacen('{', &cached, 1);
     for body in [
         &thinking,
-        &long_prompt,
-        &long_prompt,
+        &cached,
         &chat("sim-503", "x", false),
         &chat("sim-cut", "x", true),
         &chat("made-up", "x", false),
