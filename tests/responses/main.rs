@@ -12,6 +12,7 @@ mod golden;
 mod grammar;
 mod properties;
 mod recordings;
+mod turns;
 
 use std::sync::Arc;
 

@@ -81,3 +81,60 @@ def test_signatures_survive_a_client_that_drops_them(gateway, streams):
         messages.append(model.invoke(messages))
         assert "12 degrees in " + answer.tool_calls[0]["args"]["city"] in messages[-1].content
         messages.append(HumanMessage("And get_weather for Bergen and Paris?"))
+
+
+@tool
+def get_time(city: str) -> str:
+    """The time in a city."""
+    return f"noon in {city}"
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["whole history", "previous response"])
+@pytest.mark.parametrize("streams", [False, True])
+def test_responses_over_turns(keeping, streams, named):
+    model = ChatOpenAI(
+        base_url=f"{keeping.url}/v1",
+        api_key="unused",
+        model="gemini-3.8-flash",
+        use_responses_api=True,
+        use_previous_response_id=named,
+        reasoning={"effort": "low", "summary": "auto"},
+        max_retries=0,
+    )
+    bound = model.bind_tools([get_time])
+
+    def turn(messages):
+        if not streams:
+            return bound.invoke(messages)
+        whole = None
+        for chunk in bound.stream(messages):
+            whole = chunk if whole is None else whole + chunk
+        return whole
+
+    said = [HumanMessage("The time in Oslo and in Rome? Call get_time.")]
+    said.append(turn(said))
+    calls = said[-1].tool_calls
+    assert [call["args"] for call in calls] == [{"city": "Oslo"}, {"city": "Rome"}]
+    assert said[-1].response_metadata["id"].startswith("resp_")
+    said += [ToolMessage(get_time.invoke(call["args"]), tool_call_id=call["id"]) for call in calls]
+    said.append(turn(said))
+    assert "noon in Oslo" in said[-1].text and "noon in Rome" in said[-1].text
+    assert said[-1].usage_metadata["total_tokens"] > 0
+    said.append(HumanMessage("the word is gorse"))
+    assert "gorse" in turn(said).text
+
+
+def test_responses_with_a_schema_and_a_search(keeping):
+    from pydantic import BaseModel
+
+    class Town(BaseModel):
+        city: str
+        population: int
+
+    asked = {"base_url": f"{keeping.url}/v1", "api_key": "unused", "max_retries": 0}
+    model = ChatOpenAI(model="gemini-3.8-flash", use_responses_api=True, **asked)
+    assert isinstance(model.with_structured_output(Town).invoke("Paris"), Town)
+    found = model.bind_tools([{"type": "web_search"}]).invoke("the word is gorse")
+    assert "gorse" in found.text
+    cited = [note for block in found.content_blocks for note in block.get("annotations", [])]
+    assert cited and cited[0]["url"].startswith("https://")
