@@ -86,6 +86,15 @@ pub async fn read(headers: &HeaderMap, body: Body, intake: Intake) -> Result<Byt
     }
 }
 
+/// Takes the body of a request that is refused unread, for as long as a refusal may wait: a connection with a body
+/// left in it can only be closed, and the client's next request, or even this answer, would be lost with it.
+pub(super) async fn spare(headers: &HeaderMap, body: Body) {
+    // Who was asked for a 100-continue has not begun to send.
+    if !body.is_end_stream() && !headers.contains_key(EXPECT) {
+        discard(Timed::new(body, Duration::from_secs(1), Duration::from_secs(1))).await;
+    }
+}
+
 /// Throws away what still comes, for a moment.
 async fn discard(mut body: Timed) {
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };

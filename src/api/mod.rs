@@ -299,16 +299,30 @@ impl Front {
             }
         }
         let found = match native {
-            Some(native) => native?.into(),
-            None => routes::find(&head.method, head.uri.path())?,
+            Some(native) => native.map(Into::into),
+            None => routes::find(&head.method, head.uri.path()),
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                intake::spare(&head.headers, body).await;
+                return Err(error);
+            }
         };
         meter.note(|entry| entry.route = found.name);
         if found.endpoint == Endpoint::Root {
             return Ok(greeting());
         }
         let tenant = match found.endpoint.upload() {
-            Some(token) => self.engine.uploader(token)?,
-            None => self.engine.authenticate(&head.headers, head.uri.query())?,
+            Some(token) => self.engine.uploader(token),
+            None => self.engine.authenticate(&head.headers, head.uri.query()),
+        };
+        let tenant = match tenant {
+            Ok(tenant) => tenant,
+            Err(error) => {
+                intake::spare(&head.headers, body).await;
+                return Err(error);
+            }
         };
         meter.note(|entry| {
             entry.key = Some(tenant.name().to_string());
