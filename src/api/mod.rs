@@ -265,11 +265,12 @@ impl Front {
             Ok(response) => response,
             Err(error) => {
                 meter.fail(&error, render::code(&error));
-                if let Some(shape) = shape {
-                    return render_google::response(&error, shape, &request_id);
-                }
-                let mut response = render::response(&error, &request_id);
-                if error.kind() == Kind::MethodNotAllowed
+                let mut response = match shape {
+                    Some(shape) => render_google::response(&error, shape, &request_id),
+                    None => render::response(&error, &request_id),
+                };
+                if shape.is_none()
+                    && error.kind() == Kind::MethodNotAllowed
                     && let Some(allowed) = routes::allow(&path)
                     && let Ok(allowed) = HeaderValue::from_str(&allowed)
                 {
@@ -341,7 +342,7 @@ impl Front {
             Incoming { method: head.method, uri: head.uri, body, intake: self.intake, cut: self.cut.clone() };
         let meter = cx.meter.clone();
         let reply = match (self.heartbeat, &found.endpoint) {
-            (Some(every), Endpoint::Chat | Endpoint::Completions) => {
+            (Some(every), Endpoint::Chat | Endpoint::Completions | Endpoint::Responses) => {
                 let engine = Arc::clone(&self.engine);
                 let mut serving = Box::pin(async move { engine.serve(cx, found.endpoint, incoming).await });
                 match tokio::time::timeout(every, &mut serving).await {
@@ -369,11 +370,7 @@ impl Front {
             }
             Reply::Stream(stream) => {
                 let open = streaming(&self.metrics, &meter);
-                let response = pump::response(stream, meter, self.cut.clone(), open);
-                Ok(match self.heartbeat {
-                    Some(every) => response.map(|body| heartbeat::keep(body, every)),
-                    None => response,
-                })
+                Ok(pump::response(stream, meter, self.cut.clone(), open, self.heartbeat))
             }
             Reply::Raw(response) => Ok(response),
         }
@@ -391,8 +388,10 @@ impl Front {
             match serving.await? {
                 Reply::Stream(stream) => {
                     let open = streaming(&metrics, &told);
-                    Ok(pump::response(stream, told, cut, open).into_body())
+                    Ok(pump::response(stream, told, cut, open, Some(every)).into_body())
                 }
+                // A response in the background, followed.
+                Reply::Raw(response) if response.status().is_success() => Ok(response.into_body()),
                 Reply::Whole { .. } | Reply::Raw(_) => Err(Error::internal("a stream became something else")),
             }
         };
@@ -415,3 +414,6 @@ fn greeting() -> Response<Body> {
 pub fn processing_ms(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use crate::telemetry::metrics::UNRESOLVED;
 use crate::translate::fan::Fan;
 use crate::translate::fault::from_event;
 use crate::translate::hops::{Hops, Next};
-use crate::upstream::{AnswerBody, Call, Events, Leg, Upstream};
+use crate::upstream::{AnswerBody, Call, Events, Leg, Patience, Upstream};
 use crate::wire::Rope;
 
 /// The longest pause before an answer is resumed; Google asking for more ends it instead.
@@ -31,6 +31,8 @@ pub(super) struct Opened {
     pub(super) source: Box<dyn EventSource>,
     /// Calls beyond one.
     pub(super) again: u32,
+    /// Calls that were given up for others, see [`crate::upstream::Answer::lost`].
+    pub(super) lost: u32,
     /// `x-gemini-service-tier`.
     pub(super) tier: Option<String>,
 }
@@ -49,18 +51,19 @@ impl Gateway {
         branches: usize,
     ) -> Result<Opened> {
         if branches < 2 {
-            return self.begin_one(cx, leg, call).await;
+            return self.begin_one(cx, leg, call, true).await;
         }
-        let opened = try_join_all((0..branches).map(|_| self.begin_one(cx, leg, call))).await?;
+        let opened = try_join_all((0..branches).map(|_| self.begin_one(cx, leg, call, false))).await?;
         let again = opened.iter().map(|opened| opened.again + 1).sum::<u32>().saturating_sub(1);
         let tier = opened.first().and_then(|opened| opened.tier.clone());
         let branches: Vec<_> = opened.into_iter().map(|opened| Some(opened.source)).collect();
         let source = Fanned { fan: Fan::new(branches.len()), branches, batch: Vec::new() };
-        Ok(Opened { source: Box::new(source), again, tier })
+        Ok(Opened { source: Box::new(source), again, lost: 0, tier })
     }
 
-    async fn begin_one(&self, cx: &Ctx, leg: &Leg<'_>, call: &Call) -> Result<Opened> {
-        let answer = self.call_on(cx, leg, call).await?;
+    async fn begin_one(&self, cx: &Ctx, leg: &Leg<'_>, call: &Call, hedged: bool) -> Result<Opened> {
+        let answer = self.call_on(cx, leg, call, hedged).await?;
+        let lost = answer.lost;
         let source: Box<dyn EventSource> = match answer.body {
             AnswerBody::Whole(bytes) => Box::new(Whole(Some(bytes))),
             AnswerBody::Stream(events) if self.catalog.traits(&call.model).long_decode => Box::new(Long {
@@ -69,13 +72,16 @@ impl Gateway {
                 site: answer.site,
                 label: self.labels.get(&call.model).cloned(),
                 call: call.clone(),
-                cx: cx.clone(),
+                patience: leg.patience().continued(),
+                // Without the request's headers: they are windows into the buffer that the request was read into, and
+                // would keep it for as long as the stream is open.
+                cx: Ctx { headers: Arc::default(), ..cx.clone() },
                 state: State::Reading(Box::new(events)),
                 batch: Vec::new(),
             }),
             AnswerBody::Stream(events) => Box::new(events),
         };
-        Ok(Opened { source, again: answer.attempts.saturating_sub(1), tier: answer.service_tier })
+        Ok(Opened { source, again: answer.attempts.saturating_sub(1), lost, tier: answer.service_tier })
     }
 }
 
@@ -137,6 +143,8 @@ struct Long {
     site: Arc<str>,
     label: Option<String>,
     call: Call,
+    /// The whole answer has the time that its first request was given.
+    patience: Patience,
     cx: Ctx,
     state: State,
     batch: Vec<Bytes>,
@@ -168,7 +176,7 @@ impl Long {
             Retry::After(pause) => pause,
             Retry::Soon | Retry::Never => Duration::ZERO,
         };
-        if asked > LONGEST_PAUSE {
+        if asked > LONGEST_PAUSE || asked >= self.patience.left() {
             return Err(error);
         }
         let token = self.hops.failed(error)?;
@@ -186,14 +194,15 @@ impl Long {
         let call = Call { body: with_token(&self.call.body, token), ..self.call.clone() };
         let upstream = Arc::clone(&self.upstream);
         let (site, cx, label) = (Arc::clone(&self.site), self.cx.clone(), self.label.clone());
+        let patience = self.patience;
         self.state = State::Asking(Box::pin(async move {
             if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep(pause.min(patience.left())).await;
             }
             // The token belongs to the project that gave it, so the answer goes on where it began.
             let place = upstream.sites().find(|place| place.name() == &*site);
             let place = place.ok_or_else(|| Error::internal("a site is gone"))?;
-            let answer = upstream.call(place, &call).await;
+            let answer = upstream.call_within(place, &call, patience).await;
             cx.called(&site, label.as_deref().unwrap_or(UNRESOLVED), answer.as_ref().map(|_| 200));
             match answer?.body {
                 AnswerBody::Stream(events) => Ok(events),

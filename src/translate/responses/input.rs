@@ -17,8 +17,9 @@ use crate::gemini::ask::{
     Part, Role,
 };
 use crate::openai::responses::{Item, Reasoning, Request, TextConfig};
-use crate::translate::chat::messages::{self, NO_SIGNATURE};
+use crate::translate::chat::messages;
 use crate::translate::chat::request::{Drops, read};
+use crate::translate::chat::unsigned::Unsigned;
 use crate::translate::chat::{media, names};
 use crate::translate::{Signatures, Target};
 use crate::wire::{Base64, Text};
@@ -594,6 +595,7 @@ impl<'a> Builder<'a, '_> {
     }
 
     fn finish(mut self) -> Result<Told<'a>> {
+        let mut unsigned = Unsigned::new(self.target, self.signatures);
         let last_user = self.turns.iter().rposition(|turn| matches!(turn, Turn::User(_)));
         let last = self.turns.len().saturating_sub(1);
         let mut contents = Vec::with_capacity(self.turns.len());
@@ -606,10 +608,7 @@ impl<'a> Builder<'a, '_> {
                         return Err(Error::unsupported(param(place), text).code("unsupported_value"));
                     }
                     let current = last_user.is_none_or(|user| at > user);
-                    let first = parts.iter_mut().find(|part| part.function_call.is_some());
-                    if let Some(first) = first.filter(|_| current && self.target.traits.signatures) {
-                        first.thought_signature.get_or_insert_with(|| Text::plain(NO_SIGNATURE));
-                    }
+                    unsigned.step(&contents, &mut parts, current);
                     contents.push(Content { role: Role::Model, parts });
                 }
                 Turn::Results(group) => {

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::gemini::ask::{GenerateRequest, GenerationConfig, ImageConfig, SystemInstruction, ThinkingConfig};
 use crate::openai::responses::{Item, Request};
 use crate::translate::chat::google::{self, Extension};
+use crate::translate::chat::parts;
 use crate::translate::chat::request::{Drops, MOST_VALUES, check_model, document, open};
 use crate::translate::chat::sampling::{
     LONGEST_LABEL, by_effort, decimal, described, integer, labelled, native, service_tier,
@@ -145,6 +146,7 @@ pub fn ask<'a>(
     }
     answer_format(&mut request, &mut toolbox, &mut generation, target, &mut shape, &mut drops)?;
     unheard(&request, &mut drops)?;
+    parts::agree(&mut contents, &mut generation, target, &mut drops)?;
     // An empty configuration is left out: compared as JSON, for it has a field for everything.
     let generation =
         generation.filter(|config| serde_json::to_value(config).is_ok_and(|value| value != json!({})));
