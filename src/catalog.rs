@@ -145,6 +145,7 @@ pub struct Model {
 /// What is known of all models.
 #[derive(Clone, Debug)]
 pub struct Catalog {
+    /// The most specific first.
     families: Vec<(Pattern, Traits)>,
     models: Vec<Model>,
     unknown: Traits,
@@ -174,7 +175,9 @@ impl Catalog {
                 let traits = family.apply(next.traits(&base).clone())?;
                 let pattern = Pattern::new(models);
                 next.families.retain(|(known, _)| *known != pattern);
-                next.families.push((pattern, traits));
+                // Most specific first, and of two that are equally so the later one.
+                let place = next.families.partition_point(|(known, _)| known.weight() > pattern.weight());
+                next.families.insert(place, (pattern, traits));
             }
         }
         for entry in file.model {
@@ -190,11 +193,8 @@ impl Catalog {
 
     /// What a model can do: the most specific pattern that matches its id decides.
     pub fn traits(&self, model: &str) -> &Traits {
-        self.families
-            .iter()
-            .filter(|(pattern, _)| pattern.matches(model))
-            .max_by_key(|(pattern, _)| pattern.weight())
-            .map_or(&self.unknown, |(_, traits)| traits)
+        let fits = |(pattern, _): &&(Pattern, Traits)| pattern.matches(model);
+        self.families.iter().find(fits).map_or(&self.unknown, |(_, traits)| traits)
     }
 
     /// The concrete models, in the order of the file.
@@ -205,27 +205,37 @@ impl Catalog {
 
 /// A model name in which `*` stands for any run of characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern(String);
+pub struct Pattern {
+    text: String,
+    /// Where the first star stands; the length, where there is none.
+    head: usize,
+    weight: (bool, usize),
+}
 
 impl Pattern {
     /// The pattern as written.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        let text = text.into();
+        let stars = text.matches('*').count();
+        let head = text.find('*').unwrap_or(text.len());
+        let weight = (stars == 0, text.len() - stars);
+        Self { text, head, weight }
     }
 
     /// The text it was made from.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// Whether the whole name fits.
     pub fn matches(&self, name: &str) -> bool {
-        let Some((head, rest)) = self.0.split_once('*') else { return self.0 == name };
+        // Dozens of patterns are asked for each request, and nearly all end here.
+        let Some((head, rest)) = self.text.split_at_checked(self.head) else { return false };
         let Some(mut name) = name.strip_prefix(head) else { return false };
-        let mut pieces: Vec<&str> = rest.split('*').collect();
+        let Some(rest) = rest.strip_prefix('*') else { return name.is_empty() };
         // What follows the last star must end the name; the pieces between are found greedily from the left.
-        let tail = pieces.pop().unwrap_or_default();
-        for piece in pieces {
+        let (pieces, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
+        for piece in pieces.split('*') {
             let Some(at) = name.find(piece) else { return false };
             name = name.get(at + piece.len()..).unwrap_or_default();
         }
@@ -234,8 +244,7 @@ impl Pattern {
 
     /// How specific it is: a full name beats every pattern, then the longer text wins.
     pub fn weight(&self) -> (bool, usize) {
-        let stars = self.0.matches('*').count();
-        (stars == 0, self.0.len() - stars)
+        self.weight
     }
 }
 

@@ -2,7 +2,11 @@
 //!
 //! Pull, never push: the client's connection asks for a frame, the pump asks the source for what one read has
 //! brought, the machine turns it into the client's events, and all of it leaves as one frame. Nothing waits for
-//! more, and nothing is read that nobody asked for. Dropping the pump drops the source (which cancels the call
+//! time to pass, and nothing is read that nobody asked for.
+//!
+//! What one read has brought does not come at once: the connection to Google is a task of its own, which hands over
+//! one piece of it, and the next when it has run again. So the pump steps back a few times before it lets go of a
+//! frame, and what arrived together leaves together, in one write. Dropping the pump drops the source (which cancels the call
 //! to Google) and the meter (which settles).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +28,11 @@ use crate::error::{Error, Kind, Origin, Result, Retry};
 use crate::meter::{Meter, Outcome};
 use crate::telemetry::metrics::Streaming;
 use crate::translate::Machine;
+
+/// How often the pump steps back for the upstream's task; a handing over takes two turns, sometimes three.
+const TURNS: u8 = 3;
+/// Bytes that leave without another look.
+const ENOUGH: usize = 32 << 10;
 
 /// Where a stream's upstream events come from.
 pub trait EventSource: Send {
@@ -68,6 +77,8 @@ pub fn response(stream: Stream, meter: Meter, cut: CancellationToken, open: Stre
         out: BytesMut::new(),
         meter,
         read: None,
+        // The first frame goes with the head.
+        turns: TURNS,
         open,
     };
     let mut response = Response::new(pump.boxed_unsync());
@@ -101,6 +112,8 @@ struct Pump {
     meter: Meter,
     /// When the events whose translation is in `out` were read.
     read: Option<Instant>,
+    /// How often it has stepped back since something came.
+    turns: u8,
     open: Streaming,
 }
 
@@ -199,6 +212,7 @@ impl Pump {
     }
 
     fn frame(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.turns = 0;
         if let Some(live) = &self.live {
             // Told at every frame, so that a client that leaves pays for what it saw.
             self.meter.usage(live.machine.usage());
@@ -232,9 +246,16 @@ impl HttpBody for Pump {
             let step = catch_unwind(AssertUnwindSafe(|| live.step(cx, batch, out, read)))
                 .unwrap_or_else(|_| Err(Error::internal("a stream's machine panicked")));
             match step {
-                Ok(Step::More) if this.out.is_empty() => {}
+                Ok(Step::More) if this.out.len() < ENOUGH => this.turns = 0,
                 Ok(Step::More) => return this.frame(),
-                Ok(Step::Waiting) if !this.out.is_empty() => return this.frame(),
+                Ok(Step::Waiting) if !this.out.is_empty() => {
+                    if this.turns == TURNS {
+                        return this.frame();
+                    }
+                    this.turns += 1;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Ok(Step::Waiting) => {
                     if this.cut.as_mut().poll(cx).is_pending() {
                         return Poll::Pending;

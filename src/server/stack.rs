@@ -39,6 +39,12 @@ pub(super) struct Shared {
     pub(super) trace_share: Option<f64>,
 }
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const DROPPED: HeaderName = HeaderName::from_static("x-gemway-dropped-params");
+const PROCESSING: HeaderName = HeaderName::from_static("openai-processing-ms");
+const OVERHEAD: HeaderName = HeaderName::from_static("x-gemway-overhead-ms");
+
 /// Bytes of path and query; nothing that is served comes near it.
 const LONGEST_TARGET: usize = 8192;
 
@@ -236,7 +242,7 @@ where
         let in_flight = self.shared.metrics.in_flight();
         let request_id: Arc<str> = request_id(&request, &self.shared.ids);
         let mut entry = entry(&request, &request_id);
-        let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+        let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
         // A caller's trace goes on through us even where our own spans go nowhere.
         if traceparent.is_some() || self.shared.trace_share.is_some() {
             entry.trace = Some(Box::new(Trace::begin(traceparent, self.shared.trace_share.unwrap_or(0.0))));
@@ -254,7 +260,7 @@ where
             if response.extensions_mut().remove::<Panicked>().is_some() {
                 meter.fail(&Error::internal("a panic"), Some("server_error"));
             }
-            let dropped = response.headers().get("x-gemway-dropped-params");
+            let dropped = response.headers().get(DROPPED);
             let ours = meter.headed(status.as_u16(), dropped.and_then(|dropped| dropped.to_str().ok()));
             if !meter.goes_on() {
                 // An error has said its own word already; this one counts for the rest.
@@ -262,14 +268,11 @@ where
             }
             let headers = response.headers_mut();
             if let Ok(id) = HeaderValue::from_str(&request_id) {
-                headers.insert(HeaderName::from_static("x-request-id"), id);
+                headers.insert(REQUEST_ID, id);
             }
-            headers.insert(
-                HeaderName::from_static("openai-processing-ms"),
-                HeaderValue::from(processing_ms(meter.elapsed())),
-            );
+            headers.insert(PROCESSING, HeaderValue::from(processing_ms(meter.elapsed())));
             if let Ok(ours) = HeaderValue::try_from(format!("{:.3}", ours.as_secs_f64() * 1000.0)) {
-                headers.insert(HeaderName::from_static("x-gemway-overhead-ms"), ours);
+                headers.insert(OVERHEAD, ours);
             }
             if draining.is_cancelled() && version < Version::HTTP_2 {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -282,7 +285,7 @@ where
 
 /// The caller's own id where it has a harmless form, else one of ours.
 fn request_id(request: &Request<Body>, ids: &Ids) -> Arc<str> {
-    let given = request.headers().get("x-request-id").and_then(|id| id.to_str().ok());
+    let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
     let harmless = |id: &&str| {
         (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     };

@@ -5,6 +5,14 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 
+mod json;
+mod lines;
+
+use json::Json;
+use lines::Lines;
+
+pub use lines::flush;
+
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
@@ -17,7 +25,7 @@ pub enum Format {
     Pretty,
 }
 
-/// Installs the process-wide subscriber, writing to standard error. `filter` is a level or a list of
+/// Installs the process-wide subscriber, writing to standard error (by the way of [`flush`]). `filter` is a level or a list of
 /// `target=level`; an unreadable one counts as `info`. Calling it twice changes nothing.
 pub fn init(format: Format, filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
@@ -27,10 +35,10 @@ pub fn init(format: Format, filter: &str) {
         Format::Json => true,
         Format::Pretty => false,
     };
-    let base = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let base = fmt().with_env_filter(filter).with_writer(Lines::start());
     // A second call (tests in one process) finds a subscriber in place; keeping the first is right.
     let _ = if json {
-        base.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+        base.event_format(Json).try_init()
     } else {
         base.compact().with_ansi(terminal).try_init()
     };
@@ -49,6 +57,9 @@ pub fn mask(secret: &str) -> String {
 
 /// Client text as it may be logged: control characters escaped, cut at `limit` characters.
 pub fn clip(text: &str, limit: usize) -> String {
+    if text.len() <= limit && text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        return text.to_owned();
+    }
     let mut clean = String::new();
     for (count, character) in text.chars().enumerate() {
         if count == limit {
