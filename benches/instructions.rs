@@ -67,7 +67,8 @@ const SCENARIOS: [Scenario; 5] = [
         path: "/v1/embeddings",
         body: || {
             let texts: Vec<String> = (0..100).map(|at| format!("text number {at}")).collect();
-            let body = serde_json::json!({"model": "gemini-embedding-001", "dimensions": 768, "input": texts});
+            let body =
+                serde_json::json!({"model": "gemini-embedding-001", "dimensions": 768, "input": texts});
             body.to_string().into()
         },
         unit: b"",
@@ -80,7 +81,9 @@ fn chat(stream: bool, prompt: &str) -> Bytes {
         serde_json::json!({"role": "system", "content": "Be brief."}),
         serde_json::json!({"role": "user", "content": prompt}),
     ];
-    serde_json::json!({"model": "gemini-2.5-flash", "stream": stream, "messages": messages}).to_string().into()
+    serde_json::json!({"model": "gemini-2.5-flash", "stream": stream, "messages": messages})
+        .to_string()
+        .into()
 }
 
 /// A process of ours, ended with the bench.
@@ -191,7 +194,8 @@ async fn run(scenario: &Scenario, times: usize, simulator: SocketAddr) -> Fallib
 /// The count that the table gives.
 fn baseline(name: &str) -> Option<u64> {
     let table = include_str!("README.md");
-    let row = table.lines().find_map(|line| line.strip_prefix("| ")?.strip_prefix(name)?.strip_prefix(" | "))?;
+    let row =
+        table.lines().find_map(|line| line.strip_prefix("| ")?.strip_prefix(name)?.strip_prefix(" | "))?;
     row.split(" |").next()?.replace(' ', "").parse().ok()
 }
 
@@ -212,5 +216,9 @@ async fn main() -> Fallible<()> {
             worse.push(scenario.name);
         }
     }
-    if worse.is_empty() { Ok(()) } else { Err(format!("more than the table allows: {}", worse.join(", ")).into()) }
+    if worse.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("more than the table allows: {}", worse.join(", ")).into())
+    }
 }

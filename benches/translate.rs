@@ -82,7 +82,8 @@ fn schemas() -> Bytes {
     let tools: Vec<_> = (0..20)
         .map(|at| {
             let name = format!("tool_{at}");
-            let function = serde_json::json!({"name": name, "description": "Looks.", "parameters": parameters(at)});
+            let function =
+                serde_json::json!({"name": name, "description": "Looks.", "parameters": parameters(at)});
             serde_json::json!({"type": "function", "function": function})
         })
         .collect();
@@ -263,11 +264,10 @@ fn books(bench: &mut Criterion) -> Result<(), Box<dyn Error>> {
         concurrent_requests: Some(u32::MAX),
         ..Quota::default()
     };
-    let rule = Rule { name: "all".to_owned(), models: vec![Pattern::new("gemini-*")], quota, ..Rule::default() };
+    let rule =
+        Rule { name: "all".to_owned(), models: vec![Pattern::new("gemini-*")], quota, ..Rule::default() };
     let tokens = Tokens { input: 12, output: 34 };
-    for (name, rules, quota) in
-        [("none", Vec::new(), Quota::default()), ("six limits", vec![rule], quota)]
-    {
+    for (name, rules, quota) in [("none", Vec::new(), Quota::default()), ("six limits", vec![rule], quota)] {
         let limiter = Limiter::new(rules, Accounts::new());
         let claim = Claim {
             key: "default",
@@ -290,7 +290,12 @@ fn books(bench: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let sink: Arc<dyn Sink> = Arc::new(Books::with(Arc::new(Metrics::new()), prices, None));
     bench.bench_function("meter", |bencher| {
         bencher.iter(|| {
-            let entry = Entry { request_id: "req_bench".to_owned(), route: "chat", method: "POST", ..Entry::default() };
+            let entry = Entry {
+                request_id: "req_bench".to_owned(),
+                route: "chat",
+                method: "POST",
+                ..Entry::default()
+            };
             let meter = Meter::start(Arc::clone(&sink), entry);
             meter.note(|entry| entry.key = Some("default".to_owned()));
             meter.model(MODEL, Some(MODEL));

@@ -78,7 +78,10 @@ mod tests {
         for id in ids {
             let own = id.strip_prefix("call_").unwrap();
             assert_eq!(own.len(), LENGTH);
-            assert!(own.bytes().all(|byte| byte.is_ascii_alphanumeric()) && own.contains(|c| c != '0'), "{own}");
+            assert!(
+                own.bytes().all(|byte| byte.is_ascii_alphanumeric()) && own.contains(|c| c != '0'),
+                "{own}"
+            );
         }
     }
 }

@@ -170,7 +170,7 @@ fn is_base64(byte: u8) -> bool {
 }
 
 /// Whether all bytes are of a kind. Looks at many at a time, without a branch for each: payloads are megabytes.
-fn all(bytes: &[u8], kind: impl Fn(u8) -> bool) -> bool {
+pub fn all(bytes: &[u8], kind: impl Fn(u8) -> bool) -> bool {
     bytes.chunks(256).all(|piece| piece.iter().fold(true, |all, byte| all & kind(*byte)))
 }
 
@@ -384,7 +384,9 @@ mod tests {
             let unescaped = byte >= 0x20 && byte != b'"' && byte != b'\\';
             assert_eq!(Base64::new(text.as_str()).is_some(), unescaped, "{text:?}");
         }
-        for (text, sound) in [("", true), ("AA==", true), ("AAA=", true), ("AA", true), ("A", false), ("A===", false)] {
+        for (text, sound) in
+            [("", true), ("AA==", true), ("AAA=", true), ("AA", true), ("A", false), ("A===", false)]
+        {
             assert_eq!(standard(text), sound, "{text:?}");
         }
         assert!(!standard("AAAé") && Base64::new("AAAé").is_some());

@@ -192,7 +192,8 @@ fn ambiguous(head: &[u8]) -> bool {
     let (mut encoded, mut measured) = (false, false);
     for end in memchr::memchr_iter(b'\n', head) {
         let line = head.get(end + 1..).unwrap_or_default();
-        let begins = |name: &[u8]| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+        let begins =
+            |name: &[u8]| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
         match line.first() {
             Some(b't' | b'T') => encoded |= begins(b"transfer-encoding:"),
             Some(b'c' | b'C') => measured |= begins(b"content-length:"),

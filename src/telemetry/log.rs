@@ -37,11 +37,8 @@ pub fn init(format: Format, filter: &str) {
     };
     let base = fmt().with_env_filter(filter).with_writer(Lines::start());
     // A second call (tests in one process) finds a subscriber in place; keeping the first is right.
-    let _ = if json {
-        base.event_format(Json).try_init()
-    } else {
-        base.compact().with_ansi(terminal).try_init()
-    };
+    let _ =
+        if json { base.event_format(Json).try_init() } else { base.compact().with_ansi(terminal).try_init() };
 }
 
 /// A secret as it may be shown: enough to tell two apart, never enough to use.

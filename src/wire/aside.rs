@@ -76,7 +76,8 @@ impl Aside {
         for mut piece in rope.0 {
             while let Some(at) = finder.find(&piece) {
                 let end = at + MARK.len() + DIGITS;
-                let number = piece.get(at + MARK.len()..end).and_then(|digits| std::str::from_utf8(digits).ok());
+                let number =
+                    piece.get(at + MARK.len()..end).and_then(|digits| std::str::from_utf8(digits).ok());
                 let index = number?.parse::<usize>().ok()?;
                 let (run, missing) = (self.runs.get(index)?, missing.get_mut(index)?);
                 *missing = false;

@@ -558,6 +558,7 @@ mod tests {
 
     use bytes::BytesMut;
     use proptest::prelude::*;
+    use serde::Serialize;
     use serde_json::value::RawValue;
     use serde_json::{Value, json};
 

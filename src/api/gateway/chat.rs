@@ -36,7 +36,11 @@ impl Gateway {
         let choices = asked.n.and_then(|n| u64::try_from(n).ok()).unwrap_or(1).max(1);
         let most = named.and_then(|most| u64::try_from(most).ok()).map(|most| most.saturating_mul(choices));
         let (wanted, media) = (Vec::new(), BTreeMap::new());
-        self.walk(&cx, Chat { whole: &whole, aside: &aside, asked: Some(asked), model, streams, most, wanted, media }).await
+        self.walk(
+            &cx,
+            Chat { whole: &whole, aside: &aside, asked: Some(asked), model, streams, most, wanted, media },
+        )
+        .await
     }
 }
 

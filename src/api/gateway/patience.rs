@@ -43,12 +43,10 @@ pub(super) fn read<'w>(headers: &HeaderMap, model: &'w str, streams: bool) -> Re
             }
         },
     };
-    let whole = shorter(
-        written(&TIMEOUT, seconds_or_duration)?,
-        written(&TIMEOUT_MS, milliseconds)?,
-    );
-    let sdk =
-        |name: &HeaderName| text(name).and_then(seconds).filter(|limit| *limit >= SHORTEST).map(|limit| limit + GRACE);
+    let whole = shorter(written(&TIMEOUT, seconds_or_duration)?, written(&TIMEOUT_MS, milliseconds)?);
+    let sdk = |name: &HeaderName| {
+        text(name).and_then(seconds).filter(|limit| *limit >= SHORTEST).map(|limit| limit + GRACE)
+    };
     let first = shorter(sdk(&SDK_TIMEOUT), sdk(&SDK_READ_TIMEOUT));
     let on = |name: &HeaderName| text(name).is_some_and(|value| !matches!(value, "" | "0" | "false" | "no"));
     let repeat = match (on(&NO_RETRY), on(&NO_FALLBACK)) {
@@ -86,7 +84,7 @@ mod tests {
 
     fn wish(headers: &[(&'static str, &str)], streams: bool) -> Result<Wish<'static>> {
         let pairs = headers.iter().map(|(name, value)| {
-            (http::HeaderName::from_static(name), http::HeaderValue::from_str(value).unwrap())
+            (HeaderName::from_static(name), http::HeaderValue::from_str(value).unwrap())
         });
         read(&pairs.collect(), "m", streams)
     }

@@ -40,7 +40,8 @@ where
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         // What is logged while a line is written (by a value's own `Debug`) has a line of its own.
-        let mut line = LINE.try_with(|line| line.try_borrow_mut().ok().map(|mut line| std::mem::take(&mut *line)));
+        let mut line =
+            LINE.try_with(|line| line.try_borrow_mut().ok().map(|mut line| std::mem::take(&mut *line)));
         let mut line = line.as_mut().ok().and_then(Option::take).unwrap_or_default();
         line.write(event)?;
         let written = std::str::from_utf8(&line.json).map_err(|_| fmt::Error)?;

@@ -70,11 +70,7 @@ struct Out<W> {
 
 impl<W: Write> Shared<W> {
     fn new(to: W) -> Self {
-        Self {
-            held: Mutex::default(),
-            more: Condvar::new(),
-            out: Mutex::new(Out { to, spare: Vec::new() }),
-        }
+        Self { held: Mutex::default(), more: Condvar::new(), out: Mutex::new(Out { to, spare: Vec::new() }) }
     }
 
     /// Takes a line. `now`: it goes out before this returns, behind all that came before it.
