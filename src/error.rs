@@ -138,6 +138,7 @@ struct Inner {
     origin: Origin,
     retry: Retry,
     attempts: u32,
+    status: Option<u16>,
     exhausted: bool,
     message: Cow<'static, str>,
     param: Option<Cow<'static, str>>,
@@ -153,6 +154,7 @@ impl Error {
             origin,
             retry: Retry::Never,
             attempts: 0,
+            status: None,
             exhausted: false,
             message: message.into(),
             param: None,
@@ -202,6 +204,13 @@ impl Error {
     #[must_use]
     pub fn attempts(mut self, calls: u32) -> Self {
         self.0.attempts = calls;
+        self
+    }
+
+    /// Says which HTTP status Google answered with.
+    #[must_use]
+    pub fn answered(mut self, status: u16) -> Self {
+        self.0.status = Some(status);
         self
     }
 
@@ -261,6 +270,11 @@ impl Error {
     /// How many calls to Google were made, if that was counted.
     pub fn calls(&self) -> u32 {
         self.0.attempts
+    }
+
+    /// The HTTP status that Google answered with, if the failure is an answer.
+    pub fn status(&self) -> Option<u16> {
+        self.0.status
     }
 
     /// Whether the gateway has tried again itself.

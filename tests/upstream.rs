@@ -337,7 +337,7 @@ async fn every_phase_has_its_deadline() {
         })
     };
     let silent = patience(stalling(b"").await);
-    assert_eq!(failure(&silent, Method::Stream).await, late("upstream_timeout"));
+    assert_eq!(failure(&silent, Method::Stream).await, late("upstream_first_event_timeout"));
     let stalled = patience(stalling(b"data: {}\n\n").await);
     let (events, error) = all(call(&stalled, Method::Stream).await.unwrap()).await.unwrap_err();
     assert_eq!((events.len(), error.explicit_code()), (1, Some("upstream_stalled")));

@@ -17,6 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::keys::Tenant;
 use crate::meter::Meter;
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Streaming;
 
 pub mod gateway;
 mod heartbeat;
@@ -55,6 +56,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Whether requests can be served.
     fn ready(&self) -> Readiness;
+
+    /// Tells what only shows when somebody looks; called for each scrape.
+    fn observe(&self, metrics: &Metrics) {
+        let _ = metrics;
+    }
 }
 
 /// Who answers the operator. The listener brings the request, its body read whole; what comes back goes out as it is.
@@ -78,6 +84,47 @@ pub struct Ctx {
     pub meter: Meter,
     /// Counters shared by all requests.
     pub metrics: Arc<Metrics>,
+}
+
+impl Ctx {
+    /// Tells meter and metrics of one call to a site: its status, or what it failed of. `label` is the model's.
+    pub fn called(&self, site: &str, label: &str, outcome: Result<u16, &Error>) {
+        let (status, reason) = match outcome {
+            Ok(status) => (Some(status), reason(status)),
+            Err(error) => (error.status(), Some(error.kind().as_str())),
+        };
+        self.metrics.attempt(site, label, status, reason);
+        if let Some(cause) = self.meter.attempt(site, status, reason) {
+            self.metrics.retry(site, cause);
+        }
+    }
+
+    /// Counts this request's stream as open.
+    pub fn stream(&self) -> Streaming {
+        streaming(&self.metrics, &self.meter)
+    }
+}
+
+/// What a status that was passed on says went wrong, in the words of [`Kind`].
+fn reason(status: u16) -> Option<&'static str> {
+    let kind = match status {
+        ..400 => return None,
+        401 | 403 => Kind::UpstreamRefused,
+        404 => Kind::NotFound,
+        429 => Kind::RateLimited,
+        503 => Kind::Overloaded,
+        408 | 504 => Kind::Timeout,
+        400..500 => Kind::Invalid,
+        500.. => Kind::UpstreamFailed,
+    };
+    Some(kind.as_str())
+}
+
+/// A stream of the request that `meter` knows, counted as open.
+fn streaming(metrics: &Metrics, meter: &Meter) -> Streaming {
+    let (mut route, mut provider, mut model) = ("none", None, None);
+    meter.note(|entry| (route, provider, model) = (entry.route, entry.provider, entry.model.clone()));
+    metrics.stream(route, provider, model.as_deref())
 }
 
 /// What the client sent, its body still on the way.
@@ -319,7 +366,8 @@ impl Front {
                 Ok(response)
             }
             Reply::Stream(stream) => {
-                let response = pump::response(stream, meter, self.cut.clone(), self.metrics.stream());
+                let open = streaming(&self.metrics, &meter);
+                let response = pump::response(stream, meter, self.cut.clone(), open);
                 Ok(match self.heartbeat {
                     Some(every) => response.map(|body| heartbeat::keep(body, every)),
                     None => response,
@@ -339,7 +387,10 @@ impl Front {
         let (told, cut, metrics) = (meter.clone(), self.cut.clone(), Arc::clone(&self.metrics));
         let making = async move {
             match serving.await? {
-                Reply::Stream(stream) => Ok(pump::response(stream, told, cut, metrics.stream()).into_body()),
+                Reply::Stream(stream) => {
+                    let open = streaming(&metrics, &told);
+                    Ok(pump::response(stream, told, cut, open).into_body())
+                }
                 Reply::Whole { .. } | Reply::Raw(_) => Err(Error::internal("a stream became something else")),
             }
         };

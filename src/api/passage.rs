@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -75,7 +76,7 @@ pub(super) struct Down {
     /// The end, or the last piece, waits for this: the ledger's word that it is written down.
     hold: Option<Hold>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    _open: Option<Streaming>,
+    open: Option<Streaming>,
 }
 
 impl Down {
@@ -97,7 +98,7 @@ impl Down {
             meter,
             hold: None,
             cut: Box::pin(cut.cancelled_owned()),
-            _open: open,
+            open,
         };
         down.boxed_unsync()
     }
@@ -192,6 +193,9 @@ impl HttpBody for Down {
                     }
                     if this.framing != Framing::Plain {
                         this.meter.first_token();
+                        if let Some(open) = &mut this.open {
+                            open.came(Instant::now());
+                        }
                     }
                 }
                 // Where the length was told, the last piece is the end.

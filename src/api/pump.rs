@@ -41,6 +41,10 @@ pub trait EventSource: Send {
     /// `Ok(true)`: there may be more later. `Ok(false)`: the upstream has ended cleanly; events given in the
     /// same call still count. An error: it broke; events given in the same call still count.
     fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Bytes>) -> Poll<Result<bool>>;
+
+    /// What its events came to when they were translated: a whole answer, or this failure. Not said where the
+    /// client left before.
+    fn ended(&mut self, _failure: Option<&Error>) {}
 }
 
 /// A streamed reply, ready to go: the first upstream event is in hand, or near.
@@ -87,10 +91,13 @@ pub fn response(stream: Stream, meter: Meter, cut: CancellationToken, open: Stre
     response
 }
 
+/// Nobody between may keep a stream, nor compress it, which would hold it back.
+pub const UNTOUCHED: HeaderValue = HeaderValue::from_static("no-cache, no-transform");
+
 /// The headers of every stream.
 pub(super) fn dress(ours: &mut HeaderMap) {
     ours.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
-    ours.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    ours.insert(CACHE_CONTROL, UNTOUCHED);
     // nginx and its kin hold streams back unless told.
     ours.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 }
@@ -152,8 +159,9 @@ impl Live {
 impl Pump {
     fn end(&mut self, failure: Option<Error>) {
         let mut live = self.live.take();
-        if let Some(live) = &live {
+        if let Some(live) = &mut live {
             self.meter.usage(live.machine.usage());
+            live.events.ended(failure.as_ref());
         }
         match failure {
             None => self.complete(),
@@ -219,7 +227,7 @@ impl Pump {
         }
         self.meter.first_token();
         if let Some(read) = self.read.take() {
-            self.open.lag(read.elapsed());
+            self.open.sent(read);
         }
         Poll::Ready(Some(Ok(Frame::data(self.out.split().freeze()))))
     }
@@ -246,7 +254,11 @@ impl HttpBody for Pump {
             let step = catch_unwind(AssertUnwindSafe(|| live.step(cx, batch, out, read)))
                 .unwrap_or_else(|_| Err(Error::internal("a stream's machine panicked")));
             match step {
-                Ok(Step::More) if this.out.len() < ENOUGH => this.turns = 0,
+                Ok(Step::More) if this.out.len() < ENOUGH => {
+                    if this.turns < TURNS {
+                        this.turns = 0;
+                    }
+                }
                 Ok(Step::More) => return this.frame(),
                 Ok(Step::Waiting) if !this.out.is_empty() => {
                     if this.turns == TURNS {

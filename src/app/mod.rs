@@ -60,6 +60,7 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     // Before anybody can see that we run: until then SIGHUP ends the process.
     let hangups = server::Hangups::listen()?;
     let metrics = Arc::new(Metrics::new());
+    metrics.configured(&seen.hash());
     let ledger = open_ledger(&config, &metrics)?;
     let (spans, mut carrier) = match &config.traces {
         None => (None, None),
@@ -272,7 +273,7 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         sites: sites.collect(),
         timeouts: upstream::Timeouts {
             connect: times.connect_timeout,
-            head: times.first_event_timeout,
+            head: times.head_timeout,
             first_event: times.first_event_timeout,
             idle: times.idle_timeout,
             total: times.total_timeout,
@@ -287,6 +288,7 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
             no_proxy: config.network.no_proxy.clone(),
             ca_file: config.network.ca_file.clone(),
             max_age: config.network.connection_max_age,
+            names: None,
         },
         programs: config.network.programs,
     })?;
@@ -353,6 +355,7 @@ fn route(route: &config::Route) -> upstream::RouteConfig {
         },
         fallback: route.fallback.clone(),
         times: upstream::Times {
+            head: route.head_timeout,
             first_event: route.first_event_timeout,
             idle: route.idle_timeout,
             total: route.total_timeout,

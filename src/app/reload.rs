@@ -54,6 +54,10 @@ impl Engine for Current {
     fn ready(&self) -> Readiness {
         self.0.load().ready()
     }
+
+    fn observe(&self, metrics: &Metrics) {
+        self.0.load().observe(metrics);
+    }
 }
 
 /// The care that a gateway's credentials need for as long as it is in force.
@@ -96,7 +100,7 @@ impl Watch {
             .map_err(|error| Error::new(Kind::Invalid, Origin::Gateway, error.to_string()).because(error));
         match config.and_then(|config| self.take(&config)) {
             Ok(()) => {
-                self.metrics.reloaded();
+                self.metrics.reloaded(&self.seen.hash());
                 tracing::info!("the configuration was read again and is in force");
             }
             Err(error) => {
@@ -108,7 +112,8 @@ impl Watch {
 
     /// Puts a configuration in force, or changes nothing.
     fn take(&mut self, config: &Config) -> Result<()> {
-        let (mut gateway, care) = super::gateway(config)?;
+        // The care that it comes with is for credentials which it may not keep.
+        let (mut gateway, _) = super::gateway(config)?;
         if let (Some(tls), Some(new)) = (&self.tls, &config.tls) {
             tls.replace(&new.pem)?;
         }
@@ -121,8 +126,8 @@ impl Watch {
         gateway.inherit(&self.current.0.load());
         let gateway = Arc::new(gateway);
         gateway.state.serve_with(&gateway);
+        self.care = Box::pin(gateway.upstream.background());
         self.current.0.store(gateway);
-        self.care = Box::pin(care);
         Ok(())
     }
 }

@@ -90,6 +90,7 @@ pub(super) struct Route {
     pub(super) weights: Option<Spanned<BTreeMap<String, u32>>>,
     #[serde(default)]
     pub(super) fallback: Vec<String>,
+    pub(super) head_timeout: Option<Span>,
     pub(super) first_event_timeout: Option<Span>,
     pub(super) idle_timeout: Option<Span>,
     pub(super) total_timeout: Option<Span>,
@@ -276,6 +277,7 @@ pub(super) struct Server {
 #[serde(deny_unknown_fields)]
 pub(super) struct Upstream {
     pub(super) connect_timeout: Option<Span>,
+    pub(super) head_timeout: Option<Span>,
     pub(super) first_event_timeout: Option<Span>,
     pub(super) idle_timeout: Option<Span>,
     pub(super) total_timeout: Option<Span>,

@@ -186,6 +186,8 @@ pub struct Route {
     pub weights: Vec<u32>,
     /// Models to ask instead when no site serves.
     pub fallback: Vec<String>,
+    /// Instead of [`Upstream::head_timeout`].
+    pub head_timeout: Option<Duration>,
     /// Instead of [`Upstream::first_event_timeout`].
     pub first_event_timeout: Option<Duration>,
     /// Instead of [`Upstream::idle_timeout`].
@@ -320,6 +322,8 @@ pub struct Server {
 pub struct Upstream {
     /// TCP and TLS.
     pub connect_timeout: Duration,
+    /// Until the status line of a stream; unless given, as long as until its first event.
+    pub head_timeout: Duration,
     /// Until the first event, thinking included.
     pub first_event_timeout: Duration,
     /// Between two events.

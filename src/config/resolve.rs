@@ -296,6 +296,7 @@ impl Resolver<'_> {
                 }),
                 weights,
                 fallback: route.fallback.clone(),
+                head_timeout: span(route.head_timeout),
                 first_event_timeout: span(route.first_event_timeout),
                 idle_timeout: span(route.idle_timeout),
                 total_timeout: span(route.total_timeout),
@@ -472,6 +473,7 @@ fn everything(sites: Vec<String>) -> Route {
         sites,
         balance: Balance::Order,
         fallback: Vec::new(),
+        head_timeout: None,
         first_event_timeout: None,
         idle_timeout: None,
         total_timeout: None,
@@ -513,6 +515,7 @@ fn upstream(written: &file::Upstream) -> Upstream {
     let span = |given: Option<file::Span>, seconds| given.map_or(Duration::from_secs(seconds), |span| span.0);
     Upstream {
         connect_timeout: span(written.connect_timeout, 10),
+        head_timeout: span(written.head_timeout.or(written.first_event_timeout), 600),
         first_event_timeout: span(written.first_event_timeout, 600),
         idle_timeout: span(written.idle_timeout, 300),
         total_timeout: span(written.total_timeout, 3600),

@@ -9,6 +9,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::upstream::Credentials;
+
 use super::{Config, ConfigError, GoogleCredentials, Overrides, SiteKind, process_env};
 
 /// What was read, by path.
@@ -19,6 +21,13 @@ impl Seen {
     /// Whether any of the files reads otherwise than it did.
     pub fn changed(&self) -> bool {
         self.0.iter().any(|(path, seen)| print(&std::fs::read(path)) != *seen)
+    }
+
+    /// Tells one state of all the files from another.
+    pub fn hash(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.0.hash(&mut hasher);
+        crate::hex::write(&hasher.finish().to_be_bytes())
     }
 
     fn note(&mut self, path: &Path, read: &io::Result<impl AsRef<[u8]>>) {
@@ -46,11 +55,21 @@ impl Config {
         let mut seen = seen.into_inner();
         if let Ok(config) = &config {
             let credentials = config.sites.iter().filter_map(|site| match &site.kind {
-                SiteKind::Vertex { credentials: GoogleCredentials::File(path), .. } => Some(path),
+                SiteKind::Vertex { credentials: GoogleCredentials::File(path), .. } => Some(path.clone()),
+                SiteKind::Vertex { credentials: GoogleCredentials::Adc, .. } => {
+                    match Credentials::adc(process_env) {
+                        Credentials::File(path) => Some(path),
+                        Credentials::Metadata
+                        | Credentials::MetadataAt(_)
+                        | Credentials::Adc
+                        | Credentials::ApiKey(_)
+                        | Credentials::Static(_) => None,
+                    }
+                }
                 SiteKind::Vertex { .. } | SiteKind::GeminiApi { .. } | SiteKind::Simulator => None,
             });
-            for path in credentials.chain(&config.catalog) {
-                seen.note(path, &std::fs::read(path));
+            for path in credentials.chain(config.catalog.clone()) {
+                seen.note(&path, &std::fs::read(&path));
             }
         }
         (config, seen)

@@ -40,6 +40,7 @@ pub(super) fn show(config: &Config) -> String {
                     entry.put("fallback", strings(&route.fallback));
                 }
                 entry
+                    .maybe("head_timeout", route.head_timeout.map(span))
                     .maybe("first_event_timeout", route.first_event_timeout.map(span))
                     .maybe("idle_timeout", route.idle_timeout.map(span))
                     .maybe("total_timeout", route.total_timeout.map(span))
@@ -131,6 +132,7 @@ fn organs(config: &Config, top: &mut Entries) {
     top.table("upstream", |table| {
         table
             .put("connect_timeout", span(upstream.connect_timeout))
+            .put("head_timeout", span(upstream.head_timeout))
             .put("first_event_timeout", span(upstream.first_event_timeout))
             .put("idle_timeout", span(upstream.idle_timeout))
             .put("total_timeout", span(upstream.total_timeout))

@@ -321,6 +321,7 @@ impl Limiter {
     ) -> Result<Permit, Refusal> {
         match verdict {
             Ok(states) => {
+                self.0.accounts.admitted();
                 let headers = headers(&charges, &states);
                 let key = hash(claim.key);
                 Ok(Permit { held: Some(Held { limiter: self.clone(), charges, lease, key }), headers })

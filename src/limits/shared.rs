@@ -143,7 +143,9 @@ impl Shared {
             }
         });
         let call = self.call(&self.admit, &lease, charges, words.collect());
+        let asked = Instant::now();
         let answered = tokio::time::timeout(self.sharing.timeout, call).await;
+        self.accounts.store_took(asked.elapsed());
         let verdict = match answered {
             Ok(Ok(numbers)) => verdict(charges, &numbers),
             Ok(Err(error)) => Err(error.to_string()),

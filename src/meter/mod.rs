@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
 use crate::limits::{Permit, Tokens, Used};
-use crate::telemetry::metrics::{Finished, Metrics, UNRESOLVED};
+use crate::telemetry::metrics::{Finished, Metrics, UNRESOLVED, operation};
 use crate::telemetry::otlp::Spans;
 use crate::telemetry::trace::{Attributes, Trace};
 use crate::telemetry::{clip, mask};
@@ -109,6 +109,14 @@ pub struct Entry {
     pub upstream: Duration,
     /// The last part of it.
     pub last_wait: Duration,
+    /// What passed before Google was asked.
+    pub before: Option<Duration>,
+    /// What the last call failed of, where it did.
+    pub failing: Option<&'static str>,
+    /// Why there was more than one call.
+    pub retried: Option<&'static str>,
+    /// Tokens that limits reserved.
+    pub reserved: Option<u64>,
     /// What it took us, beside that wait, to begin the reply.
     pub overhead: Option<Duration>,
     /// What the request asked for in vain, as the client was told.
@@ -160,6 +168,8 @@ pub struct Fault {
     pub param: Option<String>,
     /// The causes, for the operator only.
     pub cause: Option<String>,
+    /// What Google said, secrets masked.
+    pub said: Option<String>,
 }
 
 /// Who is told of each settled request.
@@ -291,9 +301,11 @@ impl Entry {
     fn attributes(&self) -> (Attributes, Attributes) {
         use serde_json::json;
         let model = self.dispatched.as_deref().or(self.asked.as_deref());
-        let mut call = Attributes { name: "call".to_owned(), ..Attributes::default() };
+        let operation = operation(self.route);
+        let mut call = Attributes { name: operation.to_owned(), ..Attributes::default() };
+        call.values.push(("gen_ai.operation.name", json!(operation)));
         if let Some(model) = model {
-            call.name = format!("chat {}", clip(model, 80));
+            call.name = format!("{operation} {}", clip(model, 80));
             call.values.push(("gen_ai.request.model", json!(clip(model, 80))));
         }
         if let Some(provider) = self.provider {
@@ -386,6 +398,9 @@ impl Sink for Books {
             duration: entry.duration,
             first_token: entry.first_token,
             overhead: entry.overhead,
+            before: entry.before,
+            shed: shed(entry),
+            reserved: entry.reserved,
             upstream: entry.upstream,
             usage: entry.usage,
         });
@@ -505,17 +520,33 @@ impl Meter {
         self.0.sink.cost(&self.0.entry.lock())
     }
 
-    /// Tells of one call to Google that ended with `status`, if it came to one.
-    pub fn attempt(&self, site: &str, status: Option<u16>) {
+    /// Tells of one call to Google that ended with `status`, if it came to one, and from a closed set why it failed,
+    /// if it did. Gives what the call before it had failed of: then this one was a retry.
+    pub fn attempt(
+        &self,
+        site: &str,
+        status: Option<u16>,
+        reason: Option<&'static str>,
+    ) -> Option<&'static str> {
         let ended = self.elapsed();
+        let mut before = None;
         self.note(|entry| {
+            before = std::mem::replace(&mut entry.failing, reason);
+            entry.retried = before.or(entry.retried);
             entry.attempts += 1;
             entry.site = Some(site.to_owned());
             entry.upstream_status = status;
             if let Some(trace) = &mut entry.trace {
-                trace.called(site, status, ended.saturating_sub(entry.last_wait), ended);
+                trace.called(site, status, reason, ended.saturating_sub(entry.last_wait), ended);
             }
         });
+        before
+    }
+
+    /// How many calls were made so far, and which site answered last.
+    pub fn tried(&self) -> (u32, Option<String>) {
+        let entry = self.0.entry.lock();
+        (entry.attempts, entry.site.clone())
     }
 
     /// The `traceparent` of the call that is about to be made, where requests are traced.
@@ -527,7 +558,9 @@ impl Meter {
 
     /// Tells how long `provider` was waited for.
     pub fn waited(&self, provider: &'static str, wait: Duration) {
+        let elapsed = self.elapsed();
         self.note(|entry| {
+            entry.before.get_or_insert(elapsed.saturating_sub(wait));
             entry.provider = Some(provider);
             entry.upstream += wait;
             entry.last_wait = wait;
@@ -588,6 +621,7 @@ impl Meter {
             code: code.map(str::to_owned),
             param: error.param().map(|param| clip(param, 80)),
             cause: causes(error),
+            said: (error.origin() == Origin::Upstream).then(|| clip(&hide_keys(error.message()), 500)),
         };
         self.note(|entry| {
             if entry.outcome.is_none() {
@@ -637,6 +671,7 @@ impl Drop for Inner {
             entry.status = if outcome == Outcome::ClientGone { 499 } else { 500 };
         }
         let permit = self.permit.get_mut().take();
+        entry.reserved = permit.as_ref().map(|(_, estimate)| estimate.input.saturating_add(estimate.output));
         if let Some((_, estimate)) = &permit
             && outcome == Outcome::ClientGone
         {
@@ -653,6 +688,16 @@ impl Drop for Inner {
         }
         self.sink.settle(entry);
     }
+}
+
+/// Why there was no capacity for a request, if that is what it failed of.
+fn shed(entry: &Entry) -> Option<&'static str> {
+    let fault = entry.error.as_ref()?;
+    if fault.kind != Kind::Overloaded || fault.origin != Origin::Gateway {
+        return None;
+    }
+    let known = ["gateway_overloaded", "upstream_circuit_open", "ledger_unavailable"];
+    Some(known.into_iter().find(|known| fault.code.as_deref() == Some(known)).unwrap_or("other"))
 }
 
 fn causes(error: &Error) -> Option<String> {
@@ -704,10 +749,12 @@ fn log(entry: &Entry, outcome: Outcome) {
                 error_code = fault.and_then(|fault| fault.code.as_deref()),
                 error_param = fault.and_then(|fault| fault.param.as_deref()),
                 error_cause = fault.and_then(|fault| fault.cause.as_deref()),
+                upstream_error = fault.and_then(|fault| fault.said.as_deref()),
                 model_requested = entry.asked.as_deref().map(|asked| clip(asked, 80)),
                 model_used = entry.model.as_deref(),
                 site = entry.site.as_deref(),
                 attempts = entry.attempts,
+                retry_reason = entry.retried,
                 upstream_status = entry.upstream_status,
                 provider = entry.provider,
                 upstream_ms = millis(entry.upstream),

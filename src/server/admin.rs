@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -16,9 +17,11 @@ use serde_json::{Map, Value};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::stack::{request_id, sign, tried};
 use crate::api::{Engine, Operator};
 use crate::body;
 use crate::error::{Error, Result};
+use crate::ids::Ids;
 use crate::telemetry::Metrics;
 
 /// What the operator's side looks at.
@@ -74,12 +77,16 @@ async fn connection(socket: tokio::net::TcpStream, admin: Admin) {
     let service = service_fn(move |request: Request<Incoming>| {
         let admin = admin.clone();
         async move {
-            Ok::<_, Infallible>(match &admin.operator {
+            let (began, id) = (Instant::now(), request_id(request.headers(), &Ids::Random));
+            let mut response = match &admin.operator {
                 Some(operator) if request.uri().path().starts_with("/admin/") => {
                     operate(request, &**operator).await
                 }
                 _ => answer(&request, &admin),
-            })
+            };
+            sign(response.headers_mut(), &id, began.elapsed(), began.elapsed());
+            tried(response.headers_mut(), 0, None);
+            Ok::<_, Infallible>(response)
         }
     });
     let served = hyper::server::conn::http1::Builder::new()
@@ -116,6 +123,7 @@ fn answer(request: &Request<Incoming>, admin: &Admin) -> Response<Full<Bytes>> {
         "/livez" => text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
         "/readyz" | "/startupz" => readiness(admin),
         "/metrics" => {
+            admin.engine.observe(&admin.metrics);
             text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", admin.metrics.render())
         }
         _ => text(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "/livez /readyz /metrics\n"),

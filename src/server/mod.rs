@@ -285,7 +285,10 @@ impl House {
             };
             match accepted {
                 Ok(socket) if self.connections.len() < self.config.max_connections => self.welcome(socket),
-                Ok(_) => tracing::warn!("too many connections: one refused"),
+                Ok(_) => {
+                    self.metrics.shed("connections");
+                    tracing::warn!("too many connections: one refused");
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(AFTER_ACCEPT_ERROR).await;

@@ -5,11 +5,12 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{ALLOW, CONNECTION, EXPECT, HOST, HeaderName, HeaderValue, USER_AGENT};
-use http::{Method, Request, Response, Version};
+use http::{HeaderMap, Method, Request, Response, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const DROPPED: HeaderName = HeaderName::from_static("x-gemway-dropped-params");
 const PROCESSING: HeaderName = HeaderName::from_static("openai-processing-ms");
+const SERVED_BY: HeaderName = HeaderName::from_static("x-gemway-served-by");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-gemway-attempts");
 const OVERHEAD: HeaderName = HeaderName::from_static("x-gemway-overhead-ms");
 
 /// Bytes of path and query; nothing that is served comes near it.
@@ -240,7 +243,7 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Answer {
         let busy = request.extensions().get::<Arc<Line>>().map(Line::begin);
         let in_flight = self.shared.metrics.in_flight();
-        let request_id: Arc<str> = request_id(&request, &self.shared.ids);
+        let request_id: Arc<str> = request_id(request.headers(), &self.shared.ids);
         let mut entry = entry(&request, &request_id);
         let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
         // A caller's trace goes on through us even where our own spans go nowhere.
@@ -267,13 +270,9 @@ where
                 meter.end(if status.is_client_error() { Outcome::Refused } else { Outcome::Complete });
             }
             let headers = response.headers_mut();
-            if let Ok(id) = HeaderValue::from_str(&request_id) {
-                headers.insert(REQUEST_ID, id);
-            }
-            headers.insert(PROCESSING, HeaderValue::from(processing_ms(meter.elapsed())));
-            if let Ok(ours) = HeaderValue::try_from(format!("{:.3}", ours.as_secs_f64() * 1000.0)) {
-                headers.insert(OVERHEAD, ours);
-            }
+            sign(headers, &request_id, meter.elapsed(), ours);
+            let (attempts, site) = meter.tried();
+            tried(headers, attempts, site.as_deref());
             if draining.is_cancelled() && version < Version::HTTP_2 {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -283,9 +282,29 @@ where
     }
 }
 
+/// What every answer says of itself: which request it answers, how long that took, and what of it was ours.
+pub(super) fn sign(headers: &mut HeaderMap, request_id: &str, elapsed: Duration, ours: Duration) {
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    let millis = HeaderValue::from(processing_ms(elapsed));
+    headers.insert(PROCESSING, millis);
+    if let Ok(ours) = HeaderValue::try_from(format!("{:.3}", ours.as_secs_f64() * 1000.0)) {
+        headers.insert(OVERHEAD, ours);
+    }
+}
+
+/// Says how many calls it took and which site answered, where nothing better is said already. What no site was asked
+/// for, the gateway answered itself.
+pub(super) fn tried(headers: &mut HeaderMap, attempts: u32, site: Option<&str>) {
+    let site = HeaderValue::from_str(site.unwrap_or("gateway")).unwrap_or(HeaderValue::from_static("-"));
+    headers.entry(SERVED_BY).or_insert(site);
+    headers.entry(ATTEMPTS).or_insert(attempts.into());
+}
+
 /// The caller's own id where it has a harmless form, else one of ours.
-fn request_id(request: &Request<Body>, ids: &Ids) -> Arc<str> {
-    let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+pub(super) fn request_id(headers: &HeaderMap, ids: &Ids) -> Arc<str> {
+    let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
     let harmless = |id: &&str| {
         (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     };

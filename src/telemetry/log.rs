@@ -2,8 +2,12 @@
 
 use std::io::IsTerminal;
 
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 mod json;
 mod lines;
@@ -25,8 +29,11 @@ pub enum Format {
     Pretty,
 }
 
-/// Installs the process-wide subscriber, writing to standard error (by the way of [`flush`]). `filter` is a level or a list of
-/// `target=level`; an unreadable one counts as `info`. Calling it twice changes nothing.
+/// Installs the process-wide subscriber, writing to standard error, where lines lie for a moment (see [`flush`]).
+/// `filter` is a level or a list of `target=level`; an unreadable one counts as `info`. Calling it twice changes nothing.
+///
+/// Whatever the filter says, other crates are heard from `info` on only: what they say below that (frames, statements
+/// and their parameters) may hold what is a client's alone.
 pub fn init(format: Format, filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let terminal = std::io::stderr().is_terminal();
@@ -36,9 +43,13 @@ pub fn init(format: Format, filter: &str) {
         Format::Pretty => false,
     };
     let base = fmt().with_env_filter(filter).with_writer(Lines::start());
+    let quiet = filter_fn(|told| told.target().starts_with("gemway") || *told.level() <= Level::INFO);
     // A second call (tests in one process) finds a subscriber in place; keeping the first is right.
-    let _ =
-        if json { base.event_format(Json).try_init() } else { base.compact().with_ansi(terminal).try_init() };
+    let _ = if json {
+        base.event_format(Json).finish().with(quiet).try_init()
+    } else {
+        base.compact().with_ansi(terminal).finish().with(quiet).try_init()
+    };
 }
 
 /// A secret as it may be shown: enough to tell two apart, never enough to use.

@@ -27,6 +27,8 @@ struct Call {
     span: [u8; 8],
     site: String,
     status: Option<u16>,
+    /// What it failed of, from a closed set.
+    reason: Option<&'static str>,
     /// Since the request came in.
     begun: Duration,
     ended: Duration,
@@ -84,8 +86,15 @@ impl Trace {
     }
 
     /// A call to `site` has ended; its times are since the request came in.
-    pub fn called(&mut self, site: &str, status: Option<u16>, begun: Duration, ended: Duration) {
-        self.calls.push(Call { span: self.next, site: site.to_owned(), status, begun, ended });
+    pub fn called(
+        &mut self,
+        site: &str,
+        status: Option<u16>,
+        reason: Option<&'static str>,
+        begun: Duration,
+        ended: Duration,
+    ) {
+        self.calls.push(Call { span: self.next, site: site.to_owned(), status, reason, begun, ended });
         let _ = getrandom::fill(&mut self.next);
     }
 
@@ -96,15 +105,24 @@ impl Trace {
         let mut all = Vec::with_capacity(1 + self.calls.len());
         let times = (nanos(at, Duration::ZERO), nanos(at, duration));
         all.push(self.span(self.span, self.parent, SERVER, times, request));
-        for (resend, each) in self.calls.iter().enumerate() {
+        let (mut hops, mut resends) = (0_u32, 0_u32);
+        for each in &self.calls {
             let mut told = call.clone();
             told.values.push(("gemway.site", json!(each.site)));
-            told.values.push(("http.request.resend_count", json!(resend)));
+            // A call is one more hop of the answer, or the same request once more.
+            told.values.push(("gemway.hop", json!(hops)));
+            if resends > 0 {
+                told.values.push(("http.request.resend_count", json!(resends)));
+            }
+            if each.reason.is_some() {
+                resends += 1;
+            } else {
+                (hops, resends) = (hops + 1, 0);
+            }
             if let Some(status) = each.status {
                 told.values.push(("http.response.status_code", json!(status)));
             }
-            told.error =
-                if each.status.is_some_and(|status| status < 400) { None } else { Some("call".into()) };
+            told.error = each.reason.map(str::to_owned);
             let times = (nanos(at, each.begun), nanos(at, each.ended));
             all.push(self.span(each.span, Some(self.span), CLIENT, times, &told));
         }
@@ -189,8 +207,14 @@ mod tests {
         let out = trace.outgoing();
         assert!(out.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && out.ends_with("-01"), "{out}");
         assert!(!out.contains("b7ad6b7169203331"));
-        trace.called("studio", Some(503), Duration::from_millis(1), Duration::from_millis(2));
-        trace.called("studio", Some(200), Duration::from_millis(3), Duration::from_millis(4));
+        trace.called(
+            "studio",
+            Some(503),
+            Some("overloaded"),
+            Duration::from_millis(1),
+            Duration::from_millis(2),
+        );
+        trace.called("studio", Some(200), None, Duration::from_millis(3), Duration::from_millis(4));
         let told = Attributes { name: "chat".into(), ..Attributes::default() };
         let spans = trace.spans(1000, Duration::from_millis(5), &told, &told);
         assert_eq!(spans.len(), 3);
@@ -198,6 +222,14 @@ mod tests {
         assert_eq!(spans[0]["endTimeUnixNano"], "1005000000");
         assert_eq!(spans[1]["parentSpanId"], spans[0]["spanId"]);
         assert_eq!(spans[1]["spanId"], out.split('-').nth(2).unwrap());
+        let told = |span: usize, name: &str| {
+            let all = spans[span]["attributes"].as_array().unwrap();
+            all.iter().find(|each| each["key"] == name).map(|each| each["value"].clone())
+        };
+        assert_eq!(told(1, "error.type"), Some(json!({ "stringValue": "overloaded" })));
+        assert_eq!(told(1, "http.request.resend_count"), None);
+        assert_eq!(told(2, "http.request.resend_count"), Some(json!({ "intValue": "1" })));
+        assert_eq!(told(2, "gemway.hop"), Some(json!({ "intValue": "0" })));
         assert_eq!((&spans[1]["status"]["code"], &spans[2]["status"]), (&json!(2), &json!({})));
     }
 

@@ -2,6 +2,9 @@
 //!
 //! A doubtful place comes last in the order; a closed one is not called at all. Either way one call is let through
 //! when the wait is over: the probe. A probe that works opens the place again; one that fails doubles the wait.
+//!
+//! Answers that break off in their middle are a row of their own: that the next one begins well does not end it,
+//! that one ends well does.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -18,11 +21,37 @@ const LONGEST_WAIT_MS: u64 = 30_000;
 /// What is known of one model at one site. Times are milliseconds since some common moment.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
-    failures: AtomicU32,
-    last: AtomicU64,
+    failures: Row,
+    breaks: Row,
     wait: AtomicU64,
     probe_at: AtomicU64,
     probing: AtomicBool,
+}
+
+/// Failures in a row.
+#[derive(Debug, Default)]
+struct Row {
+    count: AtomicU32,
+    last: AtomicU64,
+}
+
+impl Row {
+    fn count(&self) -> u32 {
+        self.count.load(Relaxed)
+    }
+
+    /// One more; older ones are forgotten if the last was longer ago than `memory`.
+    fn more(&self, now: u64, memory: u64) -> u32 {
+        let last = self.last.swap(now, Relaxed);
+        let before = if now.saturating_sub(last) > memory { 0 } else { self.count() };
+        let count = before.saturating_add(1);
+        self.count.store(count, Relaxed);
+        count
+    }
+
+    fn over(&self) {
+        self.count.store(0, Relaxed);
+    }
 }
 
 /// How a place stands.
@@ -38,7 +67,7 @@ pub(super) enum Standing {
 
 impl Breaker {
     pub(super) fn standing(&self) -> Standing {
-        match self.failures.load(Relaxed) {
+        match self.failures.count().max(self.breaks.count()) {
             failures if failures < DOUBTFUL => Standing::Well,
             failures if failures < CLOSED => Standing::Doubtful,
             _ => Standing::Closed,
@@ -50,16 +79,43 @@ impl Breaker {
         self.probe_at.load(Relaxed)
     }
 
-    /// Takes the one probe that is due, if it is. It must be given back with one of the three words below.
+    /// Takes the one probe that is due, if it is. It must be given back with one of the words below.
     pub(super) fn probe(&self, now: u64) -> bool {
         now >= self.probe_at() && !self.probing.swap(true, Relaxed)
     }
 
-    /// A call worked.
+    /// A call worked, to its end.
     pub(super) fn worked(&self) {
         // The common case reads and writes nothing that others write.
-        if self.failures.load(Relaxed) > 0 {
-            self.failures.store(0, Relaxed);
+        if self.failures.count() > 0 || self.breaks.count() > 0 {
+            self.failures.over();
+            self.breaks.over();
+            self.wait.store(0, Relaxed);
+            self.probing.store(false, Relaxed);
+        }
+    }
+
+    /// An answer began well. `false`: that proves nothing here, where answers begin and then break; its end will.
+    pub(super) fn began(&self) -> bool {
+        if self.breaks.count() >= DOUBTFUL {
+            self.failures.over();
+            return false;
+        }
+        if self.failures.count() > 0 {
+            self.failures.over();
+            self.wait.store(0, Relaxed);
+            self.probing.store(false, Relaxed);
+        }
+        true
+    }
+
+    /// An answer came to its end; `probe` if it was to show that answers do. Its beginning may be long ago, so it
+    /// says nothing of those that do not even begin.
+    pub(super) fn ended(&self, probe: bool) {
+        if self.breaks.count() > 0 {
+            self.breaks.over();
+        }
+        if probe {
             self.wait.store(0, Relaxed);
             self.probing.store(false, Relaxed);
         }
@@ -67,12 +123,17 @@ impl Breaker {
 
     /// A call failed, and the place is to blame.
     pub(super) fn failed(&self, now: u64) {
-        let last = self.last.swap(now, Relaxed);
+        self.count(&self.failures, now);
+    }
+
+    /// An answer broke off in its middle.
+    pub(super) fn broke(&self, now: u64) {
+        self.count(&self.breaks, now);
+    }
+
+    fn count(&self, row: &Row, now: u64) {
         // A closed place hears nothing for a long time, by its own doing.
-        let stale = now.saturating_sub(last) > MEMORY_MS + self.wait.load(Relaxed);
-        let before = if stale { 0 } else { self.failures.load(Relaxed) };
-        let failures = before.saturating_add(1);
-        self.failures.store(failures, Relaxed);
+        let failures = row.more(now, MEMORY_MS + self.wait.load(Relaxed));
         if failures < DOUBTFUL {
             return;
         }
@@ -108,6 +169,27 @@ mod tests {
         assert_eq!(closed.standing(), Standing::Closed);
         closed.worked();
         assert_eq!(closed.standing(), Standing::Well);
+    }
+
+    #[test]
+    fn answers_that_begin_well_and_break_are_a_row() {
+        let breaker = Breaker::default();
+        for at in 0..5 {
+            assert_eq!(breaker.standing(), Standing::Well);
+            assert!(breaker.began());
+            breaker.broke(at);
+        }
+        assert_eq!(breaker.standing(), Standing::Doubtful);
+        // The probe begins well, which proves nothing; it is given back when it ends.
+        assert!(breaker.probe(600) && !breaker.began());
+        assert_eq!((breaker.standing(), breaker.probe(600)), (Standing::Doubtful, false));
+        breaker.broke(700);
+        assert_eq!(breaker.probe_at(), 1700);
+        assert!(breaker.probe(1700));
+        breaker.ended(true);
+        assert_eq!(breaker.standing(), Standing::Well);
+        breaker.broke(1800);
+        assert_eq!(breaker.standing(), Standing::Well);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! How connections are made, and how many calls share one.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -12,6 +14,7 @@ use futures_util::future::{Either, select};
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::client::legacy::{Client as Pool, Error};
@@ -26,7 +29,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::fail::{ConnectTimeout, setting};
-use super::settings::Network;
+use super::settings::{Names, Network};
 use crate::body::{Body, BoxError};
 use crate::error::Result;
 
@@ -75,7 +78,8 @@ impl Client {
     /// Builds the client. Certificates are checked against the machine's roots, or Mozilla's where it has none,
     /// and those of the network's own authority if there is one.
     pub(super) fn new(connect: Duration, network: &Network) -> Result<Self> {
-        let mut tcp = HttpConnector::new();
+        let names = Finder { system: GaiResolver::new(), book: network.names.clone() };
+        let mut tcp = HttpConnector::new_with_resolver(names);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(Duration::from_secs(30)));
@@ -258,11 +262,40 @@ fn tls(extra: Option<&Path>) -> Result<ClientConfig> {
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
+/// Looks names up, anew for each connection: nothing is remembered here beyond what the machine remembers.
+#[derive(Clone, Debug)]
+struct Finder {
+    system: GaiResolver,
+    book: Option<Arc<dyn Names>>,
+}
+
+impl Service<Name> for Finder {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.system.poll_ready(cx)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        if let Some(book) = &self.book {
+            let found = book.find(name.as_str());
+            return Box::pin(async move {
+                let at = |host| SocketAddr::new(host, 0);
+                Ok(found?.into_iter().map(at).collect::<Vec<_>>().into_iter())
+            });
+        }
+        let asked = self.system.call(name);
+        Box::pin(async move { Ok(asked.await?.collect::<Vec<_>>().into_iter()) })
+    }
+}
+
 /// TCP, through a proxy where one is set. Only `https` goes through it: what is not encrypted (the metadata
 /// server, the loopback) is near.
 #[derive(Clone)]
 struct Dial {
-    tcp: HttpConnector,
+    tcp: HttpConnector<Finder>,
     proxies: Option<Arc<Matcher>>,
 }
 
@@ -282,7 +315,7 @@ impl std::fmt::Debug for Dial {
 }
 
 impl Service<Uri> for Dial {
-    type Response = <HttpConnector as Service<Uri>>::Response;
+    type Response = <HttpConnector<Finder> as Service<Uri>>::Response;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 

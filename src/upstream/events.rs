@@ -131,7 +131,7 @@ impl Events {
     /// Waits until the first events are there, and keeps them for the first [`Events::next`].
     pub(super) async fn open(body: Body, patience: Patience) -> Result<Self> {
         let Patience { times, deadline, .. } = patience;
-        let (first_by, late) = patience.until(times.first_event, fail::silent);
+        let (first_by, late) = patience.until(times.first_event, fail::no_event);
         let mut body = Watched::new(body, times.idle, deadline);
         body.expect_within(first_by.saturating_duration_since(Instant::now()), late);
         let mut events =

@@ -31,6 +31,11 @@ pub(super) fn silent() -> Error {
     timeout("upstream_timeout", "Google took too long to begin its answer.")
 }
 
+/// The status line came, and then nothing.
+pub(super) fn no_event() -> Error {
+    timeout("upstream_first_event_timeout", "Google began its answer and then said nothing.")
+}
+
 /// The whole request took too long.
 pub(super) fn out_of_time() -> Error {
     timeout("request_timeout", "The request took too long in all.")

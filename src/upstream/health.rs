@@ -37,6 +37,11 @@ impl<T: Default> ByModel<T> {
         });
         self.known.load().get(model).map_or_else(|| Arc::clone(&self.rest), Arc::clone)
     }
+
+    /// How many models are so.
+    pub(super) fn count(&self, are: impl Fn(&T) -> bool) -> usize {
+        self.known.load().values().filter(|each| are(each)).count() + usize::from(are(&self.rest))
+    }
 }
 
 /// One site.
@@ -45,6 +50,8 @@ pub(super) struct Health {
     pub(super) breakers: ByModel<Breaker>,
     pub(super) throttle: Arc<Throttle>,
     pub(super) budget: Budget,
+    /// How often that budget was spent when a call could have been repeated.
+    pub(super) denied: AtomicU64,
     /// Until when its credential is not believed in, in milliseconds.
     pub(super) refused_until: AtomicU64,
 }
@@ -55,6 +62,7 @@ impl Health {
             breakers: ByModel::default(),
             throttle: Throttle::new(most),
             budget: Budget::new(),
+            denied: AtomicU64::new(0),
             refused_until: AtomicU64::new(0),
         }
     }

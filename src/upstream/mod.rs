@@ -21,12 +21,15 @@ use crate::error::{Error, Result, Retry};
 
 mod breaker;
 mod connect;
+mod course;
 mod credential;
 mod events;
 mod fail;
 mod federation;
 mod health;
+mod inherit;
 mod letter;
+mod look;
 mod raw;
 mod retry;
 mod route;
@@ -38,12 +41,13 @@ mod throttle;
 mod token;
 mod trip;
 
+pub use course::Course;
 pub use events::Events;
+pub use look::Look;
 pub use raw::{Credential, Payload, Raw, RawPath};
 pub use route::{Balance, RouteConfig, Times, hash};
-pub use settings::{Config, Credentials, Local, Network, SiteConfig, SiteKind, Timeouts};
+pub use settings::{Config, Credentials, Local, Names, Network, SiteConfig, SiteKind, Timeouts};
 pub use site::Site;
-pub use throttle::Flight;
 pub use trip::{Leg, Repeat, Trip, Wish};
 
 /// The largest whole answer (image models send several pictures in one).
@@ -124,15 +128,25 @@ pub struct Upstream {
     routes: route::Routes,
     /// The sites' names, health and projects, in the sites' order.
     names: Vec<Arc<str>>,
-    health: Vec<health::Health>,
+    health: Vec<Arc<health::Health>>,
     group_of: Vec<usize>,
-    groups: Vec<health::ByModel<health::Quota>>,
+    groups: Vec<Group>,
+    /// What stands between us and Google, for comparing.
+    network: inherit::Print,
+    max_in_flight: u32,
     longest_wait: Duration,
     slow_start: Option<Duration>,
     /// All times of health are milliseconds since then.
     epoch: Instant,
     clock: Clock,
     dice: AtomicU64,
+}
+
+/// A project whose quota its sites share.
+#[derive(Debug)]
+struct Group {
+    name: Arc<str>,
+    quotas: Arc<health::ByModel<health::Quota>>,
 }
 
 /// How long one call may take, in all its phases.
@@ -162,6 +176,7 @@ impl Upstream {
     /// When a URL, a key or a credential file cannot be used.
     pub fn new(config: Config) -> Result<Self> {
         let client = connect::Client::new(config.timeouts.connect, &config.network)?;
+        let network = inherit::network(config.timeouts.connect, &config.network);
         let sites = config.sites.into_iter();
         let sites =
             sites.map(|site| Site::new(site, config.programs, &client)).collect::<Result<Vec<_>>>()?;
@@ -180,8 +195,10 @@ impl Upstream {
         // Without entropy the pauses are no longer random, and nothing else is lost.
         let _ = getrandom::fill(&mut seed);
         Ok(Self {
-            groups: known.iter().map(|_| health::ByModel::default()).collect(),
-            health: sites.iter().map(|_| health::Health::new(config.max_in_flight)).collect(),
+            groups: known.iter().map(|name| Group { name: (*name).into(), quotas: Arc::default() }).collect(),
+            health: sites.iter().map(|_| Arc::new(health::Health::new(config.max_in_flight))).collect(),
+            network,
+            max_in_flight: config.max_in_flight,
             sites,
             client,
             timeouts: config.timeouts,
@@ -373,7 +390,7 @@ async fn accepted(response: Response<Body>, site: &Site) -> Result<Response<Body
             Ok(Ok(body)) => body,
             Ok(Err(_)) | Err(_) => Bytes::new(),
         };
-        let error = from_response(status, &body, &site.secrets());
+        let error = from_response(status, &body, &site.secrets()).answered(status.as_u16());
         // Google says it in the body; what stands before Google says it in a header.
         return Err(match (error.retries(), wait) {
             (Retry::Soon, Some(wait)) => error.retry(Retry::After(wait)),

@@ -38,7 +38,9 @@ pub enum Balance {
 /// What a route changes about the deadlines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
-    /// Instead of [`Timeouts::head`] and [`Timeouts::first_event`].
+    /// Instead of [`Timeouts::head`].
+    pub head: Option<Duration>,
+    /// Instead of [`Timeouts::first_event`], and of [`Timeouts::head`] where that is not given.
     pub first_event: Option<Duration>,
     /// Instead of [`Timeouts::idle`].
     pub idle: Option<Duration>,
@@ -50,7 +52,7 @@ impl Times {
     fn over(self, times: Timeouts) -> Timeouts {
         Timeouts {
             connect: times.connect,
-            head: self.first_event.unwrap_or(times.head),
+            head: self.head.or(self.first_event).unwrap_or(times.head),
             first_event: self.first_event.unwrap_or(times.first_event),
             idle: self.idle.unwrap_or(times.idle),
             total: self.total.unwrap_or(times.total),

@@ -1,6 +1,7 @@
 //! What the way out is told: sites, credentials, deadlines.
 
 use std::fmt::Debug;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -47,11 +48,28 @@ pub struct Network {
     pub ca_file: Option<PathBuf>,
     /// How long connections take new calls.
     pub max_age: Duration,
+    /// Finds addresses, in place of the machine's resolver.
+    pub names: Option<Arc<dyn Names>>,
+}
+
+/// A book of names.
+pub trait Names: Send + Sync + Debug {
+    /// The addresses of a host, at any port; asked once for each connection that is made.
+    ///
+    /// # Errors
+    /// When there are none.
+    fn find(&self, host: &str) -> std::io::Result<Vec<IpAddr>>;
 }
 
 impl Default for Network {
     fn default() -> Self {
-        Self { https_proxy: None, no_proxy: None, ca_file: None, max_age: Duration::from_mins(10) }
+        Self {
+            https_proxy: None,
+            no_proxy: None,
+            ca_file: None,
+            max_age: Duration::from_mins(10),
+            names: None,
+        }
     }
 }
 

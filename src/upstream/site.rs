@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 use super::connect::Client;
 use super::credential::{Projects, Source};
 use super::fail;
+use super::inherit::{self, Print};
 use super::settings::{Credentials, Local, SiteConfig, SiteKind};
 use super::token::{Token, Tokens, bearer};
 use super::{Call, Method};
@@ -38,6 +39,8 @@ pub struct Site {
     tokens: Option<Arc<Tokens>>,
     /// Its own connections.
     client: Client,
+    /// What it was made of, for comparing.
+    print: Print,
 }
 
 #[derive(Debug)]
@@ -59,6 +62,7 @@ enum Project {
 impl Site {
     pub(super) fn new(config: SiteConfig, programs: bool, client: &Client) -> Result<Self> {
         let client = client.sibling();
+        let print = inherit::site(&config.kind, programs);
         let name: Arc<str> = config.name.into();
         let group = config.quota_group.map_or_else(|| Arc::clone(&name), Into::into);
         match config.kind {
@@ -66,7 +70,7 @@ impl Site {
                 let mut headers = HeaderMap::new();
                 headers.insert(KEY_HEADER, key(&api_key)?);
                 let place = Place::Gemini { base: base(&base_url)?, version: setting(api_version)? };
-                Ok(Self { name, group, place, headers, tokens: None, client })
+                Ok(Self { name, group, place, headers, tokens: None, client, print })
             }
             SiteKind::Vertex { base_url, api_version, project, location, credentials, quota_project } => {
                 let who = Who::new(credentials, programs)?;
@@ -88,6 +92,7 @@ impl Site {
                     headers,
                     tokens: who.source.map(|source| Arc::new(Tokens::new(source))),
                     client,
+                    print,
                 })
             }
             SiteKind::Local(local) => Ok(Self {
@@ -97,7 +102,21 @@ impl Site {
                 headers: HeaderMap::new(),
                 tokens: None,
                 client,
+                print,
             }),
+        }
+    }
+
+    /// Whether it is the same place, called in the same name with the same credential.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.name == other.name && self.print == other.print
+    }
+
+    /// Takes over the token of an older self, and its connections where the network is the same.
+    pub(super) fn succeed(&mut self, old: &Self, connections: bool) {
+        self.tokens.clone_from(&old.tokens);
+        if connections {
+            self.client = old.client.clone();
         }
     }
 

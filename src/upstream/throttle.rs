@@ -1,7 +1,8 @@
 //! How many calls a site carries at once: found by trying, given back by dropping.
 //!
 //! The limit is the operator's until a site turns away half of what it gets within a second; then it falls to
-//! seven tenths of what was in flight, and doubles again with each second that is better.
+//! seven tenths of what was in flight. With each second that is better it grows: by a tenth while it is what holds
+//! callers back, so that it settles near what the site takes; to the double while it is far from that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -15,7 +16,7 @@ const WINDOW_MS: u64 = 1000;
 /// The calls in flight at one site.
 #[derive(Debug)]
 pub(super) struct Throttle {
-    most: u32,
+    most: AtomicU32,
     limit: AtomicU32,
     flying: AtomicU32,
     window: AtomicU64,
@@ -25,7 +26,7 @@ pub(super) struct Throttle {
 
 /// One call in flight; dropping it makes room.
 #[derive(Debug)]
-pub struct Flight(Arc<Throttle>);
+pub(super) struct Flight(Arc<Throttle>);
 
 impl Drop for Flight {
     fn drop(&mut self) {
@@ -36,13 +37,21 @@ impl Drop for Flight {
 impl Throttle {
     pub(super) fn new(most: u32) -> Arc<Self> {
         Arc::new(Self {
-            most,
+            most: AtomicU32::new(most),
             limit: AtomicU32::new(most),
             flying: AtomicU32::new(0),
             window: AtomicU64::new(0),
             answered: AtomicU32::new(0),
             turned_away: AtomicU32::new(0),
         })
+    }
+
+    /// Takes another bound from the operator, and keeps what was found by trying.
+    pub(super) fn bound(&self, most: u32) {
+        let before = self.most.swap(most, Relaxed);
+        if self.limit.load(Relaxed) >= before.min(most) {
+            self.limit.store(most, Relaxed);
+        }
     }
 
     /// Takes off, if there is room.
@@ -57,11 +66,17 @@ impl Throttle {
         self.flying.load(Relaxed)
     }
 
+    /// How many calls it carries at this moment.
+    pub(super) fn limit(&self) -> u32 {
+        self.limit.load(Relaxed)
+    }
+
     /// Hears how a call went: `true` if the site had no room for it. `now` is in milliseconds.
     pub(super) fn hear(&self, turned_away: bool, now: u64) {
+        let most = self.most.load(Relaxed);
         if turned_away {
             self.turned_away.fetch_add(1, Relaxed);
-        } else if self.limit.load(Relaxed) >= self.most && self.turned_away.load(Relaxed) == 0 {
+        } else if self.limit.load(Relaxed) >= most && self.turned_away.load(Relaxed) == 0 {
             // Nothing is wrong and nothing was: no counting on the common way.
             return;
         }
@@ -72,12 +87,15 @@ impl Throttle {
         }
         let (answered, refused) = (self.answered.swap(0, Relaxed), self.turned_away.swap(0, Relaxed));
         let limit = self.limit.load(Relaxed);
+        let flying = self.in_flight();
         let next = if answered >= ENOUGH && refused * 2 >= answered {
-            limit.min(self.in_flight() / 10 * 7)
+            limit.min(flying / 10 * 7)
+        } else if flying * 2 >= limit {
+            limit.saturating_add(limit / 10 + 1)
         } else {
             limit.saturating_mul(2)
         };
-        self.limit.store(next.max(FLOOR).min(self.most), Relaxed);
+        self.limit.store(next.max(FLOOR).min(most), Relaxed);
     }
 }
 
@@ -107,15 +125,30 @@ mod tests {
         site.hear(true, 3100);
         assert!(site.depart().is_none());
         assert_eq!(site.limit.load(Relaxed), 140);
-        for second in 1..=3 {
-            site.hear(false, 3100 + second * 1000);
+        // Its limit holds callers back: it grows slowly.
+        site.hear(false, 4200);
+        assert_eq!(site.limit.load(Relaxed), 155);
+        drop(flights);
+        for second in 2..=4 {
+            site.hear(false, 3200 + second * 1000);
         }
         assert_eq!(site.limit.load(Relaxed), 1000);
-        drop(flights);
         // A few refusals in quiet times lower nothing.
         for second in 1..=9 {
             site.hear(true, 10_000 + second * 1000);
         }
         assert_eq!(site.limit.load(Relaxed), 1000);
+    }
+
+    #[test]
+    fn another_bound_keeps_what_was_found() {
+        let site = Throttle::new(1000);
+        site.bound(2000);
+        assert_eq!(site.limit.load(Relaxed), 2000);
+        site.limit.store(140, Relaxed);
+        site.bound(1000);
+        assert_eq!(site.limit.load(Relaxed), 140);
+        site.bound(50);
+        assert_eq!(site.limit.load(Relaxed), 50);
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::breaker::{Breaker, Standing};
+use super::course::Course;
 use super::fail;
 use super::health::{Quota, until_midnight_pacific};
 use super::retry::{Class, pause};
@@ -164,7 +165,7 @@ impl Upstream {
         trip
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         millis(self.epoch.elapsed())
     }
 
@@ -174,7 +175,7 @@ impl Upstream {
     }
 }
 
-fn millis(span: Duration) -> u64 {
+pub(super) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -225,7 +226,7 @@ impl<'u> Trip<'u> {
             .into_iter()
             .filter_map(|site| {
                 let health = upstream.health.get(site)?;
-                let group = upstream.groups.get(*upstream.group_of.get(site)?)?;
+                let group = &upstream.groups.get(*upstream.group_of.get(site)?)?.quotas;
                 Some(Place {
                     site,
                     breaker: health.breakers.of(&self.model),
@@ -254,8 +255,12 @@ impl<'u> Trip<'u> {
             };
             if let Some((at, when)) = self.again() {
                 sleep_until(when).await;
-                let spent = self.upstream.health.get(self.site_of(at)).is_some_and(|h| h.budget.spend());
-                if spent && let Some(leg) = self.depart(at) {
+                let health = self.upstream.health.get(self.site_of(at));
+                let granted = health.is_some_and(|health| health.budget.spend());
+                if let Some(health) = health.filter(|_| !granted) {
+                    health.denied.fetch_add(1, Relaxed);
+                }
+                if granted && let Some(leg) = self.depart(at) {
                     self.returns += 1;
                     return Ok(leg);
                 }
@@ -393,16 +398,38 @@ impl<'u> Trip<'u> {
         true
     }
 
-    /// The call worked. What is returned must live as long as the answer: it is the place that the call takes up.
-    pub fn worked(&mut self, mut leg: Leg<'u>) -> Option<Flight> {
-        let now = self.upstream.now();
-        let slow = self.upstream.slow_start.is_some_and(|limit| leg.begun.elapsed() > limit);
-        if slow {
-            leg.breaker.failed(now);
-        } else {
+    /// The call worked, and its answer is all here.
+    pub fn worked(&mut self, mut leg: Leg<'u>) {
+        if !self.slow(&leg) {
             leg.breaker.worked();
         }
         leg.probe = false;
+        self.served(&leg);
+    }
+
+    /// The call worked, and its answer has begun.
+    pub fn began(&mut self, mut leg: Leg<'u>) -> Course {
+        let shown = self.slow(&leg) || leg.breaker.began();
+        self.served(&leg);
+        Course {
+            _flight: leg.flight.take(),
+            breaker: Arc::clone(&leg.breaker),
+            probe: std::mem::take(&mut leg.probe) && !shown,
+            epoch: self.upstream.epoch,
+        }
+    }
+
+    /// Counts a call that took too long to begin against its place.
+    fn slow(&self, leg: &Leg<'u>) -> bool {
+        let slow = self.upstream.slow_start.is_some_and(|limit| leg.begun.elapsed() > limit);
+        if slow {
+            leg.breaker.failed(self.upstream.now());
+        }
+        slow
+    }
+
+    fn served(&self, leg: &Leg<'u>) {
+        let now = self.upstream.now();
         leg.quota.worked();
         if let Some(health) = self.upstream.health.get(self.site_of(leg.index)) {
             health.throttle.hear(false, now);
@@ -410,7 +437,6 @@ impl<'u> Trip<'u> {
                 health.refused_until.store(0, Relaxed);
             }
         }
-        leg.flight.take()
     }
 
     /// The call failed.
@@ -429,7 +455,8 @@ impl<'u> Trip<'u> {
         }
         leg.probe = matches!(class, Class::Refused) && leg.probe;
         if let Some(health) = health {
-            let turned_away = matches!(class, Class::Quota(_) | Class::Slow)
+            // A quota that says when it is back is one model's; only what says no more is load.
+            let turned_away = matches!(class, Class::Quota(None) | Class::Slow)
                 || matches!(error.kind(), Kind::Overloaded | Kind::Timeout);
             health.throttle.hear(turned_away, now);
             if class == Class::Refused {

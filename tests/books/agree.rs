@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::stage::{Gateway, KEY, Scratch, chat, fetch, fetch_until, times, usage};
+use super::support::{Gateway, KEY, Scratch, chat, fetch, fetch_until, times, usage};
 
 #[derive(Default)]
 struct Seen {
@@ -90,7 +90,7 @@ async fn ledger_metrics_and_clients_agree_to_the_token() {
     let requests = times("GEMWAY_TEST_REQUESTS", 1000);
     let scratch = Scratch::new();
     let config = format!(
-        "[[keys]]\nname = \"books\"\nsecret = \"sk-books\"\n[ledger]\nurl = \"{}\"\n",
+        "[[keys]]\nname = \"books\"\nsecret = \"sk-canary-of-a-client-0123\"\n[ledger]\nurl = \"{}\"\n",
         scratch.ledger()
     );
     let gateway = Gateway::start(&scratch, &config).await;
@@ -170,7 +170,7 @@ async fn ledger_metrics_and_clients_agree_to_the_token() {
 async fn a_hundred_concurrent_first_requests_cannot_overrun_a_budget() {
     let scratch = Scratch::new();
     let config = format!(
-        "cost_header = true\n[[keys]]\nname = \"books\"\nsecret = \"sk-books\"\nbudget = {{ usd = 0.01, per = \"day\" }}\n\
+        "cost_header = true\n[[keys]]\nname = \"books\"\nsecret = \"sk-canary-of-a-client-0123\"\nbudget = {{ usd = 0.01, per = \"day\" }}\n\
          [simulator]\ntime_to_first_token = \"300ms\"\n[ledger]\nurl = \"{}\"\n",
         scratch.ledger()
     );
@@ -217,7 +217,7 @@ async fn a_hundred_concurrent_first_requests_cannot_overrun_a_budget() {
 async fn the_tier_that_served_sets_the_price_and_is_in_the_ledger() {
     let scratch = Scratch::new();
     let config = format!(
-        "cost_header = true\n[[keys]]\nname = \"books\"\nsecret = \"sk-books\"\n[ledger]\nurl = \"{}\"\n",
+        "cost_header = true\n[[keys]]\nname = \"books\"\nsecret = \"sk-canary-of-a-client-0123\"\n[ledger]\nurl = \"{}\"\n",
         scratch.ledger()
     );
     let gateway = Gateway::start(&scratch, &config).await;
@@ -248,6 +248,6 @@ async fn the_tier_that_served_sets_the_price_and_is_in_the_ledger() {
     assert!(near(cost("priority"), 1.8, cost("standard")), "{groups:?}");
 }
 
-async fn fetch_owned(address: std::net::SocketAddr, body: &'static str) -> super::stage::Answer {
+async fn fetch_owned(address: std::net::SocketAddr, body: &'static str) -> super::support::Answer {
     fetch(address, "POST", "/v1/chat/completions", &[KEY], body).await.unwrap()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::stage::{Gateway, Scratch, chat, fetch, gemway};
+use super::support::{Gateway, Scratch, chat, fetch, gemway};
 
 async fn command(arguments: &[&str]) -> (bool, String) {
     let output = gemway(arguments).output().await.unwrap();
@@ -72,7 +72,7 @@ async fn keys_are_made_rotated_and_revoked_while_two_gateways_run() {
 async fn the_operators_api_needs_its_key_and_changes_keys_at_once() {
     let scratch = Scratch::new();
     let config = format!(
-        "admin_key = \"operator\"\n[[keys]]\nname = \"books\"\nsecret = \"sk-books\"\nbudget = {{ tokens = 100000, per = \"day\" }}\n\
+        "admin_key = \"operator\"\n[[keys]]\nname = \"books\"\nsecret = \"sk-canary-of-a-client-0123\"\nbudget = {{ tokens = 100000, per = \"day\" }}\n\
          [store]\nurl = \"{0}\"\n[ledger]\nurl = \"{0}\"\n",
         scratch.ledger()
     );
@@ -80,7 +80,7 @@ async fn the_operators_api_needs_its_key_and_changes_keys_at_once() {
     let admin = async |method: &str, path: &str, body: &str| {
         fetch(gateway.admin, method, path, &[("authorization", "Bearer operator")], body).await.unwrap()
     };
-    for key in ["Bearer sk-books", "Bearer ", "operator"] {
+    for key in ["Bearer sk-canary-of-a-client-0123", "Bearer ", "operator"] {
         let answer =
             fetch(gateway.admin, "GET", "/admin/v1/keys", &[("authorization", key)], "").await.unwrap();
         assert_eq!(answer.status, 401);
@@ -95,7 +95,10 @@ async fn the_operators_api_needs_its_key_and_changes_keys_at_once() {
     let made = admin("POST", "/admin/v1/keys", r#"{"name":"new","requests_per_minute":5}"#).await;
     assert_eq!(made.status, 201, "{}", made.body);
     let secret = made.json()["secret"].as_str().unwrap().to_owned();
-    assert_eq!((status(&gateway, &secret).await, status(&gateway, "sk-books").await), (200, 200));
+    assert_eq!(
+        (status(&gateway, &secret).await, status(&gateway, "sk-canary-of-a-client-0123").await),
+        (200, 200)
+    );
     assert_eq!(admin("POST", "/admin/v1/keys", r#"{"name":"x","requests_per_minut":5}"#).await.status, 400);
     assert_eq!(admin("POST", "/admin/v1/keys", r#"{"name":"books"}"#).await.status, 409);
     let keys = admin("GET", "/admin/v1/keys", "").await;

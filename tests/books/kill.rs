@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::stage::{Gateway, KEY, Scratch, chat, fetch, times};
+use super::support::{Gateway, KEY, Scratch, chat, fetch, times};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_delivered_is_in_the_ledger_after_a_kill() {
     let moments = times("GEMWAY_TEST_KILLS", 8);
     let scratch = Scratch::new();
     let config = format!(
-        "[[keys]]\nname = \"books\"\nsecret = \"sk-books\"\n[ledger]\nurl = \"{}\"\ndurability = \"before_end\"\n",
+        "[[keys]]\nname = \"books\"\nsecret = \"sk-canary-of-a-client-0123\"\n[ledger]\nurl = \"{}\"\ndurability = \"before_end\"\n",
         scratch.ledger()
     );
     let complete: Arc<Mutex<HashSet<String>>> = Arc::default();

@@ -6,4 +6,6 @@ mod agree;
 mod keys;
 mod kill;
 mod replicas;
-mod stage;
+#[expect(dead_code, reason = "each suite uses its part")]
+#[path = "../support/mod.rs"]
+mod support;

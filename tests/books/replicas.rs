@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
 
-use super::stage::{Gateway, KEY, Scratch, chat, fetch, times};
+use super::support::{Gateway, KEY, Scratch, chat, fetch, times};
 
 struct Redis {
     child: Child,
@@ -49,7 +49,7 @@ async fn three_gateways_over_one_redis_count_as_one() {
     let redis = Redis::start(&scratch, port).await;
     let limit: u32 = 60;
     let config = format!(
-        "[[keys]]\nname = \"books\"\nsecret = \"sk-books\"\nrequests_per_minute = {limit}\n\
+        "[[keys]]\nname = \"books\"\nsecret = \"sk-canary-of-a-client-0123\"\nrequests_per_minute = {limit}\n\
          [limits]\nredis = \"redis://127.0.0.1:{port}\"\nreplicas = 3\n"
     );
     let gateways = [
@@ -82,7 +82,7 @@ async fn three_gateways_over_one_redis_count_as_one() {
     let mut late = Vec::new();
     for gateway in &gateways {
         let page = fetch(gateway.admin, "GET", "/metrics", &[], "").await.unwrap().body;
-        let line = page.lines().find_map(|line| line.strip_prefix("gemway_limit_store_errors_total "));
+        let line = page.lines().find_map(|line| line.strip_prefix("gemway_ratelimit_store_errors_total "));
         late.push(line.unwrap_or("0").to_owned());
     }
     println!(
@@ -112,6 +112,6 @@ async fn three_gateways_over_one_redis_count_as_one() {
     assert_eq!(failed, 0);
     for gateway in &gateways {
         let page = fetch(gateway.admin, "GET", "/metrics", &[], "").await.unwrap().body;
-        assert!(page.contains("gemway_limit_store_up 1"), "shared again");
+        assert!(page.contains("gemway_ratelimit_store_up 1"), "shared again");
     }
 }

@@ -7,10 +7,14 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# Where the test command looks for secrets; `canary` is in every one of them.
+TRACES = pathlib.Path(os.environ["GEMWAY_TEST_TRACES"]) if "GEMWAY_TEST_TRACES" in os.environ else None
+KEY = "sk-canary-of-a-client-0123"
 BINARY = os.environ.get("GEMWAY_BIN", str(ROOT / "target/debug/gemway"))
 
 
@@ -30,6 +34,11 @@ def status(port, path):
         return None
 
 
+def scrape(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+        return page.read().decode()
+
+
 def until(condition, seconds=20):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -40,22 +49,24 @@ def until(condition, seconds=20):
 
 
 class Gateway:
-    """One gemway over its simulator."""
+    """One gemway over its simulator. `more` is the rest of its configuration."""
 
-    def __init__(self, folder, pace="100", ttft="50ms", min_drain="1500ms", port=None, admin=None):
-        self.port, self.admin = port or free_port(), admin or free_port()
+    def __init__(self, folder, pace="100", ttft="50ms", min_drain="1500ms", more="", listen=None):
+        self.port, self.admin = free_port(), free_port()
+        self.listen = listen or f"127.0.0.1:{self.port}"
         self.config = folder / f"gemway-{self.port}.toml"
         self.config.write_text(
             f'[server]\nmin_drain = "{min_drain}"\n[simulator]\n'
-            f'time_to_first_token = "{ttft}"\ntokens_per_second = {pace}\n'
+            f'time_to_first_token = "{ttft}"\ntokens_per_second = {pace}\n{more}'
         )
-        self.log = open(folder / f"gemway-{self.port}.log", "ab")
+        self.name = TRACES / f"deploy-{os.getpid()}-{self.port}" if TRACES else folder / f"gemway-{self.port}"
+        self.log = open(f"{self.name}.log", "ab")
         self.process = None
         self.start()
 
     def start(self):
         arguments = ["serve", "--config", str(self.config)]
-        arguments += ["--listen", f"127.0.0.1:{self.port}", "--admin-listen", f"127.0.0.1:{self.admin}"]
+        arguments += ["--listen", self.listen, "--admin-listen", f"127.0.0.1:{self.admin}"]
         environment = {"PATH": os.environ["PATH"]}
         self.process = subprocess.Popen([BINARY, *arguments], env=environment, stdout=self.log, stderr=self.log)
         until(lambda: status(self.admin, "/readyz") == 200)
@@ -63,8 +74,13 @@ class Gateway:
     def terminate(self):
         self.process.send_signal(signal.SIGTERM)
 
+    def reload(self):
+        self.process.send_signal(signal.SIGHUP)
+
     def kill(self):
         if self.process.poll() is None:
+            if TRACES:
+                pathlib.Path(f"{self.name}.metrics").write_text(scrape(self.admin))
             self.process.kill()
         self.process.wait()
         self.log.close()

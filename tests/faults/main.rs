@@ -13,6 +13,7 @@ mod heartbeat;
 mod http2;
 mod identity;
 mod leaving;
+mod names;
 mod pool;
 mod rows;
 mod soak;

@@ -103,6 +103,36 @@ async fn a_site_that_keeps_failing_comes_last_until_a_probe_works() {
 }
 
 #[tokio::test]
+async fn a_site_whose_streams_break_comes_last_until_one_ends_well() {
+    let broken = vec![
+        Step::Say(super::stage::opening()),
+        Step::Say(super::stage::event(super::stage::HELLO)),
+        Step::Wait(Duration::from_millis(5)),
+        Step::Reset,
+    ];
+    let mut acts: Vec<Act> = vec![broken; 6];
+    acts.push(vec![Step::Serve]);
+    let (a, b, gateway) = pair(acts, serve(), "").await;
+    for _ in 0..5 {
+        let cut = chat(gateway.address, "m", true, "").await;
+        assert_eq!((cut.status, cut.code().as_deref()), (200, Some("upstream_disconnected")));
+    }
+    for _ in 0..10 {
+        assert_eq!(chat(gateway.address, "m", true, "").await.header("x-gemway-served-by"), Some("b"));
+    }
+    assert_eq!(asked(&[&a, &b]), [5, 10], "five breaks, and then it is left alone");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    // The probe begins well and breaks like the others.
+    assert!(chat(gateway.address, "m", true, "").await.code().is_some());
+    assert_eq!(chat(gateway.address, "m", true, "").await.header("x-gemway-served-by"), Some("b"));
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    for _ in 0..3 {
+        let well = chat(gateway.address, "m", true, "").await;
+        assert_eq!((well.code(), well.header("x-gemway-served-by")), (None, Some("a")));
+    }
+}
+
+#[tokio::test]
 async fn a_site_that_refuses_our_key_is_the_last_resort() {
     let refuse = vec![Step::Say(status(401, "UNAUTHENTICATED", ""))];
     let (a, b, gateway) = pair(vec![refuse], serve(), "").await;

@@ -50,7 +50,12 @@ pub(crate) struct Site {
 
 /// Raises the site: request number n meets the n-th act, and the last act for ever after.
 pub(crate) async fn site(acts: Vec<Act>) -> Site {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    site_at("127.0.0.1:0".parse().unwrap(), acts).await
+}
+
+/// The same, at this address.
+pub(crate) async fn site_at(address: SocketAddr, acts: Vec<Act>) -> Site {
+    let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (asked, open, said): (Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
     let heard = Arc::new(Mutex::new(Vec::new()));

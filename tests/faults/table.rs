@@ -467,7 +467,7 @@ fn streams() -> Vec<Row> {
             "a head, then silence",
             vec![always(vec![Say(opening()), Stall])],
             504,
-            End::Refused("upstream_timeout"),
+            End::Refused("upstream_first_event_timeout"),
         )
         .way(Way::Stream)
         .within(600, 2500),

@@ -15,7 +15,7 @@ async fn each_event_leaves_at_once() {
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     for header in [
         "content-type: text/event-stream; charset=utf-8",
-        "cache-control: no-cache",
+        "cache-control: no-cache, no-transform",
         "x-accel-buffering: no",
         "x-gemway-dropped-params: seed",
         "x-request-id: req_",

@@ -406,9 +406,13 @@ impl Job {
                         Err(error) => error,
                     }
                 }
-                Ok(false) => return Made { failure: None, last: self.unkept(events(&mut out)) },
+                Ok(false) => {
+                    source.ended(None);
+                    return Made { failure: None, last: self.unkept(events(&mut out)) };
+                }
                 Err(error) => error,
             };
+            source.ended(Some(&failure));
             render::failure(&failure, |failure| machine.fail(failure, &mut out));
             return Made { failure: Some(failure), last: self.unkept(events(&mut out)) };
         }

@@ -196,6 +196,14 @@ struct Merged {
 impl Live {
     /// Looks once at what came, and appends it as the client will see it. Whether there was anything.
     fn step(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Bytes>, out: &mut BytesMut) -> Result<bool> {
+        let step = self.look(cx, batch, out);
+        if let Err(error) = &step {
+            self.events.ended(Some(error));
+        }
+        step
+    }
+
+    fn look(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Bytes>, out: &mut BytesMut) -> Result<bool> {
         let Some(machine) = &mut self.machine else { return Ok(false) };
         let polled = self.events.poll_next(cx, batch);
         for event in batch.drain(..) {
@@ -208,6 +216,7 @@ impl Live {
             Poll::Ready(Ok(false)) => {
                 machine.finish(out)?;
                 self.machine = None;
+                self.events.ended(None);
                 Ok(true)
             }
             Poll::Ready(Err(error)) => Err(error),

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::Gateway;
 use super::stored::{self, State};
+use crate::api::pump::UNTOUCHED;
 use crate::api::{Ctx, Reply, render};
 use crate::body::BoxError;
 use crate::error::Result;
@@ -42,7 +43,7 @@ impl Gateway {
             Some((Ok::<_, BoxError>(Frame::data(frame)), follower))
         }));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(CACHE_CONTROL, UNTOUCHED);
         headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
         let mut response = http::Response::new(body.boxed_unsync());
         *response.headers_mut() = headers;

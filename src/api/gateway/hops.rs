@@ -194,9 +194,7 @@ impl Long {
             let place = upstream.sites().find(|place| place.name() == &*site);
             let place = place.ok_or_else(|| Error::internal("a site is gone"))?;
             let answer = upstream.call(place, &call).await;
-            let code = if answer.is_ok() { "ok" } else { "error" };
-            cx.metrics.attempt(&site, label.as_deref().unwrap_or(UNRESOLVED), code);
-            cx.meter.attempt(&site, answer.is_ok().then_some(200));
+            cx.called(&site, label.as_deref().unwrap_or(UNRESOLVED), answer.as_ref().map(|_| 200));
             match answer?.body {
                 AnswerBody::Stream(events) => Ok(events),
                 AnswerBody::Whole(_) => Err(Error::internal("a stream came whole")),

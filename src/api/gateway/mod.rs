@@ -17,6 +17,7 @@ use crate::keys::{Credentials, Keys, Tenant};
 use crate::limits::Limiter;
 use crate::memory::Memory;
 use crate::meter::price::Prices;
+use crate::telemetry::{self, Metrics};
 use crate::upstream::{Site, Upstream};
 
 mod adapt;
@@ -88,6 +89,10 @@ pub struct Gateway {
 impl Gateway {
     /// Takes over what must outlive a change of configuration.
     pub fn inherit(&mut self, old: &Self) {
+        // Nobody else has it yet.
+        if let Some(upstream) = Arc::get_mut(&mut self.upstream) {
+            upstream.inherit(&old.upstream);
+        }
         self.signatures = Arc::clone(&old.signatures);
         self.ids = Arc::clone(&old.ids);
         self.unpaid = old.unpaid.clone();
@@ -157,6 +162,19 @@ impl Engine for Gateway {
 
     fn uploader(&self, token: &str) -> Result<Arc<Tenant>> {
         self.begun_by(token)
+    }
+
+    fn observe(&self, metrics: &Metrics) {
+        metrics.sites(self.upstream.look().map(|look| telemetry::metrics::Site {
+            name: look.site,
+            in_flight: look.in_flight,
+            limit: look.limit,
+            half_open: look.doubtful,
+            open: look.closed,
+            cooling: look.cooling,
+            refused: look.refused,
+            denied: look.denied,
+        }));
     }
 
     fn ready(&self) -> Readiness {

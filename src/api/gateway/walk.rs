@@ -20,7 +20,7 @@ use crate::api::{Ctx, EventSource, Reply, Stream};
 use crate::error::{Error, Result, Retry};
 use crate::telemetry::metrics::UNRESOLVED;
 use crate::translate::{Backend, Machine, Media, Signatures, Stamp, Target, Wanted};
-use crate::upstream::{Answer, Call, Flight, Leg, Method, Repeat, Site, Trip};
+use crate::upstream::{Answer, Call, Course, Leg, Method, Repeat, Site, Trip};
 use crate::usage::{Tier, Usage};
 use crate::wire::Rope;
 
@@ -192,11 +192,10 @@ impl Gateway {
             let mut headers = headers(&trip, &leg, &dropped);
             // The one that serves is the one that is paid.
             cx.meter.dispatched(leg.model());
-            let flight = trip.worked(leg);
             match heard {
                 Heard::Events((mut events, again)) => {
                     headers.insert(ATTEMPTS, (trip.sent() + again).into());
-                    events.flight = flight;
+                    events.course = Some(trip.began(leg));
                     let machine = operation.machine(shape, stamp);
                     return Ok(Reply::Stream(Stream {
                         events: Box::new(events),
@@ -206,6 +205,7 @@ impl Gateway {
                     }));
                 }
                 Heard::Reply(((body, usage), again)) => {
+                    trip.worked(leg);
                     headers.insert(ATTEMPTS, (trip.sent() + again).into());
                     cx.meter.usage(usage);
                     return Ok(Reply::Whole { body, headers });
@@ -252,7 +252,7 @@ impl Gateway {
         if streams {
             let inner = more.then_some(source);
             verdict(&first, inner.is_none(), operation, (&asked.shape, stamp)).map_err(Unheard::Answer)?;
-            return Ok(Heard::Events((Primed { first, inner, flight: None }, again)));
+            return Ok(Heard::Events((Primed { first, inner, course: None }, again)));
         }
         let reply = operation.reply(&asked.shape, stamp, &first).map_err(Unheard::Answer)?;
         Ok(Heard::Reply((reply, again)))
@@ -266,10 +266,8 @@ impl Gateway {
         let begun = Instant::now();
         let answer = self.upstream.call_on(leg, call).await;
         cx.meter.waited(provider(leg.site()), begun.elapsed());
-        let code = if answer.is_ok() { "ok" } else { "error" };
         let label = self.labels.get(&call.model).map_or(UNRESOLVED, String::as_str);
-        cx.metrics.attempt(leg.site().name(), label, code);
-        cx.meter.attempt(leg.site().name(), answer.is_ok().then_some(200));
+        cx.called(leg.site().name(), label, answer.as_ref().map(|_| 200));
         if let Ok(answer) = &answer {
             cx.meter.served(answer.service_tier.as_deref().map(Tier::from_google));
         }
@@ -329,7 +327,6 @@ fn headers(trip: &Trip<'_>, leg: &Leg<'_>, dropped: &[String]) -> HeaderMap {
 }
 
 /// What came of one leg, and how many calls it took beyond one.
-#[expect(clippy::large_enum_variant, reason = "one lives for a moment in each request")]
 pub(super) enum Heard {
     Events((Primed, u32)),
     Reply(((Bytes, Usage), u32)),
@@ -388,7 +385,7 @@ pub(super) struct Primed {
     first: Vec<Bytes>,
     inner: Option<Box<dyn EventSource>>,
     /// The call's place at its site, given back with the stream.
-    flight: Option<Flight>,
+    course: Option<Course>,
 }
 
 impl EventSource for Primed {
@@ -400,6 +397,12 @@ impl EventSource for Primed {
         match &mut self.inner {
             Some(events) => events.poll_next(cx, batch),
             None => Poll::Ready(Ok(false)),
+        }
+    }
+
+    fn ended(&mut self, failure: Option<&Error>) {
+        if let Some(course) = &mut self.course {
+            course.ended(failure);
         }
     }
 }

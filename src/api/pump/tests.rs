@@ -65,7 +65,7 @@ fn bench(script: Vec<(Vec<&'static str>, Result<bool>)>) -> Bench {
     };
     let cut = CancellationToken::new();
     let meter = Meter::start(sink, Entry::default());
-    let response = response(stream, meter, cut.clone(), Metrics::new().stream());
+    let response = response(stream, meter, cut.clone(), Metrics::new().stream("chat", None, None));
     Bench { body: response.into_body(), kept, cut }
 }
 

@@ -229,6 +229,11 @@ fn unavailable() -> Error {
     .retry(Retry::Soon)
 }
 
+/// When a row came to the ledger, in milliseconds since 1970.
+fn handed_over(row: &Row) -> u64 {
+    u64::try_from(row.at).unwrap_or_default().saturating_add(row.duration)
+}
+
 struct Writer {
     book: Box<dyn Book>,
     /// Rows that a lost database has not taken yet.
@@ -258,6 +263,7 @@ impl Writer {
             }
             self.accounts.ledger_taken(rows.len() + waiters.len());
             self.group(rows, waiters);
+            self.accounts.ledger_oldest(self.waiting.front().map_or(0, handed_over));
             if let Some(done) = closing {
                 while !self.waiting.is_empty() && self.away.is_none() {
                     self.group(Vec::new(), Vec::new());
@@ -272,6 +278,8 @@ impl Writer {
     /// Writes one group: what waited before, what came, and what somebody waits for.
     fn group(&mut self, rows: Vec<Row>, waiters: Vec<(Row, oneshot::Sender<bool>)>) {
         self.waiting.extend(rows);
+        let oldest = self.waiting.front().or_else(|| waiters.first().map(|(row, _)| row));
+        self.accounts.ledger_oldest(oldest.map_or(0, handed_over));
         let lone = waiters.is_empty();
         if self.waiting.is_empty() && lone {
             return;
@@ -284,17 +292,25 @@ impl Writer {
         } else {
             let mut group: Vec<Row> = self.waiting.drain(..old).collect();
             group.extend(awaited);
-            self.book.append(&group, self.durable).map(|()| group.len()).map_err(|error| {
-                // What nobody waits for is tried again; whoever waits is told, and books a failure instead.
-                group.truncate(old);
-                for row in group.into_iter().rev() {
-                    self.waiting.push_front(row);
+            match self.book.append(&group, self.durable) {
+                Ok(()) => {
+                    for row in &group {
+                        self.accounts.ledger_written(row.outcome);
+                    }
+                    Ok(())
                 }
-                Some(error)
-            })
+                Err(error) => {
+                    // What nobody waits for is tried again; whoever waits is told, and books a failure instead.
+                    group.truncate(old);
+                    for row in group.into_iter().rev() {
+                        self.waiting.push_front(row);
+                    }
+                    Err(Some(error))
+                }
+            }
         };
         match &written {
-            Ok(count) => self.back(*count),
+            Ok(()) => self.back(old),
             Err(error) => self.lost(error.as_ref()),
         }
         for done in told {
@@ -303,9 +319,10 @@ impl Writer {
         }
     }
 
+    /// A group was written, of which so many rows nobody waited for.
     fn back(&mut self, rows: usize) {
-        self.accounts.ledger_written(rows);
         if let Some((since, _)) = self.away.take() {
+            self.accounts.ledger_recovered(rows);
             self.accounts.ledger_up(true);
             tracing::info!(seconds = since.elapsed().as_secs(), "the ledger is back");
         }

@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus::{CounterVec, IntCounterVec, IntGaugeVec};
+use prometheus::{CounterVec, GaugeVec, Histogram, IntCounterVec, IntGaugeVec};
 
 use super::families::Families;
 use crate::usage::Usage;
@@ -23,6 +25,10 @@ struct Inner {
     cost: CounterVec,
     unpriced: IntCounterVec,
     rows: IntCounterVec,
+    recovered: IntCounterVec,
+    /// When the oldest row that is not written was handed over, in milliseconds since 1970; 0 for none.
+    oldest: AtomicU64,
+    waited: GaugeVec,
     lost: IntCounterVec,
     errors: IntCounterVec,
     queue: IntGaugeVec,
@@ -30,6 +36,8 @@ struct Inner {
     refusals: IntCounterVec,
     store_up: IntGaugeVec,
     store_errors: IntCounterVec,
+    store_took: Histogram,
+    admitted: IntCounterVec,
 }
 
 impl Default for Accounts {
@@ -51,6 +59,9 @@ impl Accounts {
             cost: families.key_cost.clone(),
             unpriced: families.unpriced.clone(),
             rows: families.ledger_rows.clone(),
+            recovered: families.ledger_recovered.clone(),
+            oldest: AtomicU64::new(0),
+            waited: families.ledger_oldest.clone(),
             lost: families.ledger_lost.clone(),
             errors: families.ledger_errors.clone(),
             queue: families.ledger_queue.clone(),
@@ -58,6 +69,8 @@ impl Accounts {
             refusals: families.refusals.clone(),
             store_up: families.limit_store_up.clone(),
             store_errors: families.limit_store_errors.clone(),
+            store_took: families.limit_store_took.with_label_values::<&str>(&[]),
+            admitted: families.admitted.clone(),
         }));
         lone(&accounts.0.ledger_up).set(1);
         lone(&accounts.0.store_up).set(1);
@@ -103,9 +116,26 @@ impl Accounts {
         lone(&self.0.queue).sub(i64::try_from(rows).unwrap_or(i64::MAX));
     }
 
-    /// Rows are safe.
-    pub fn ledger_written(&self, rows: usize) {
-        count(&self.0.rows, rows);
+    /// A row is safe; `outcome` is how its request ended.
+    pub fn ledger_written(&self, outcome: &str) {
+        self.0.rows.with_label_values(&[outcome]).inc();
+    }
+
+    /// Rows are safe that had waited for a ledger that was away.
+    pub fn ledger_recovered(&self, rows: usize) {
+        count(&self.0.recovered, rows);
+    }
+
+    /// The oldest row that is not written was handed over then, in milliseconds since 1970; 0: all are written.
+    pub fn ledger_oldest(&self, at: u64) {
+        self.0.oldest.store(at, Relaxed);
+    }
+
+    /// Puts what changes with the clock into its gauges.
+    pub(super) fn refresh(&self, now: u64) {
+        let oldest = self.0.oldest.load(Relaxed);
+        let waited = if oldest == 0 { 0 } else { now.saturating_sub(oldest) };
+        self.0.waited.with_label_values::<&str>(&[]).set(Duration::from_millis(waited).as_secs_f64());
     }
 
     /// Rows are lost.
@@ -126,6 +156,16 @@ impl Accounts {
     /// A request was refused; both words are from closed sets.
     pub fn refused(&self, limit: &str, scope: &str) {
         self.0.refusals.with_label_values(&[limit, scope]).inc();
+    }
+
+    /// A request's limits let it through.
+    pub fn admitted(&self) {
+        count(&self.0.admitted, 1);
+    }
+
+    /// A request waited so long for the store that shares limits.
+    pub fn store_took(&self, wait: Duration) {
+        self.0.store_took.observe(wait.as_secs_f64());
     }
 
     /// The store that shares limits answers, or does not.

@@ -4,7 +4,7 @@
 //! Names follow Prometheus' conventions (base units, `_total` on counters); those that begin with `gen_ai_` are
 //! `OpenTelemetry`'s `GenAI` names with dots as underscores.
 
-use prometheus::{CounterVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
 
 /// What a metric counts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Form {
     Seconds,
     /// Seconds, from fifty microseconds to a quarter of one.
     Instants,
+    /// A share, from minus four to one.
+    Ratio,
 }
 
 impl Form {
@@ -25,7 +27,7 @@ impl Form {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
-            Self::Seconds | Self::Instants => "histogram",
+            Self::Seconds | Self::Instants | Self::Ratio => "histogram",
         }
     }
 }
@@ -48,6 +50,8 @@ const SECONDS: [f64; 16] =
 
 const INSTANTS: [f64; 12] =
     [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25];
+
+const RATIOS: [f64; 13] = [-4.0, -2.0, -1.0, -0.5, -0.25, -0.1, 0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0];
 
 const GEN_AI: &[&str] =
     &["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "error_type"];
@@ -100,6 +104,13 @@ impl Make for CounterVec {
 }
 
 #[expect(clippy::expect_used, reason = "names and labels are literals of this file; a test makes them all")]
+impl Make for GaugeVec {
+    fn make(_: Form, name: &str, help: &str, labels: &[&str]) -> Self {
+        Self::new(Opts::new(name, help), labels).expect("a well-formed metric")
+    }
+}
+
+#[expect(clippy::expect_used, reason = "names and labels are literals of this file; a test makes them all")]
 impl Make for IntGaugeVec {
     fn make(_: Form, name: &str, help: &str, labels: &[&str]) -> Self {
         Self::new(Opts::new(name, help), labels).expect("a well-formed metric")
@@ -109,7 +120,11 @@ impl Make for IntGaugeVec {
 #[expect(clippy::expect_used, reason = "names and labels are literals of this file; a test makes them all")]
 impl Make for HistogramVec {
     fn make(form: Form, name: &str, help: &str, labels: &[&str]) -> Self {
-        let buckets = if form == Form::Instants { INSTANTS.to_vec() } else { SECONDS.to_vec() };
+        let buckets = match form {
+            Form::Instants => INSTANTS.to_vec(),
+            Form::Ratio => RATIOS.to_vec(),
+            Form::Counter | Form::Gauge | Form::Seconds => SECONDS.to_vec(),
+        };
         Self::new(HistogramOpts::new(name, help).buckets(buckets), labels).expect("a well-formed metric")
     }
 }
@@ -119,12 +134,14 @@ families! {
         "Requests that have ended.";
     duration: HistogramVec Seconds "gemway_http_request_duration_seconds" &["route", "outcome"],
         "From the head of a request to the end of its reply.";
-    overhead: HistogramVec Instants "gemway_overhead_seconds" &["route"],
-        "From the head of a request to the head of its reply, without the time spent waiting for Google.";
+    overhead: HistogramVec Instants "gemway_overhead_seconds" &["route", "phase"],
+        "What we took before Google was asked (request), and from its answer to the head of the reply (response).";
     event_lag: HistogramVec Instants "gemway_stream_event_lag_seconds" &[],
         "From an event of Google's being read to its translation being handed to the socket.";
     first_token: HistogramVec Seconds "gemway_time_to_first_token_seconds" &["model"],
         "From the head of a request to the first streamed event.";
+    first_token_ours: HistogramVec Instants "gemway_time_to_first_token_overhead_seconds" &["model"],
+        "What of that was ours; gen_ai_client_operation_time_to_first_chunk_seconds is what was Google's.";
     in_flight: IntGaugeVec Gauge "gemway_inflight_requests" &[], "Requests whose reply has not ended.";
     streams: IntGaugeVec Gauge "gemway_open_streams" &[], "Replies being streamed.";
     connections: IntGaugeVec Gauge "gemway_connections" &[], "Open client connections.";
@@ -144,24 +161,52 @@ families! {
         "Dollars by client key, where prices are known.";
     unpriced: IntCounterVec Counter "gemway_unpriced_requests_total" &["model"],
         "Requests that used tokens of a model whose price is not known.";
-    ledger_rows: IntCounterVec Counter "gemway_ledger_rows_total" &[], "Rows written to the ledger.";
+    ledger_rows: IntCounterVec Counter "gemway_ledger_rows_total" &["outcome"],
+        "Rows written to the ledger, by how their request ended.";
+    ledger_recovered: IntCounterVec Counter "gemway_ledger_recovered_rows_total" &[],
+        "Those of them that had waited in memory while the ledger was away.";
+    ledger_oldest: GaugeVec Gauge "gemway_ledger_oldest_unflushed_seconds" &[],
+        "How long the oldest row that is not written yet has waited.";
     ledger_lost: IntCounterVec Counter "gemway_ledger_lost_rows_total" &[],
         "Rows that found no room while the ledger was away.";
     ledger_errors: IntCounterVec Counter "gemway_ledger_errors_total" &[], "Writes to the ledger that failed.";
-    ledger_queue: IntGaugeVec Gauge "gemway_ledger_queue_rows" &[], "Rows that wait for the ledger.";
+    ledger_queue: IntGaugeVec Gauge "gemway_ledger_queue_depth" &[], "Rows that wait for the ledger.";
     ledger_up: IntGaugeVec Gauge "gemway_ledger_up" &[], "Whether the ledger takes rows.";
-    refusals: IntCounterVec Counter "gemway_limit_refusals_total" &["limit", "scope"],
+    refusals: IntCounterVec Counter "gemway_ratelimit_rejections_total" &["limit", "scope"],
         "Requests refused by a limit or a budget.";
-    limit_store_up: IntGaugeVec Gauge "gemway_limit_store_up" &[],
+    limit_store_up: IntGaugeVec Gauge "gemway_ratelimit_store_up" &[],
         "Whether the store that shares limits answers.";
-    limit_store_errors: IntCounterVec Counter "gemway_limit_store_errors_total" &[],
+    limit_store_errors: IntCounterVec Counter "gemway_ratelimit_store_errors_total" &[],
         "Calls to that store which failed or took too long.";
-    attempts: IntCounterVec Counter "gemway_upstream_attempts_total" &["site", "model", "code"],
-        "Calls made to Google, retries included.";
+    limit_store_took: HistogramVec Instants "gemway_ratelimit_store_duration_seconds" &[],
+        "How long requests waited for that store.";
+    admitted: IntCounterVec Counter "gemway_ratelimit_admissions_total" &[],
+        "Requests that their limits let through.";
+    estimate_error: HistogramVec Ratio "gemway_ratelimit_estimate_error_ratio" &["model"],
+        "How far the tokens that were reserved were from those that were used: (used - reserved) / used.";
+    shed: IntCounterVec Counter "gemway_shed_total" &["reason"],
+        "Requests and connections turned away for want of capacity.";
+    concurrency: IntGaugeVec Gauge "gemway_concurrency_limit" &["site"],
+        "Calls that a site may carry at once; it falls while the site turns calls away.";
+    site_in_flight: IntGaugeVec Gauge "gemway_site_inflight_calls" &["site"], "Calls under way at a site.";
+    breakers: IntGaugeVec Gauge "gemway_site_breakers" &["site", "state"],
+        "Models whose breaker at a site is half_open (called last) or open (not called).";
+    cooling: IntGaugeVec Gauge "gemway_site_cooling_models" &["site"],
+        "Models without quota at a site for the moment.";
+    key_pool: IntGaugeVec Gauge "gemway_key_pool_keys" &["state"],
+        "Sites whose credential is ok, cooling (no quota for some model) or invalid (Google refused it).";
+    attempts: IntCounterVec Counter "gemway_upstream_attempts_total" &["site", "model", "code", "reason"],
+        "Calls made to Google, retries included; reason is empty where they succeeded.";
+    retries: IntCounterVec Counter "gemway_upstream_retries_total" &["site", "reason"],
+        "Calls that were made because one before had failed, by what it failed of.";
+    budget_spent: IntCounterVec Counter "gemway_retry_budget_exhausted_total" &["site"],
+        "Calls that were not repeated because too many had been of late.";
     gen_ai_duration: HistogramVec Seconds "gen_ai_client_operation_duration_seconds" GEN_AI,
         "Duration of an operation; error_type is empty where it succeeded.";
     gen_ai_first_chunk: HistogramVec Seconds "gen_ai_client_operation_time_to_first_chunk_seconds" GEN_AI,
         "From calling Google to the first event of its stream.";
+    gen_ai_chunk: HistogramVec Seconds "gen_ai_client_operation_time_per_output_chunk_seconds" GEN_AI,
+        "From one read of a stream that brought events to the next.";
     gen_ai_input: IntCounterVec Counter "gen_ai_client_inference_usage_input_tokens_total" TOKENS,
         "Input tokens, what server-side tools fed back included.";
     gen_ai_output: IntCounterVec Counter "gen_ai_client_inference_usage_output_tokens_total" TOKENS,
@@ -176,7 +221,9 @@ families! {
         "Configurations read again: taken, or refused with the old one kept.";
     loaded: IntGaugeVec Gauge "gemway_config_last_success_timestamp_seconds" &[],
         "When the configuration in force was read.";
-    build: IntGaugeVec Gauge "gemway_build_info" &["version"], "The running build; always 1.";
+    config: IntGaugeVec Gauge "gemway_config_info" &["hash"],
+        "The configuration in force, by a hash of the files that it was read from; always 1.";
+    build: IntGaugeVec Gauge "gemway_build_info" &["version", "revision", "rustc"], "The running build; always 1.";
     workers: IntGaugeVec Gauge "tokio_workers" &[], "Worker threads of the runtime that serves clients.";
     tasks: IntGaugeVec Gauge "tokio_alive_tasks" &[], "Tasks that have not ended.";
     queue: IntGaugeVec Gauge "tokio_global_queue_depth" &[], "Tasks that wait for a worker.";

@@ -3,7 +3,7 @@
 //! No label ever comes from a client's bytes: routes, methods and kinds are closed sets, models are the
 //! resolved names the engine vouches for, sites come from the configuration.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::core::Collector;
 use prometheus::{Encoder, Histogram, IntGauge, IntGaugeVec, Registry, TextEncoder};
@@ -65,8 +65,14 @@ pub struct Finished<'a> {
     pub duration: Duration,
     /// To the first token.
     pub first_token: Option<Duration>,
-    /// From the first byte of the head to the head of the reply, without what follows.
+    /// From the first byte of the head to the head of the reply, without the wait for Google.
     pub overhead: Option<Duration>,
+    /// What of that passed before Google was asked.
+    pub before: Option<Duration>,
+    /// Why there was no capacity for it, from a closed set.
+    pub shed: Option<&'static str>,
+    /// Tokens that were reserved for it.
+    pub reserved: Option<u64>,
     /// The wait for Google before the reply's head.
     pub upstream: Duration,
     /// What it cost.
@@ -84,7 +90,8 @@ impl Metrics {
         metrics.families.each(|family| metrics.add(family));
         #[cfg(target_os = "linux")]
         metrics.add(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
-        metrics.families.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let build = [env!("CARGO_PKG_VERSION"), env!("GEMWAY_REVISION"), env!("GEMWAY_RUSTC")];
+        metrics.families.build.with_label_values(&build).set(1);
         metrics.loaded();
         // A gauge that was never touched would be missing from the scrape; dashboards want its zero.
         for family in [&metrics.families.in_flight, &metrics.families.streams, &metrics.families.connections]
@@ -115,7 +122,14 @@ impl Metrics {
             .with_label_values(&[request.route, request.outcome])
             .observe(request.duration.as_secs_f64());
         if let Some(overhead) = request.overhead {
-            families.overhead.with_label_values(&[request.route]).observe(overhead.as_secs_f64());
+            let before = request.before.map_or(overhead, |before| before.min(overhead));
+            let observe = |phase: &str, part: Duration| {
+                families.overhead.with_label_values(&[request.route, phase]).observe(part.as_secs_f64());
+            };
+            observe("request", before);
+            if request.before.is_some() {
+                observe("response", overhead.saturating_sub(before));
+            }
         }
         if request.outcome == "client_cancelled" {
             let phase = match (request.provider, request.first_token) {
@@ -133,6 +147,11 @@ impl Metrics {
         let model = request.model.unwrap_or(UNRESOLVED);
         if let Some(first) = request.first_token {
             families.first_token.with_label_values(&[model]).observe(first.as_secs_f64());
+            let ours = first.saturating_sub(request.upstream);
+            families.first_token_ours.with_label_values(&[model]).observe(ours.as_secs_f64());
+        }
+        if let Some(reason) = request.shed {
+            self.shed(reason);
         }
         self.count(request, model);
         if let Some(provider) = request.provider {
@@ -153,6 +172,15 @@ impl Metrics {
             if count > 0 {
                 self.families.tokens.with_label_values(&[model, kind]).inc_by(count);
             }
+        }
+        let used = usage.prompt() + usage.completion();
+        if let Some(reserved) = request.reserved
+            && used > 0
+            && !usage.estimated
+        {
+            #[expect(clippy::cast_precision_loss, reason = "a ratio of token counts, for a histogram")]
+            let ratio = (used as f64 - reserved as f64) / used as f64;
+            self.families.estimate_error.with_label_values(&[model]).observe(ratio);
         }
         if usage.odd_end {
             self.families.odd_ends.with_label_values(&[model]).inc();
@@ -192,9 +220,58 @@ impl Metrics {
         split(&families.gen_ai_reasoning, usage.thoughts, &ByModality::default());
     }
 
-    /// Books one call to Google; `code` is its status, or a short word when there was none.
-    pub fn attempt(&self, site: &str, model: &str, code: &str) {
-        self.families.attempts.with_label_values(&[site, model, code]).inc();
+    /// Books one call to Google: its status, where it came to one, and from a closed set why it failed.
+    pub fn attempt(&self, site: &str, model: &str, status: Option<u16>, reason: Option<&str>) {
+        let code = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
+        self.families.attempts.with_label_values(&[site, model, &code, reason.unwrap_or_default()]).inc();
+    }
+
+    /// Books a call that was made because the one before it had failed.
+    pub fn retry(&self, site: &str, reason: &str) {
+        self.families.retries.with_label_values(&[site, reason]).inc();
+    }
+
+    /// Books what was turned away for want of capacity; `reason` is from a closed set.
+    pub fn shed(&self, reason: &str) {
+        self.families.shed.with_label_values(&[reason]).inc();
+    }
+
+    /// Puts in place of what was known of sites what is known now.
+    pub fn sites<'s>(&self, sites: impl Iterator<Item = Site<'s>>) {
+        let families = &self.families;
+        for gauges in [
+            &families.concurrency,
+            &families.site_in_flight,
+            &families.breakers,
+            &families.cooling,
+            &families.key_pool,
+        ] {
+            gauges.reset();
+        }
+        families.budget_spent.reset();
+        let keys = |state: &str| families.key_pool.with_label_values(&[state]);
+        for state in ["ok", "cooling", "invalid"] {
+            keys(state).set(0);
+        }
+        for Site { name, in_flight, limit, half_open, open, cooling, refused, denied } in sites {
+            let set = |family: &IntGaugeVec, labels: &[&str], value: usize| {
+                family.with_label_values(labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+            };
+            families.concurrency.with_label_values(&[name]).set(limit.into());
+            families.site_in_flight.with_label_values(&[name]).set(in_flight.into());
+            set(&families.breakers, &[name, "half_open"], half_open);
+            set(&families.breakers, &[name, "open"], open);
+            set(&families.cooling, &[name], cooling);
+            keys(if refused {
+                "invalid"
+            } else if cooling > 0 {
+                "cooling"
+            } else {
+                "ok"
+            })
+            .inc();
+            families.budget_spent.with_label_values(&[name]).inc_by(denied);
+        }
     }
 
     /// A queue for spans, and what carries them to a collector; `service` is `service.name`.
@@ -202,10 +279,17 @@ impl Metrics {
         otlp::open(service, self.families.spans_lost.with_label_values::<&str>(&[]), post)
     }
 
-    /// A configuration was read again and taken.
-    pub fn reloaded(&self) {
+    /// A configuration was read again and taken; `hash` tells it from others.
+    pub fn reloaded(&self, hash: &str) {
         self.families.reloads.with_label_values(&["taken"]).inc();
+        self.configured(hash);
         self.loaded();
+    }
+
+    /// This configuration is in force; `hash` tells it from others.
+    pub fn configured(&self, hash: &str) {
+        self.families.config.reset();
+        self.families.config.with_label_values(&[hash]).set(1);
     }
 
     /// A configuration was read again and refused; the old one stays.
@@ -223,9 +307,16 @@ impl Metrics {
         Held::new(single(&self.families.in_flight))
     }
 
-    /// Counts a stream as open until the guard is dropped.
-    pub fn stream(&self) -> Streaming {
-        Streaming { _open: Held::new(single(&self.families.streams)), lag: self.event_lag.clone() }
+    /// Counts a stream as open until the guard is dropped: on a route, from a provider, of a model, as
+    /// [`Finished`] names them.
+    pub fn stream(&self, route: &str, provider: Option<&str>, model: Option<&str>) -> Streaming {
+        let labels = [operation(route), provider.unwrap_or(""), model.unwrap_or(UNRESOLVED), ""];
+        Streaming {
+            _open: Held::new(single(&self.families.streams)),
+            lag: self.event_lag.clone(),
+            pace: provider.map(|_| self.families.gen_ai_chunk.with_label_values(&labels)),
+            last: None,
+        }
     }
 
     /// Counts a connection as open until the guard is dropped.
@@ -245,6 +336,7 @@ impl Metrics {
 
     /// The text that Prometheus scrapes.
     pub fn render(&self) -> Vec<u8> {
+        self.accounts.refresh(crate::clock::Clock::System.unix_millis());
         if let Some(runtime) = &self.runtime {
             let seen = runtime.metrics();
             let set = |family: &IntGaugeVec, value: usize| {
@@ -268,7 +360,7 @@ fn single(family: &IntGaugeVec) -> IntGauge {
 }
 
 /// OpenTelemetry's name for what a route does.
-fn operation(route: &str) -> &'static str {
+pub fn operation(route: &str) -> &'static str {
     match route {
         "completions" => "text_completion",
         "embeddings" => "embeddings",
@@ -299,13 +391,44 @@ impl Drop for Held {
 pub struct Streaming {
     _open: Held,
     lag: Histogram,
+    pace: Option<Histogram>,
+    last: Option<Instant>,
 }
 
 impl Streaming {
-    /// Books the time from events having been read to their translation being ready to go.
-    pub fn lag(&self, lag: Duration) {
-        self.lag.observe(lag.as_secs_f64());
+    /// Books the time from events having been read to their translation being ready to go, which is now.
+    pub fn sent(&mut self, read: Instant) {
+        self.lag.observe(read.elapsed().as_secs_f64());
+        self.came(read);
     }
+
+    /// Books the time since events came before; now others have.
+    pub fn came(&mut self, read: Instant) {
+        if let (Some(pace), Some(last)) = (&self.pace, self.last.replace(read)) {
+            pace.observe(read.saturating_duration_since(last).as_secs_f64());
+        }
+    }
+}
+
+/// How one site stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Site<'s> {
+    /// Its name, which is the operator's.
+    pub name: &'s str,
+    /// Calls under way.
+    pub in_flight: u32,
+    /// Calls that it may carry.
+    pub limit: u32,
+    /// Models that are called there last.
+    pub half_open: usize,
+    /// Models that are not called there.
+    pub open: usize,
+    /// Models without quota there.
+    pub cooling: usize,
+    /// Google refused its credential.
+    pub refused: bool,
+    /// Calls that were not repeated for want of a retry budget.
+    pub denied: u64,
 }
 
 /// The metrics as rows of a Markdown table, for the README.

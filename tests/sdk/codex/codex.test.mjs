@@ -44,7 +44,7 @@ after(async () => {
 // Gives the events of one run, of which none may be a failure.
 const codex = async (...words) => {
   const flags = ['exec', '--skip-git-repo-check', '--json', '-s', 'danger-full-access'];
-  const env = { ...process.env, CODEX_HOME: join(folder, 'home'), GEMWAY_CLIENT_KEY: 'unused' };
+  const env = { ...process.env, CODEX_HOME: join(folder, 'home'), GEMWAY_CLIENT_KEY: 'canary-of-nobody' };
   const child = spawn(process.execPath, [launcher, ...flags, ...words], {
     cwd: join(folder, 'work'),
     env,

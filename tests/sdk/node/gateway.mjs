@@ -2,6 +2,8 @@
 import { spawn } from 'node:child_process';
 import { createServer } from 'node:net';
 import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 export const sdk = process.env.SDK ?? 'openai6';
@@ -39,11 +41,15 @@ export async function launch(extra = {}) {
         url,
         admin: `http://127.0.0.1:${admin}`,
         client: (options = {}) =>
-          new OpenAI({ baseURL: `${url}/v1`, apiKey: 'unused', maxRetries: 0, timeout: 30_000, ...options }),
+          new OpenAI({ baseURL: `${url}/v1`, apiKey: 'canary-of-nobody', maxRetries: 0, timeout: 30_000, ...options }),
         async stop() {
           const gone = child.exitCode === null ? once(child, 'exit') : Promise.resolve([child.exitCode]);
+          // Where the test command looks for secrets.
+          const traces = process.env.GEMWAY_TEST_TRACES;
+          const metrics = traces && (await fetch(`http://127.0.0.1:${admin}/metrics`).then((page) => page.text()));
           child.kill('SIGTERM');
           const [code] = await gone;
+          if (traces) await writeFile(join(traces, `node-${process.pid}-${port}.log`), `${log}\n${metrics}`);
           if (code !== 0) throw new Error(`the gateway exited with ${code} on SIGTERM\n${log}`);
         },
       };

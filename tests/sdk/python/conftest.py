@@ -13,7 +13,10 @@ import openai
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-KEY = "sk-test-0123456789abcdef"
+# Every secret of the suites holds these words, so that leaks can be looked for.
+KEY = "sk-canary-of-a-client-0123456789"
+# Where the test command looks for them; else nothing is kept.
+TRACES = pathlib.Path(os.environ["GEMWAY_TEST_TRACES"]) if "GEMWAY_TEST_TRACES" in os.environ else None
 
 CONFIG = """
 [[sites]]
@@ -52,7 +55,8 @@ def launch(folder: pathlib.Path, **extra: str) -> Gateway:
     unwanted = ("GEMINI_", "GOOGLE_", "GEMWAY_", "OPENAI_")
     env = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     env |= {"GEMWAY_LISTEN": f"127.0.0.1:{port}", "GEMWAY_ADMIN_LISTEN": f"127.0.0.1:{admin}", **extra}
-    with open(folder / "gateway.log", "wb") as log:
+    path = TRACES / f"sdk-{os.getpid()}-{port}.log" if TRACES else folder / "gateway.log"
+    with open(path, "wb") as log:
         process = subprocess.Popen([binary, "serve"], env=env, stdout=log, stderr=log, cwd=folder)
     gateway = Gateway(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}", process)
     deadline = time.monotonic() + 20
@@ -65,11 +69,13 @@ def launch(folder: pathlib.Path, **extra: str) -> Gateway:
             pass
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
-            pytest.exit("the gateway did not start:\n" + (folder / "gateway.log").read_text(), returncode=1)
+            pytest.exit("the gateway did not start:\n" + path.read_text(), returncode=1)
         time.sleep(0.05)
 
 
 def land(gateway: Gateway) -> None:
+    if TRACES:
+        (TRACES / f"sdk-{os.getpid()}-{gateway.process.pid}.metrics").write_text(gateway.metrics())
     gateway.process.terminate()
     try:
         code = gateway.process.wait(timeout=15)
@@ -99,7 +105,7 @@ def closed(tmp_path_factory):
 
 @pytest.fixture
 def client(gateway):
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="unused", max_retries=0, timeout=30) as made:
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="canary-of-nobody", max_retries=0, timeout=30) as made:
         yield made
 
 
@@ -108,7 +114,7 @@ def strict(gateway):
     """The SDK as it checks every reply against its own types, which it does not by default."""
     with openai.OpenAI(
         base_url=f"{gateway.url}/v1",
-        api_key="unused",
+        api_key="canary-of-nobody",
         max_retries=0,
         timeout=30,
         _strict_response_validation=True,

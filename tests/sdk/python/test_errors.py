@@ -22,7 +22,7 @@ class Watched(openai.OpenAI):
 
     def __init__(self, gateway, **options):
         self.waits = []
-        super().__init__(base_url=f"{gateway.url}/v1", api_key="unused", timeout=60, **options)
+        super().__init__(base_url=f"{gateway.url}/v1", api_key="canary-of-nobody", timeout=60, **options)
 
     def _calculate_retry_timeout(self, *args, **kwargs):
         self.waits.append(super()._calculate_retry_timeout(*args, **kwargs))

@@ -34,11 +34,11 @@ class Token(auth.Credentials):
         return True
 
 
-def gemini(url, key="unused", **options):
+def gemini(url, key="canary-of-nobody", **options):
     return genai.Client(api_key=key, http_options={"base_url": url, **options})
 
 
-def vertex(url, token="unused"):
+def vertex(url, token="canary-of-nobody"):
     return genai.Client(
         vertexai=True,
         project="some-project",

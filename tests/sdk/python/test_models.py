@@ -66,7 +66,7 @@ def over(folder, answer):
     with serving(answer) as google:
         config = folder / "gemway.toml"
         config.write_text(CONFIG.format(url=google.url, key=KEY, fenced=FENCED))
-        gateway = launch(folder, GEMWAY_CONFIG=str(config), GEMINI_API_KEY="AIza-not-a-real-one")
+        gateway = launch(folder, GEMWAY_CONFIG=str(config), GEMINI_API_KEY="AIza-canary-of-google")
         try:
             yield google, lambda key=KEY: openai.OpenAI(
                 base_url=f"{gateway.url}/v1",

@@ -251,7 +251,7 @@ def test_errors_say_which_field(sdk, asked, param, error, streams):
 
 
 async def gather(gateway):
-    async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="unused", max_retries=0) as client:
+    async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="canary-of-nobody", max_retries=0) as client:
         stream = await client.responses.create(model=MODEL, input="the word is gorse", stream=True)
         return [event async for event in stream]
 

@@ -32,7 +32,7 @@ def keeping(tmp_path_factory):
 def kept(keeping, request):
     with openai.OpenAI(
         base_url=f"{keeping.url}/v1",
-        api_key="unused",
+        api_key="canary-of-nobody",
         max_retries=0,
         timeout=30,
         _strict_response_validation=request.param,

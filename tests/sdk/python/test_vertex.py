@@ -31,7 +31,7 @@ def over(folder: pathlib.Path, url: str):
 
 
 def speaker(gateway, **options):
-    return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="unused", max_retries=0, timeout=30, **options)
+    return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="canary-of-nobody", max_retries=0, timeout=30, **options)
 
 
 @pytest.fixture(scope="module")

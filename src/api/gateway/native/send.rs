@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT,
+};
 use http::{HeaderMap, Method, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +15,7 @@ use crate::api::gateway::Gateway;
 use crate::api::gateway::walk::{ATTEMPTS, SERVED_BY, provider};
 use crate::api::passage::{Down, Framing, Rise, Settlement, Told as Paid};
 use crate::api::peek::{Peek, Told};
+use crate::api::pump::UNTOUCHED;
 use crate::api::render_google::Shape;
 use crate::body::{self, Body};
 use crate::error::Result;
@@ -82,10 +85,7 @@ impl Gateway {
         let begun = Instant::now();
         let answered = self.upstream.raw(site, raw).await;
         cx.meter.waited(provider(site), begun.elapsed());
-        let status = answered.as_ref().ok().map(Response::status);
-        let code = if status.is_some_and(|status| status.is_success()) { "ok" } else { "error" };
-        cx.metrics.attempt(site.name(), label, code);
-        cx.meter.attempt(site.name(), status.map(|status| status.as_u16()));
+        cx.called(site.name(), label, answered.as_ref().map(|response| response.status().as_u16()));
         let (mut head, body) = match answered {
             Ok(response) => response.into_parts(),
             // A body that the client broke off ends the call to Google too: the first cause is told.
@@ -108,13 +108,14 @@ impl Gateway {
         if framing != Framing::Plain {
             // An error may have to follow what was announced.
             head.headers.remove(CONTENT_LENGTH);
+            head.headers.insert(CACHE_CONTROL, UNTOUCHED);
             head.headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
         }
         cx.meter.note(|entry| {
             entry.stream = framing != Framing::Plain;
             entry.passed = true;
         });
-        let open = (framing != Framing::Plain).then(|| cx.metrics.stream());
+        let open = (framing != Framing::Plain).then(|| cx.stream());
         let settlement = Settlement {
             peek: billing.told.map(Peek::new),
             meter: cx.meter.clone(),

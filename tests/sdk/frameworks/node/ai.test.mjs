@@ -12,7 +12,7 @@ let gateway, models;
 
 before(async () => {
   gateway = await launch();
-  const options = { baseURL: `${gateway.url}/v1`, apiKey: 'unused' };
+  const options = { baseURL: `${gateway.url}/v1`, apiKey: 'canary-of-nobody' };
   const compatible = createOpenAICompatible({
     name: 'gemway',
     includeUsage: true,

@@ -21,7 +21,7 @@ def get_weather(city: str) -> str:
 @pytest.mark.parametrize("streams", [False, True])
 def test_a_tool_loop(gateway, model, streams):
     async def run():
-        client = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="unused", max_retries=0)
+        client = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="canary-of-nobody", max_retries=0)
         chat = agents.OpenAIChatCompletionsModel(model=model, openai_client=client)
         agent = agents.Agent(name="a", instructions="Be brief.", model=chat, tools=[get_weather])
         asked = "What is the weather in Oslo? Use the get_weather tool."
@@ -56,7 +56,7 @@ def run_to_its_end(agent, asked, streams):
 
 
 def responses(gateway, model):
-    client = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="unused", max_retries=0)
+    client = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="canary-of-nobody", max_retries=0)
     return agents.OpenAIResponsesModel(model=model, openai_client=client)
 
 

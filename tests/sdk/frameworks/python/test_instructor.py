@@ -16,7 +16,7 @@ class Person(BaseModel):
 @pytest.mark.parametrize("mode", ["TOOLS", "TOOLS_STRICT", "JSON", "JSON_SCHEMA"])
 @pytest.mark.parametrize("streams", [False, True])
 def test_an_object(gateway, mode, streams):
-    plain = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="unused", max_retries=0)
+    plain = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="canary-of-nobody", max_retries=0)
     if not hasattr(instructor.Mode, mode):
         pytest.skip("this release has no such mode")
     client = instructor.from_openai(plain, mode=getattr(instructor.Mode, mode))

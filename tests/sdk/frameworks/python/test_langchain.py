@@ -23,7 +23,7 @@ class TestStandard(ChatModelIntegrationTests):
     def chat_model_params(self):
         return {
             "base_url": self.url,
-            "api_key": "unused",
+            "api_key": "canary-of-nobody",
             "model": "gemini-3.8-flash",
             "stream_usage": True,
             "timeout": 30,
@@ -63,7 +63,7 @@ def get_weather(city: str) -> str:
 
 @pytest.mark.parametrize("streams", [False, True])
 def test_signatures_survive_a_client_that_drops_them(gateway, streams):
-    model = ChatOpenAI(base_url=f"{gateway.url}/v1", api_key="unused", model="gemini-3-pro-preview", max_retries=0)
+    model = ChatOpenAI(base_url=f"{gateway.url}/v1", api_key="canary-of-nobody", model="gemini-3-pro-preview", max_retries=0)
     model = model.bind_tools([get_weather])
     messages = [HumanMessage("What is the weather in Oslo and in Rome? Call get_weather.")]
     for _ in range(2):

@@ -32,7 +32,7 @@ def table(tmp_path, monkeypatch):
 def embeddings(gateway):
     def make(model="gemini-embedding-001", **options):
         return OpenAIEmbeddings(
-            base_url=f"{gateway.url}/v1", api_key="unused", model=model, dimensions=256, max_retries=0, **options
+            base_url=f"{gateway.url}/v1", api_key="canary-of-nobody", model=model, dimensions=256, max_retries=0, **options
         )
 
     return make

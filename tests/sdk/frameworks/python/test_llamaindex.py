@@ -19,7 +19,7 @@ def test_tools_over_two_turns(gateway, streams):
     llm = OpenAILike(
         model="gemini-3.8-flash",
         api_base=f"{gateway.url}/v1",
-        api_key="unused",
+        api_key="canary-of-nobody",
         is_chat_model=True,
         is_function_calling_model=True,
         max_retries=0,

@@ -18,7 +18,7 @@ class Person(BaseModel):
 
 
 def model(gateway, name):
-    return OpenAIChatModel(name, provider=OpenAIProvider(base_url=f"{gateway.url}/v1", api_key="unused"))
+    return OpenAIChatModel(name, provider=OpenAIProvider(base_url=f"{gateway.url}/v1", api_key="canary-of-nobody"))
 
 
 @pytest.mark.parametrize("name", ["gemini-3.8-flash", "gemini-2.5-flash"])
