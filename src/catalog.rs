@@ -1,5 +1,8 @@
 //! What each model family can do, as data (`catalog.toml`).
 
+use std::collections::HashMap;
+
+use arc_swap::ArcSwap;
 use serde::Deserialize;
 
 use crate::error::{Error, Kind, Origin, Result};
@@ -149,12 +152,19 @@ pub struct Catalog {
     families: Vec<(Pattern, Traits)>,
     models: Vec<Model>,
     unknown: Traits,
+    /// Which family each name belongs to.
+    found: Found<Option<usize>>,
 }
 
 impl Catalog {
     /// The catalogue this build carries.
     pub fn builtin() -> Result<Self> {
-        let nothing = Self { families: Vec::new(), models: Vec::new(), unknown: Traits::default() };
+        let nothing = Self {
+            families: Vec::new(),
+            models: Vec::new(),
+            unknown: Traits::default(),
+            found: Found::default(),
+        };
         nothing.with_override(include_str!("catalog.toml"))
     }
 
@@ -172,7 +182,7 @@ impl Catalog {
         for family in &file.family {
             for models in &family.models {
                 let base = family.like.as_deref().map_or_else(|| models.replace('*', ""), str::to_owned);
-                let traits = family.apply(next.traits(&base).clone())?;
+                let traits = family.apply(next.family(next.search(&base)).clone())?;
                 let pattern = Pattern::new(models);
                 next.families.retain(|(known, _)| *known != pattern);
                 // Most specific first, and of two that are equally so the later one.
@@ -193,13 +203,59 @@ impl Catalog {
 
     /// What a model can do: the most specific pattern that matches its id decides.
     pub fn traits(&self, model: &str) -> &Traits {
-        let fits = |(pattern, _): &&(Pattern, Traits)| pattern.matches(model);
-        self.families.iter().find(fits).map_or(&self.unknown, |(_, traits)| traits)
+        self.family(self.found.of(model, || self.search(model)))
+    }
+
+    fn search(&self, model: &str) -> Option<usize> {
+        self.families.iter().position(|(pattern, _)| pattern.matches(model))
+    }
+
+    fn family(&self, at: Option<usize>) -> &Traits {
+        at.and_then(|at| self.families.get(at)).map_or(&self.unknown, |(_, traits)| traits)
     }
 
     /// The concrete models, in the order of the file.
     pub fn models(&self) -> impl Iterator<Item = &Model> {
         self.models.iter()
+    }
+}
+
+/// What a search among patterns has found for a name, kept: each request asks for the same few, several times. Names
+/// come from clients, so there is an end to what is kept. A clone begins with nothing.
+#[derive(Debug)]
+pub struct Found<T>(ArcSwap<HashMap<Box<str>, T>>);
+
+impl<T> Default for Found<T> {
+    fn default() -> Self {
+        Self(ArcSwap::default())
+    }
+}
+
+impl<T> Clone for Found<T> {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl<T: Clone> Found<T> {
+    /// More names than a gateway serves models.
+    const MOST: usize = 256;
+
+    /// What was found for `name`, or is now.
+    pub fn of(&self, name: &str, search: impl FnOnce() -> T) -> T {
+        let known = self.0.load();
+        if let Some(found) = known.get(name) {
+            return found.clone();
+        }
+        let found = search();
+        if known.len() < Self::MOST {
+            self.0.rcu(|known| {
+                let mut more = HashMap::clone(known);
+                more.insert(name.into(), found.clone());
+                more
+            });
+        }
+        found
     }
 }
 
