@@ -124,7 +124,9 @@ fn frames(turns: usize) -> Vec<String> {
     };
     let sink: Arc<dyn Sink> = Arc::new(Kept::default());
     let meter = Meter::start(sink, Entry::default());
-    let mut body = response(stream, meter, CancellationToken::new(), Metrics::new().stream()).into_body();
+    let mut body =
+        response(stream, meter, CancellationToken::new(), Metrics::new().stream("chat", None, None))
+            .into_body();
     let mut frames = Vec::new();
     let mut cx = Context::from_waker(std::task::Waker::noop());
     for _ in 0..100 {
