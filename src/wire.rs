@@ -163,6 +163,7 @@ impl<'a> Base64<'a> {
 }
 
 /// A character of the usual alphabet.
+#[inline]
 fn is_base64(byte: u8) -> bool {
     // One bit makes small letters of large ones; what it makes of other characters is none.
     let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
@@ -170,6 +171,7 @@ fn is_base64(byte: u8) -> bool {
 }
 
 /// Whether all bytes are of a kind. Looks at many at a time, without a branch for each: payloads are megabytes.
+#[inline]
 pub fn all(bytes: &[u8], kind: impl Fn(u8) -> bool) -> bool {
     bytes.chunks(256).all(|piece| piece.iter().fold(true, |all, byte| all & kind(*byte)))
 }

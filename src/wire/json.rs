@@ -67,6 +67,7 @@ fn signed(out: &mut impl Out, number: i64) {
     unsigned(out, number.unsigned_abs());
 }
 
+#[inline]
 fn plain(byte: u8) -> bool {
     (byte >= 0x20) & (byte != b'"') & (byte != b'\\')
 }
