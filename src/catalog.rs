@@ -72,8 +72,10 @@ pub struct Traits {
     pub system_instruction: bool,
     /// Media inside functionResponse.parts is understood.
     pub multimodal_results: bool,
-    /// Media at any public https address are read by Google itself.
+    /// The Gemini API reads media at any public https address itself; Vertex AI does for every model.
     pub remote_uris: bool,
+    /// How closely to look at media can be said: for each part where results may hold media, else for all alike.
+    pub media_resolution: bool,
     /// Answers are capped per request and continued by token (streams upstream always).
     pub long_decode: bool,
     /// What it reads: "text", "image", "audio", "video", "file"; empty where nobody knows.
@@ -124,6 +126,7 @@ impl Default for Traits {
             system_instruction: true,
             multimodal_results: true,
             remote_uris: true,
+            media_resolution: true,
             long_decode: false,
             input: Vec::new(),
             output: vec!["text".to_owned()],
@@ -383,6 +386,7 @@ struct Family {
     system_instruction: Option<bool>,
     multimodal_results: Option<bool>,
     remote_uris: Option<bool>,
+    media_resolution: Option<bool>,
     long_decode: Option<bool>,
     input: Option<Vec<String>>,
     output: Option<Vec<String>>,
@@ -425,6 +429,7 @@ impl Family {
             system_instruction: self.system_instruction.unwrap_or(base.system_instruction),
             multimodal_results: self.multimodal_results.unwrap_or(base.multimodal_results),
             remote_uris: self.remote_uris.unwrap_or(base.remote_uris),
+            media_resolution: self.media_resolution.unwrap_or(base.media_resolution),
             long_decode: self.long_decode.unwrap_or(base.long_decode),
             input: self.input.clone().unwrap_or(base.input),
             output: self.output.clone().unwrap_or(base.output),

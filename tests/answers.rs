@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gemway::body::{self, Body};
@@ -27,22 +27,31 @@ type Hook = fn(&Value) -> Option<Response<Body>>;
 struct Google {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<Value>>>,
+    paths: Arc<Mutex<Vec<String>>>,
 }
 
 impl Google {
     async fn with(fault: Option<&str>, hook: Hook) -> Self {
+        Self::slow(fault, hook, Duration::ZERO).await
+    }
+
+    /// It thinks for so long before every answer.
+    async fn slow(fault: Option<&str>, hook: Hook, time_to_first_token: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let fault = fault.map(str::to_owned);
-        let config = simulator::Config { fault, ..simulator::Config::default() };
+        let config = simulator::Config { fault, time_to_first_token, ..simulator::Config::default() };
         let (simulator, asked) = (Simulator::new(config), Arc::<Mutex<Vec<Value>>>::default());
-        let google = Self { address, asked: Arc::clone(&asked) };
+        let paths = Arc::<Mutex<Vec<String>>>::default();
+        let google = Self { address, asked: Arc::clone(&asked), paths: Arc::clone(&paths) };
         tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
                 let (simulator, asked) = (simulator.clone(), Arc::clone(&asked));
+                let paths = Arc::clone(&paths);
                 let service = service_fn(move |request: Request<hyper::body::Incoming>| {
                     let (simulator, asked) = (simulator.clone(), Arc::clone(&asked));
+                    paths.lock().unwrap().push(request.uri().path().to_owned());
                     async move {
                         let (head, sent) = request.into_parts();
                         let sent = body::read(sent, 1 << 20).await.unwrap();
@@ -73,6 +82,21 @@ impl Google {
     fn asked(&self) -> Vec<Value> {
         self.asked.lock().unwrap().clone()
     }
+
+    fn paths(&self) -> Vec<String> {
+        self.paths.lock().unwrap().clone()
+    }
+
+    fn site(&self) -> String {
+        let kind = "kind = \"gemini_api\"\napi_key = \"the-key\"";
+        format!("[[sites]]\nname = \"g\"\n{kind}\nbase_url = \"http://{}\"\n", self.address)
+    }
+
+    /// The same place as Vertex AI.
+    fn vertex(&self) -> String {
+        let kind = "kind = \"vertex\"\nproject = \"p\"\nlocation = \"global\"\ncredentials = \"api_key:k\"";
+        format!("[[sites]]\nname = \"v\"\n{kind}\nbase_url = \"http://{}\"\n", self.address)
+    }
 }
 
 struct Gateway {
@@ -88,10 +112,10 @@ impl Drop for Gateway {
 
 impl Gateway {
     async fn before(google: &Google) -> Self {
-        let toml = format!(
-            "[[sites]]\nname = \"g\"\nkind = \"gemini_api\"\napi_key = \"the-key\"\nbase_url = \"http://{}\"\n",
-            google.address
-        );
+        Self::configured(google.site()).await
+    }
+
+    async fn configured(toml: String) -> Self {
         let flags = Overrides { config: Some(Path::new("test.toml").to_owned()), ..Overrides::default() };
         let read = |path: &Path| {
             if path == Path::new("test.toml") { Ok(toml.clone()) } else { std::fs::read_to_string(path) }
@@ -112,10 +136,14 @@ impl Gateway {
     }
 
     async fn chat(&self, request: &Value) -> Reply {
+        self.chat_with(request, "").await
+    }
+
+    async fn chat_with(&self, request: &Value, headers: &str) -> Reply {
         let body = request.to_string();
         let mut socket = TcpStream::connect(self.address).await.unwrap();
         let head = format!(
-            "POST /v1/chat/completions HTTP/1.0\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: \
+            "POST /v1/chat/completions HTTP/1.0\r\nhost: x\r\ncontent-type: application/json\r\n{headers}content-length: \
              {}\r\n\r\n",
             body.len()
         );
@@ -260,6 +288,131 @@ async fn a_budget_ends_a_long_answer() {
 }
 
 #[tokio::test]
+async fn all_requests_of_a_long_answer_share_one_deadline() {
+    for stream in [true, false] {
+        let google = Google::slow(Some("hops"), |_| None, Duration::from_millis(300)).await;
+        let gateway = Gateway::before(&google).await;
+        // Fourteen requests at a third of a second each; each alone is quick enough.
+        let request = request("gemini-4-argon", stream, "write 500 words", &json!({"max_tokens": 100_000}));
+        let begun = Instant::now();
+        let reply = gateway.chat_with(&request, "x-request-timeout-ms: 1000\r\n").await;
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        if stream {
+            assert_eq!(reply.status(), 200);
+            assert!(reply.body.contains(r#""code":"request_timeout""#), "{}", reply.body);
+            assert!(!reply.body.contains("[DONE]") && reply.body.contains("word1"));
+        } else {
+            assert_eq!(
+                (reply.status(), reply.json()["error"]["code"].as_str()),
+                (504, Some("request_timeout"))
+            );
+        }
+        assert!((2..=5).contains(&google.asked().len()), "{}", google.asked().len());
+    }
+}
+
+#[tokio::test]
+async fn arguments_come_in_pieces_where_vertex_streams_them() {
+    let google = Google::with(None, |_| None).await;
+    let gateway = Gateway::configured(google.vertex()).await;
+    let schema = json!({"type": "object", "required": ["city", "text", "days", "tags", "at"], "properties": {
+        "city": {"type": "string"}, "text": {"type": "string"}, "days": {"type": "integer"}, "tags": {"type": "array", "minItems": 1,
+        "items": {"type": "string"}}, "at": {"type": "object", "required": ["a b"], "properties":
+        {"a b": {"type": "boolean"}}}}});
+    let tools = json!([{"type": "function", "function": {"name": "get weather", "parameters": schema}}]);
+    let more = json!({"tools": tools, "google": {"stream_function_call_arguments": true}});
+    let content = "Use a tool: what is the weather in Oslo and in Paris?";
+    let reply = gateway.chat(&request("gemini-3.8-flash", true, content, &more)).await;
+    assert_eq!((reply.status(), reply.header("x-gemway-dropped-params")), (200, None), "{}", reply.body);
+    let config = &google.asked()[0]["toolConfig"]["functionCallingConfig"];
+    assert_eq!(config["streamFunctionCallArguments"], true);
+    let deltas: Vec<Value> = reply
+        .body
+        .split("\n\n")
+        .filter_map(|frame| serde_json::from_str(frame.strip_prefix("data: ")?).ok())
+        .filter_map(|chunk: Value| chunk["choices"][0]["delta"]["tool_calls"].as_array().cloned())
+        .map(|calls| calls[0].clone())
+        .collect();
+    let of = |index: u64| deltas.iter().filter(move |delta| delta["index"] == index);
+    for (index, city) in ["Oslo", "Paris"].into_iter().enumerate() {
+        let index = u64::try_from(index).unwrap();
+        assert_eq!(of(index).next().unwrap()["function"]["name"], "get weather");
+        assert_eq!(of(index).filter(|delta| delta.get("id").is_some()).count(), 1);
+        assert!(of(index).count() > 12, "they come piece by piece");
+        let text: String = of(index).filter_map(|delta| delta["function"]["arguments"].as_str()).collect();
+        let arguments: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&arguments["city"], &arguments["text"]), (&city.into(), &content.into()), "{text}");
+        assert!(arguments["days"].is_i64() && arguments["tags"][0].is_string());
+        assert!(arguments["at"]["a b"].is_boolean());
+    }
+    assert!(
+        reply.body.contains(r#""finish_reason":"tool_calls""#) && reply.body.ends_with("data: [DONE]\n\n")
+    );
+    // Where it is not streamed there is nothing to stream, and where the model cannot, Google would refuse.
+    for (model, stream) in [("gemini-3.8-flash", false), ("gemini-3.1-flash-lite", true)] {
+        let reply = gateway.chat(&request(model, stream, content, &more)).await;
+        let dropped = reply.header("x-gemway-dropped-params");
+        assert_eq!((reply.status(), dropped), (200, Some("google.stream_function_call_arguments")));
+    }
+}
+
+#[tokio::test]
+async fn names_of_models_have_one_form_and_none_leaves_the_path() {
+    let google = Google::with(None, |_| None).await;
+    let gateway = Gateway::before(&google).await;
+    let hello = |model: &str| request(model, false, "hi", &json!({}));
+    for model in [
+        "gemini-3.8-flash",
+        "models/gemini-3.8-flash",
+        "google/gemini-3.8-flash",
+        "publishers/google/models/gemini-3.8-flash",
+    ] {
+        assert_eq!(gateway.chat(&hello(model)).await.status(), 200, "{model}");
+    }
+    assert_eq!(gateway.chat(&hello("gemini-flash-latest")).await.status(), 200);
+    let expected = ["3.8-flash"; 4].into_iter().chain(["flash-latest"]);
+    let expected: Vec<String> =
+        expected.map(|model| format!("/v1beta/models/gemini-{model}:generateContent")).collect();
+    assert_eq!(google.paths(), expected);
+    gateway.chat(&hello("tunedModels/mine-1")).await;
+    assert_eq!(google.paths()[5], "/v1beta/tunedModels/mine-1:generateContent");
+    for model in [
+        "x:generateContent?y=",
+        "../gemini-3.8-flash",
+        "gemini-3.8-flash/../../files",
+        "..%2f..%2ffiles",
+        "a/b",
+        "gemini 3",
+        "gemini-3.8-flash#x",
+        "gemini\u{0}",
+        "",
+    ] {
+        let reply = gateway.chat(&hello(model)).await;
+        assert_eq!(reply.status(), 400, "{model}");
+        assert_eq!(reply.json()["error"]["param"], "model", "{model}");
+    }
+    assert_eq!(google.paths().len(), 6, "none of these was asked for");
+}
+
+#[tokio::test]
+async fn a_model_that_google_does_not_know_is_not_found() {
+    for stream in [false, true] {
+        let google = Google::with(None, |_| None).await;
+        let gateway = Gateway::before(&google).await;
+        let reply = gateway.chat(&request("gemini-99-ultra", stream, "hi", &json!({}))).await;
+        let error = &reply.json()["error"];
+        assert_eq!(
+            (reply.status(), error["code"].as_str()),
+            (404, Some("model_not_found")),
+            "{}",
+            reply.body
+        );
+        assert_eq!(error["type"], "invalid_request_error");
+        assert_eq!(google.asked().len(), 1, "and no other model answers in its place");
+    }
+}
+
+#[tokio::test]
 async fn several_answers_from_a_model_that_gives_one() {
     for stream in [true, false] {
         let google = Google::with(None, |_| None).await;
@@ -330,6 +483,52 @@ async fn a_foreign_signature_is_replaced_once() {
     assert_eq!(asked.len(), 2);
     let part = &asked[1]["contents"][1]["parts"][0];
     assert_eq!(part["thoughtSignature"], "skip_thought_signature_validator");
+}
+
+/// A signature of one project is not shown to another: the call gets Google's documented value there.
+#[tokio::test]
+async fn a_conversation_that_moves_leaves_its_signatures_behind() {
+    let (first, second) = (Google::with(None, |_| None).await, Google::with(None, |_| None).await);
+    let down = |_: &Value| {
+        let error = json!({"error": {"code": 503, "status": "UNAVAILABLE", "message": "overloaded"}});
+        Some(Response::builder().status(503).body(body::full(error.to_string())).unwrap())
+    };
+    let third = Google::with(None, down).await;
+    let site = |name: &str, google: &Google| {
+        format!(
+            "[[sites]]\nname = \"{name}\"\nkind = \"gemini_api\"\napi_key = \"{name}-key\"\nbase_url = \
+             \"http://{}\"\nquota_group = \"{name}\"\n",
+            google.address
+        )
+    };
+    let routes =
+        |model: &str, sites: &str| format!("[[routes]]\nmodels = [\"{model}\"]\nsites = [{sites}]\n");
+    let toml = site("a", &first)
+        + &site("b", &second)
+        + &site("c", &third)
+        + &routes("gemini-3.8-flash", "\"a\"")
+        + &routes("gemini-3.7-flash", "\"c\", \"b\"");
+    let gateway = Gateway::configured(toml).await;
+    let tools = json!([{"type": "function", "function": {"name": "get_weather"}}]);
+    let mut asked = request("gemini-3.8-flash", false, "get_weather please", &json!({"tools": tools}));
+    let reply = gateway.chat(&asked).await.json();
+    let message = reply["choices"][0]["message"].clone();
+    let signature = message["tool_calls"][0]["extra_content"]["google"]["thought_signature"].clone();
+    assert!(signature.as_str().is_some_and(|signature| signature.len() > 20), "{reply}");
+    let result =
+        json!({"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "12 degrees"});
+    asked["messages"].as_array_mut().unwrap().extend([message, result]);
+    // At home it comes back as it was made.
+    assert_eq!(gateway.chat(&asked).await.status(), 200);
+    assert_eq!(first.asked()[1]["contents"][1]["parts"][0]["thoughtSignature"], signature);
+    // Elsewhere it does not leave, though the client sends it.
+    asked["model"] = "gemini-3.7-flash".into();
+    let moved = gateway.chat(&asked).await;
+    assert_eq!(moved.status(), 200, "{}", moved.body);
+    let part = &second.asked()[0]["contents"][1]["parts"][0];
+    assert_eq!(part["thoughtSignature"], "skip_thought_signature_validator");
+    let everything = [second.asked(), third.asked()].concat();
+    assert!(everything.iter().all(|ask| !ask.to_string().contains(signature.as_str().unwrap())));
 }
 
 #[tokio::test]

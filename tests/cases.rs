@@ -25,8 +25,13 @@ fn every_case_is_listed_and_its_folders_exist() {
         let Ok(number) = cells.next().unwrap().parse::<usize>() else { continue };
         let (name, folders) = (cells.next().unwrap(), cells.next().unwrap());
         assert!(!name.is_empty() && listed.insert(number), "case {number}");
-        if folders.starts_with("no folder: ") {
-            assert!(folders.len() > 40, "case {number} needs its reason");
+        if let Some(test) = folders.strip_prefix("no folder, a test over the simulator: ") {
+            let (names, files): (Vec<_>, Vec<_>) = quoted(test).partition(|text| !text.contains('/'));
+            assert!(!names.is_empty() && files.len() == 1, "case {number} needs its tests and their file");
+            let source = read(files.first().unwrap());
+            for name in names {
+                assert!(source.contains(&format!("fn {name}()")), "case {number}: {name}");
+            }
             continue;
         }
         let mut folders = quoted(folders).peekable();

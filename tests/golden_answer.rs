@@ -14,27 +14,20 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::{env, fs};
 
 use bytes::{Bytes, BytesMut};
-use gemway::error::{Error, Result};
-use gemway::ids::Ids;
-use gemway::memory::Memory;
-use gemway::sse::Decoder;
+use gemway::error::Error;
 use gemway::translate::chat::{Shape, reply, stream::ChatMachine};
 use gemway::translate::{Machine, Stamp};
 use gemway::usage::{Modality, Usage};
 use serde_json::{Value, json};
 
+#[path = "common/streamed.rs"]
+mod streams;
+
 fn stamp() -> Stamp {
-    Stamp {
-        id: "chatcmpl-1".to_owned(),
-        created: 1_795_256_380,
-        model: "gemini-test".to_owned(),
-        ids: Arc::new(Ids::counted()),
-        signatures: Arc::new(Memory::default()).view("test"),
-    }
+    streams::stamp("chatcmpl-1")
 }
 
 fn shape(case: &Path) -> Shape {
@@ -84,42 +77,15 @@ fn counted(usage: &Usage) -> Value {
     })
 }
 
-fn decode(pieces: impl Iterator<Item = Bytes>) -> Result<Vec<Bytes>> {
-    let (mut decoder, mut events) = (Decoder::default(), Vec::new());
-    for piece in pieces {
-        decoder.push(piece, &mut events)?;
-    }
-    decoder.finish(&mut events)?;
-    Ok(events)
-}
-
 /// Frames, and behind them the error or the counts.
 fn streamed(case: &Path, pieces: impl Iterator<Item = Bytes>) -> (String, Value) {
-    let mut machine = ChatMachine::new(shape(case), stamp());
-    let (mut decoder, mut events, mut out) = (Decoder::default(), Vec::new(), BytesMut::new());
-    let run = || {
-        for piece in pieces {
-            decoder.push(piece, &mut events)?;
-            for event in events.drain(..) {
-                machine.push(&event, &mut out)?;
-            }
-        }
-        decoder.finish(&mut events)?;
-        for event in events.drain(..) {
-            machine.push(&event, &mut out)?;
-        }
-        machine.finish(&mut out)
-    };
-    let result = run();
+    let (mut machine, mut out) = (ChatMachine::new(shape(case), stamp()), BytesMut::new());
+    let result = streams::streamed(&mut machine, pieces, &mut out);
     let mut text = String::from_utf8(out.to_vec()).unwrap();
-    let usage = match result {
-        Ok(usage) => counted(&usage),
-        Err(error) => {
-            writeln!(text, "error: {}", told(&error)).unwrap();
-            counted(&machine.usage())
-        }
-    };
-    (text, usage)
+    if let Err(error) = result {
+        writeln!(text, "error: {}", told(&error)).unwrap();
+    }
+    (text, counted(&machine.usage()))
 }
 
 fn expect(path: &Path, got: &str, wrong: &mut Vec<String>) {
@@ -172,8 +138,8 @@ fn run(case: &Path, wrong: &mut Vec<String>) {
         }
     }
 
-    let whole =
-        decode(std::iter::once(input)).and_then(|events| reply::reply(&shape(case), &stamp(), &events));
+    let whole = streams::decode(std::iter::once(input))
+        .and_then(|events| reply::reply(&shape(case), &stamp(), &events));
     let whole = match whole {
         Ok((body, counts)) => {
             assert_eq!(counted(&counts), usage, "{}: counts of both ways", case.display());

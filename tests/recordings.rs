@@ -3,27 +3,20 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail loudly")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 use gemway::error::Kind;
-use gemway::ids::Ids;
-use gemway::memory::Memory;
-use gemway::sse::Decoder;
 use gemway::translate::chat::{Shape, reply, stream::ChatMachine};
-use gemway::translate::{Machine, Stamp, fault};
+use gemway::translate::{Machine, fault};
 use serde_json::Value;
 
-fn stamp() -> Stamp {
-    Stamp {
-        id: "chatcmpl-1".to_owned(),
-        created: 1,
-        model: "gemini".to_owned(),
-        ids: Arc::new(Ids::counted()),
-        signatures: Arc::new(Memory::default()).view("test"),
-    }
-}
+#[path = "common/recordings.rs"]
+mod recorded;
+#[path = "common/streamed.rs"]
+mod streams;
+
+use self::streams::{decode, stamp, streamed};
 
 /// What must come through, read in the simplest way from what Google sent.
 #[derive(Debug, Default, PartialEq)]
@@ -156,10 +149,11 @@ fn compare(file: &Path, said: &Said, reply: &Value) {
     assert_eq!(reply["usage"]["total_tokens"], prompt + candidates + thoughts + tool_use, "{name}");
 }
 
-fn check(file: &Path) {
+/// Whether there was an answer of a model in the recording.
+fn check(file: &Path) -> bool {
     let record: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     if !record["path"].as_str().unwrap().contains("enerateContent") {
-        return;
+        return false;
     }
     let body = Bytes::from(record["response"].as_str().unwrap().to_owned());
     let status = u16::try_from(record["status"].as_u64().unwrap()).unwrap();
@@ -168,61 +162,45 @@ fn check(file: &Path) {
         let error = fault::from_response(status, &body, &[]);
         assert_eq!(error.kind(), Kind::Invalid);
         assert!(error.message().len() > 20);
-        return;
+        return true;
     }
-    let (mut decoder, mut events) = (Decoder::default(), Vec::new());
-    for piece in body.chunks(7) {
-        decoder.push(Bytes::copy_from_slice(piece), &mut events).unwrap();
-    }
-    decoder.finish(&mut events).unwrap();
+    let pieces = || body.chunks(7).map(Bytes::copy_from_slice);
+    let events = decode(pieces()).unwrap();
     let said = said(&events);
     let shape = Shape { include_usage: true, thoughts: true, choices: 1, ..Shape::default() };
-    let mut machine = ChatMachine::new(shape.clone(), stamp());
+    let mut machine = ChatMachine::new(shape.clone(), stamp("chatcmpl-1"));
     let mut out = BytesMut::new();
-    for event in &events {
-        machine.push(event, &mut out).unwrap();
-    }
-    let ended = machine.finish(&mut out);
-    let whole = reply::reply(&shape, &stamp(), &events);
+    let ended = streamed(&mut machine, pieces(), &mut out);
+    let whole = reply::reply(&shape, &stamp("chatcmpl-1"), &events);
     if events.iter().any(|event| event.windows(20).any(|window| window == b"UNEXPECTED_TOOL_CALL"))
         && said.calls.is_empty()
     {
         // Nothing usable came from the model: an error that is worth another try, and never an empty answer.
         assert_eq!(ended.unwrap_err().explicit_code(), Some("upstream_malformed_output"));
         assert_eq!(whole.unwrap_err().explicit_code(), Some("upstream_malformed_output"));
-        return;
+        return true;
     }
     ended.unwrap();
     compare(file, &said, &gather(std::str::from_utf8(&out).unwrap()));
     let (reply, usage) = whole.unwrap();
     compare(file, &said, &serde_json::from_slice(&reply).unwrap());
     assert_eq!(usage, machine.usage());
+    true
 }
 
 fn gemway_status(status: u16) -> http::StatusCode {
     http::StatusCode::from_u16(status).unwrap()
 }
 
-fn all(folder: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    let files = entries.map(|entry| entry.unwrap().path());
-    let files: Vec<PathBuf> =
-        files.filter(|file| file.extension().is_some_and(|end| end == "json")).collect();
-    for file in &files {
-        check(file);
-    }
-    files.len()
-}
-
 #[test]
 fn the_copies_here() {
-    assert!(all(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/recordings")) >= 35);
+    let told = recorded::copies().iter().filter(|file| check(file)).count();
+    assert!(told >= 35, "{told} only");
 }
 
-/// The whole collection, where a developer has it.
 #[test]
+#[ignore = "needs the whole collection, at GEMWAY_RECORDINGS"]
 fn the_whole_collection() {
-    let chosen = std::env::vars_os().find(|(name, _)| name == "GEMWAY_RECORDINGS").map(|(_, value)| value);
-    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/recordings");
-    all(&chosen.map_or_else(beside, PathBuf::from));
+    let told = recorded::collection().iter().filter(|file| check(file)).count();
+    assert!(told >= 150, "{told} only");
 }

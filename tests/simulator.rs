@@ -14,6 +14,9 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
+#[path = "common/recordings.rs"]
+mod recorded;
+
 const MODEL: &str = "/v1beta/models/gemini-3-flash-preview";
 
 async fn send(simulator: &Simulator, path: &str, body: &Value) -> Response<body::Body> {
@@ -60,19 +63,20 @@ fn parsed(event: &str) -> Value {
 
 #[tokio::test]
 async fn judges_the_recorded_requests_as_google_did() {
-    let copies = || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
-    let folder = std::env::vars_os()
-        .find(|(name, _)| name == "GEMWAY_RECORDINGS")
-        .map_or_else(copies, |(_, value)| value.into());
-    let entries = std::fs::read_dir(folder).unwrap();
+    judge(recorded::copies(), 40).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the whole collection, at GEMWAY_RECORDINGS"]
+async fn the_whole_collection() {
+    judge(recorded::collection(), 150).await;
+}
+
+async fn judge(recordings: Vec<std::path::PathBuf>, least: usize) {
     let simulator = Simulator::new(Config::default());
     let mut wrong = Vec::new();
     let mut seen = 0;
-    for entry in entries {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "json") {
-            continue;
-        }
+    for path in recordings {
         let recording: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         let target = recording["path"].as_str().unwrap();
         if !target.contains("/models/") {
@@ -92,7 +96,7 @@ async fn judges_the_recorded_requests_as_google_did() {
         }
     }
     assert!(wrong.is_empty(), "{} of {seen}:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(seen >= 40, "only {seen}");
+    assert!(seen >= least, "only {seen}");
     assert_eq!((simulator.in_flight(), simulator.cancelled()), (0, 0));
 }
 

@@ -274,11 +274,12 @@ impl Front {
             Ok(response) => response,
             Err(error) => {
                 meter.fail(&error, render::code(&error));
-                if let Some(shape) = shape {
-                    return render_google::response(&error, shape, &request_id);
-                }
-                let mut response = render::response(&error, &request_id);
-                if error.kind() == Kind::MethodNotAllowed
+                let mut response = match shape {
+                    Some(shape) => render_google::response(&error, shape, &request_id),
+                    None => render::response(&error, &request_id),
+                };
+                if shape.is_none()
+                    && error.kind() == Kind::MethodNotAllowed
                     && let Some(allowed) = routes::allow(&path)
                     && let Ok(allowed) = HeaderValue::from_str(&allowed)
                 {
@@ -413,3 +414,6 @@ fn greeting() -> Response<Body> {
 pub fn processing_ms(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -108,11 +108,11 @@ const COLLECTIONS: &[(&str, &str, bool)] = &[
     ("webhooks", "webhooks", false),
     ("fileSearchStores", "native_stores", false),
     ("agents", "native_agents", true),
-    ("triggers", "native_agents", true),
-    ("environments", "native_agents", true),
-    ("credentials", "native_agents", true),
+    ("triggers", "native_agents", false),
+    ("environments", "native_agents", false),
+    ("credentials", "native_agents", false),
     ("decisions", "native_agents", true),
-    ("voices", "native_voices", true),
+    ("voices", "native_voices", false),
 ];
 
 const VERSIONS: [&str; 4] = ["v1beta", "v1", "v1beta1", "v1alpha"];
@@ -126,13 +126,17 @@ pub fn find(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMa
     let (first, rest) = below.split_once('/')?;
     let version = VERSIONS.into_iter().find(|version| *version == first)?;
     let head = rest.split(['/', ':']).next().unwrap_or_default();
-    // Google's own OpenAI layer is one of our roofs.
-    if head == "openai" {
+    // Google's own OpenAI layers are among our roofs.
+    if head == "openai" || super::routes::vertex_layer(path).is_some() {
         return None;
     }
     if version == "v1" {
-        let shared = head == "models" && !rest.contains(':')
-            || COLLECTIONS.iter().any(|(name, _, shared)| *shared && *name == head);
+        // OpenAI has no methods behind a colon, but names with colons in them.
+        let verb = rest.rsplit_once(':').map_or("", |(_, verb)| verb);
+        let shared = match head {
+            "models" => !METHODS.iter().any(|(method, _)| *method == verb),
+            _ => verb.is_empty() && COLLECTIONS.iter().any(|(name, _, shared)| *shared && *name == head),
+        };
         let known = shared
             || ["models", "tunedModels", "projects", "publishers"].contains(&head)
             || COLLECTIONS.iter().any(|(name, ..)| *name == head);
@@ -276,6 +280,45 @@ fn lost(method: &Method, path: &str) -> Error {
     Error::new(Kind::NotFound, Origin::Client, message).code("unknown_url")
 }
 
+/// Every endpoint under every version and place, with every method that it has.
+#[cfg(test)]
+pub(super) fn all() -> Vec<(Method, String)> {
+    let kept = [Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE];
+    let families = ["models", "tunedModels", "publishers/google/models", "endpoints"];
+    let places =
+        VERSIONS.map(|version| [format!("/{version}"), format!("/{version}/projects/p/locations/l")]);
+    let mut all = Vec::new();
+    for place in places.as_flattened() {
+        for family in families.into_iter().filter(|family| place != "/v1" || *family != "endpoints") {
+            all.extend(
+                METHODS.iter().map(|(method, _)| (Method::POST, format!("{place}/{family}/m:{method}"))),
+            );
+            all.push((Method::GET, format!("{place}/{family}/m")));
+        }
+        for list in ["models", "tunedModels", "publishers/google/models"] {
+            all.push((Method::GET, format!("{place}/{list}")));
+        }
+        for operation in ["models/m/operations/o", "publishers/google/models/m/operations/o"] {
+            all.push((Method::GET, format!("{place}/{operation}")));
+        }
+        for (collection, ..) in COLLECTIONS {
+            for below in ["", "/x", "/x:verb", "/x/verb"] {
+                all.extend(
+                    kept.iter().map(|method| (method.clone(), format!("{place}/{collection}{below}"))),
+                );
+            }
+        }
+    }
+    for version in VERSIONS {
+        for below in ["files", "fileSearchStores/s:uploadToFileSearchStore"] {
+            for method in [Method::POST, Method::PUT] {
+                all.push((method, format!("/upload/{version}/{below}")));
+            }
+        }
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -330,8 +373,14 @@ mod tests {
             assert!(find(&Method::GET, path, Some("pageSize=2&key=k"), &open).unwrap().is_ok(), "{path}");
         }
         assert!(find(&Method::GET, "/v1beta/models", None, &open).unwrap().is_ok());
+        assert!(find(&Method::GET, "/v1/models/ft:gpt-x:acme::1", None, &open).is_none());
+        for path in ["/v1/files:register", "/v1/batches/b:cancel", "/v1/models/m:countTokens"] {
+            assert!(find(&Method::POST, path, None, &open).unwrap().is_ok(), "{path}");
+        }
         assert!(find(&Method::POST, "/v1/chat/completions", None, &google).is_none());
         assert!(find(&Method::POST, "/v1beta/openai/chat/completions", None, &google).is_none());
+        let layer = "/v1/projects/p/locations/l/endpoints/openapi/chat/completions";
+        assert!(find(&Method::POST, layer, None, &google).is_none());
     }
 
     #[test]

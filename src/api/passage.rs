@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::intake::{Intake, Timed, TooSlow};
@@ -23,6 +24,7 @@ use crate::body::{Body, BoxError};
 use crate::error::{Error, Kind, Origin, Result, Retry};
 use crate::meter::{Meter, Outcome};
 use crate::telemetry::metrics::Streaming;
+use crate::upstream::Course;
 use crate::usage::Usage;
 
 /// How the pieces of an answer are framed, for the error that may have to follow them.
@@ -47,6 +49,8 @@ pub struct Settlement {
     pub estimate: Option<u64>,
     /// Called when Google has said what it cost.
     pub told: Option<Told>,
+    /// The call, which ends with the answer.
+    pub course: Option<Course>,
 }
 
 /// What is done when Google has said what something cost.
@@ -76,6 +80,10 @@ pub(super) struct Down {
     /// The end, or the last piece, waits for this: the ledger's word that it is written down.
     hold: Option<Hold>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// The first piece has passed.
+    begun: bool,
+    /// What the answer's end says of its site.
+    course: Option<Course>,
     open: Option<Streaming>,
 }
 
@@ -84,11 +92,11 @@ impl Down {
     pub(super) fn wrap(
         inner: Body,
         (framing, shape): (Framing, Shape),
-        settlement: Settlement,
+        mut settlement: Settlement,
         cut: CancellationToken,
         open: Option<Streaming>,
     ) -> Body {
-        let meter = settlement.meter.clone();
+        let (meter, course) = (settlement.meter.clone(), settlement.course.take());
         let down = Self {
             inner: Some(inner),
             framing,
@@ -98,6 +106,8 @@ impl Down {
             meter,
             hold: None,
             cut: Box::pin(cut.cancelled_owned()),
+            begun: false,
+            course,
             open,
         };
         down.boxed_unsync()
@@ -113,6 +123,9 @@ impl Down {
     /// The body is whole. `last` is its last piece, where that was known before it was passed on.
     fn complete(&mut self, last: Option<Frame<Bytes>>) {
         self.inner = None;
+        if let Some(mut course) = self.course.take() {
+            course.ended(None);
+        }
         if !self.meter.commits() {
             self.settle(Outcome::Complete);
             return;
@@ -127,6 +140,9 @@ impl Down {
     /// Ends a broken body: with an error that the client's parser finds, where there is a place for it.
     fn fail(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.inner = None;
+        if let Some(mut course) = self.course.take() {
+            course.ended(Some(&error));
+        }
         self.meter.fail(&error, render::code(&error));
         self.settle(Outcome::of(&error));
         let last = match self.framing {
@@ -192,7 +208,10 @@ impl HttpBody for Down {
                         this.place.pass(data);
                     }
                     if this.framing != Framing::Plain {
-                        this.meter.first_token();
+                        if !this.begun {
+                            this.begun = true;
+                            this.meter.first_token();
+                        }
                         if let Some(open) = &mut this.open {
                             open.came(Instant::now());
                         }
@@ -244,6 +263,10 @@ impl HttpBody for Down {
 impl Drop for Down {
     fn drop(&mut self) {
         let over = self.is_end_stream();
+        // Where the length was told nobody asks for the end.
+        if let Some(mut course) = self.course.take().filter(|_| over) {
+            course.ended(None);
+        }
         self.settle(if over { Outcome::Complete } else { Outcome::ClientGone });
     }
 }
@@ -299,13 +322,35 @@ const SLOW: u8 = 1;
 const BROKEN: u8 = 2;
 
 /// How a body on its way up fares.
-#[derive(Clone, Debug, Default)]
-pub struct Rise(Arc<AtomicU8>);
+#[derive(Clone, Default)]
+pub struct Rise(Arc<Rising>);
+
+#[derive(Default)]
+struct Rising {
+    fault: AtomicU8,
+    /// The body, once it came back without having been touched.
+    back: Mutex<Option<Timed>>,
+}
+
+impl std::fmt::Debug for Rise {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rise").field("fault", &self.0.fault).finish_non_exhaustive()
+    }
+}
 
 impl Rise {
+    /// The body once more, where nobody has read of it: no connection was made that could have taken it.
+    pub(super) fn again(&self, meter: &Meter) -> Option<Body> {
+        let inner = self.0.back.lock().take()?;
+        Some(
+            Up { inner: Some(inner), rise: self.clone(), meter: meter.clone(), seen: 0, touched: false }
+                .boxed_unsync(),
+        )
+    }
+
     /// What the client did wrong, if it did.
     pub fn fault(&self) -> Option<Error> {
-        match self.0.load(Ordering::Acquire) {
+        match self.0.fault.load(Ordering::Acquire) {
             SLOW => Some(
                 Error::new(Kind::RequestTimeout, Origin::Client, "The request body took too long to arrive.")
                     .retry(Retry::Soon),
@@ -318,22 +363,20 @@ impl Rise {
 
 /// A body on its way up: it must keep coming, and its bytes are counted.
 pub(super) struct Up {
-    inner: Timed,
+    /// There until it is dropped.
+    inner: Option<Timed>,
     rise: Rise,
     meter: Meter,
     seen: u64,
+    touched: bool,
 }
 
 impl Up {
     /// Wraps a request's body. It may take as long as it likes as long as it moves.
     pub(super) fn wrap(inner: Body, intake: Intake, meter: Meter) -> (Body, Rise) {
         let rise = Rise::default();
-        let up = Self {
-            inner: Timed::new(inner, intake.idle, std::time::Duration::from_hours(24)),
-            rise: rise.clone(),
-            meter,
-            seen: 0,
-        };
+        let inner = Timed::new(inner, intake.idle, std::time::Duration::from_hours(24));
+        let up = Self { inner: Some(inner), rise: rise.clone(), meter, seen: 0, touched: false };
         (up.boxed_unsync(), rise)
     }
 }
@@ -347,12 +390,14 @@ impl HttpBody for Up {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        this.touched = true;
+        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        let polled = Pin::new(inner).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => this.seen += frame.data_ref().map_or(0, Bytes::len) as u64,
             Poll::Ready(Some(Err(error))) => {
                 let what = if error.is::<TooSlow>() { SLOW } else { BROKEN };
-                this.rise.0.store(what, Ordering::Release);
+                this.rise.0.fault.store(what, Ordering::Release);
             }
             Poll::Ready(None) | Poll::Pending => {}
         }
@@ -360,16 +405,20 @@ impl HttpBody for Up {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)
     }
 }
 
 impl Drop for Up {
     fn drop(&mut self) {
+        if !self.touched {
+            *self.rise.0.back.lock() = self.inner.take();
+            return;
+        }
         let seen = self.seen;
         self.meter.note(|entry| entry.bytes_in = seen);
     }

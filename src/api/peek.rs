@@ -50,52 +50,64 @@ pub struct Peek {
     seen: u64,
 }
 
+/// The beginning of a value whose end is in a piece that has not come yet.
 #[derive(Debug, Default)]
 struct Kept {
     bytes: BytesMut,
+    scan: Scan,
+}
+
+/// Where in a value a reader stands.
+#[derive(Debug, Default)]
+struct Scan {
+    begun: bool,
+    number: bool,
     depth: u32,
     quoted: bool,
     escaped: bool,
 }
 
-/// What one more byte made of a value.
+/// What a piece made of a value.
 enum Grown {
     More,
     Whole,
     Strange,
 }
 
-impl Kept {
-    fn push(&mut self, byte: u8) -> Grown {
-        if self.bytes.is_empty() && (byte.is_ascii_whitespace() || byte == b':') {
-            return Grown::More;
-        }
-        if self.bytes.len() >= LONGEST {
-            return Grown::Strange;
-        }
-        let number = self.bytes.first().is_some_and(u8::is_ascii_digit);
-        if number && !byte.is_ascii_digit() {
-            return Grown::Whole;
-        }
-        self.bytes.extend_from_slice(&[byte]);
-        if self.quoted {
-            self.quoted = self.escaped || byte != b'"';
-            self.escaped = byte == b'\\' && !self.escaped;
-            return Grown::More;
-        }
-        match byte {
-            b'"' if self.depth > 0 => self.quoted = true,
-            b'{' => self.depth += 1,
-            b'}' => {
-                self.depth = self.depth.saturating_sub(1);
-                if self.depth == 0 {
-                    return Grown::Whole;
+impl Scan {
+    /// How many bytes of a piece belong to the value, or stand before it, and what they made of it.
+    fn pass(&mut self, piece: &[u8]) -> (usize, Grown) {
+        for (at, byte) in piece.iter().enumerate() {
+            if !self.begun {
+                match byte {
+                    b':' | b' ' | b'\t' | b'\r' | b'\n' => continue,
+                    b'{' => self.depth = 1,
+                    byte if byte.is_ascii_digit() => self.number = true,
+                    _ => return (at, Grown::Strange),
+                }
+                self.begun = true;
+            } else if self.number {
+                if !byte.is_ascii_digit() {
+                    return (at, Grown::Whole);
+                }
+            } else if self.quoted {
+                self.quoted = self.escaped || *byte != b'"';
+                self.escaped = *byte == b'\\' && !self.escaped;
+            } else {
+                match byte {
+                    b'"' => self.quoted = true,
+                    b'{' => self.depth += 1,
+                    b'}' => {
+                        self.depth -= 1;
+                        if self.depth == 0 {
+                            return (at + 1, Grown::Whole);
+                        }
+                    }
+                    _ => {}
                 }
             }
-            byte if self.depth == 0 && !byte.is_ascii_digit() => return Grown::Strange,
-            _ => {}
         }
-        Grown::More
+        (piece.len(), Grown::More)
     }
 }
 
@@ -126,21 +138,28 @@ impl Peek {
         }
         loop {
             if let Some(kept) = &mut self.kept {
-                let mut read = 0;
-                let mut grown = Grown::More;
-                for byte in rest {
-                    read += 1;
-                    grown = kept.push(*byte);
-                    if !matches!(grown, Grown::More) {
-                        break;
-                    }
-                }
-                rest = rest.get(read..).unwrap_or_default();
+                let (taken, grown) = kept.scan.pass(rest);
+                let (value, after) = rest.split_at(taken);
+                let fits = kept.bytes.len() + taken <= LONGEST;
                 match grown {
-                    Grown::More => return,
-                    Grown::Whole => self.take(),
-                    Grown::Strange => self.kept = None,
+                    Grown::More if fits => {
+                        kept.bytes.extend_from_slice(value);
+                        return;
+                    }
+                    Grown::Whole if fits => {
+                        let mut kept = std::mem::take(kept).bytes;
+                        self.kept = None;
+                        // Most values come in one piece, and are read where they are.
+                        if kept.is_empty() {
+                            self.take(value);
+                        } else {
+                            kept.extend_from_slice(value);
+                            self.take(&kept);
+                        }
+                    }
+                    Grown::More | Grown::Whole | Grown::Strange => self.kept = None,
                 }
+                rest = after;
             }
             let Some(at) = self.finder.find(rest) else { break };
             rest = rest.get(at + self.told.name().len()..).unwrap_or_default();
@@ -174,23 +193,24 @@ impl Peek {
         }
     }
 
-    fn take(&mut self) {
-        let Some(kept) = self.kept.take() else { return };
+    fn take(&mut self, value: &[u8]) {
+        let before = value.iter().take_while(|byte| **byte == b':' || byte.is_ascii_whitespace()).count();
+        let value = value.get(before..).unwrap_or_default();
         match self.told {
             Told::UsageMetadata => {
-                if let Ok(said) = serde_json::from_slice::<UsageMetadata<'_>>(&kept.bytes) {
+                if let Ok(said) = serde_json::from_slice::<UsageMetadata<'_>>(value) {
                     self.counts.take(&said);
                 }
             }
             Told::Usage => {
-                if let Ok(said) = serde_json::from_slice::<Interaction>(&kept.bytes)
+                if let Ok(said) = serde_json::from_slice::<Interaction>(value)
                     && let Some(usage) = said.usage()
                 {
                     self.interaction = Some(usage);
                 }
             }
             Told::TokenCount => {
-                let digits = std::str::from_utf8(&kept.bytes).unwrap_or_default();
+                let digits = std::str::from_utf8(value).unwrap_or_default();
                 self.summed = self.summed.saturating_add(digits.parse().unwrap_or(0));
             }
         }

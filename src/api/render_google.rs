@@ -91,6 +91,9 @@ pub fn response(error: &Error, shape: Shape, request_id: &str) -> Response<Body>
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(HeaderName::from_static("x-request-id"), id);
     }
+    if error.calls() > 0 {
+        headers.insert(HeaderName::from_static("x-gemway-attempts"), HeaderValue::from(error.calls()));
+    }
     if let Retry::After(wait) = error.retries() {
         headers.insert(RETRY_AFTER, HeaderValue::from(ceil_seconds(wait)));
     }

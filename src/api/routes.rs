@@ -246,11 +246,23 @@ fn strip(path: &str) -> (&str, Option<String>) {
     {
         return (rest.strip_prefix(deployment).unwrap_or_default(), Some(name));
     }
+    if let Some(below) = vertex_layer(path) {
+        return (below, None);
+    }
     let below = ROOFS.iter().find_map(|roof| {
         let rest = path.strip_prefix(roof)?;
         (rest.is_empty() || rest.starts_with('/')).then_some(rest)
     });
     (below.unwrap_or(path), None)
+}
+
+/// What stands below `/v1/projects/{p}/locations/{l}/endpoints/openapi`, where Vertex AI has its `OpenAI` layer.
+pub(super) fn vertex_layer(path: &str) -> Option<&str> {
+    let placed = path.strip_prefix("/v1/projects/").or_else(|| path.strip_prefix("/v1beta1/projects/"))?;
+    let (_, rest) = placed.split_once("/locations/")?;
+    let (_, rest) = rest.split_once('/')?;
+    let below = rest.strip_prefix("endpoints/openapi")?;
+    (below.is_empty() || below.starts_with('/')).then_some(below)
 }
 
 /// What stands in place of `{}` and `*`, if the pattern fits.
@@ -319,6 +331,22 @@ fn short(text: &str) -> String {
     crate::telemetry::clip(text, 200)
 }
 
+/// Every route under every roof, with every method that it has.
+#[cfg(test)]
+pub(super) fn all() -> Vec<(Method, String)> {
+    let mut all = Vec::new();
+    for route in ROUTES.iter().filter(|route| !route.path.is_empty()) {
+        let below = route.path.replace("{}", "x").replace('*', "x");
+        let deployed = DEPLOYED.contains(&route.name).then_some("/openai/deployments/d");
+        for method in route.methods {
+            all.extend(
+                ROOFS.iter().copied().chain(deployed).map(|roof| (method.clone(), format!("{roof}{below}"))),
+            );
+        }
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,6 +363,8 @@ mod tests {
             "/v1beta/openai/chat/completions",
             "/openai/v1/chat/completions",
             "/v1/chat/completions/",
+            "/v1/projects/p/locations/us-central1/endpoints/openapi/chat/completions",
+            "/v1beta1/projects/p/locations/global/endpoints/openapi/chat/completions",
         ] {
             assert_eq!(endpoint(path), Endpoint::Chat, "{path}");
         }

@@ -172,6 +172,9 @@ pub struct FileData<'a> {
 /// Code.
 #[derive(Debug, Default, serde::Deserialize)]
 pub struct ExecutableCode<'a> {
+    /// Its id, from Gemini 3 on.
+    #[serde(borrow)]
+    pub id: Option<Text<'a>>,
     /// `PYTHON`.
     #[serde(borrow)]
     pub language: Option<Text<'a>>,
@@ -183,6 +186,9 @@ pub struct ExecutableCode<'a> {
 /// What code printed.
 #[derive(Debug, Default, serde::Deserialize)]
 pub struct CodeExecutionResult<'a> {
+    /// The id of the code that it came of.
+    #[serde(borrow)]
+    pub id: Option<Text<'a>>,
     /// `OUTCOME_OK` and others.
     #[serde(borrow)]
     pub outcome: Option<Text<'a>>,

@@ -202,6 +202,9 @@ pub struct FileData<'a> {
 /// Code that Google ran.
 #[derive(Clone, Debug, Serialize)]
 pub struct ExecutableCode<'a> {
+    /// Its id, if it had one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Text<'a>>,
     /// `PYTHON`
     pub language: &'static str,
     /// The code.
@@ -211,7 +214,10 @@ pub struct ExecutableCode<'a> {
 /// What code printed.
 #[derive(Clone, Debug, Serialize)]
 pub struct CodeExecutionResult<'a> {
-    /// `OUTCOME_OK`, `OUTCOME_FAILED`
+    /// The id of the code, if it had one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Text<'a>>,
+    /// `OUTCOME_OK`, `OUTCOME_FAILED`, `OUTCOME_DEADLINE_EXCEEDED`
     pub outcome: &'static str,
     /// Standard output, or the failure.
     pub output: Text<'a>,

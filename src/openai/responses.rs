@@ -128,6 +128,9 @@ pub struct StreamOptions {
     /// Padding against eavesdroppers who measure lengths.
     #[serde(default)]
     pub include_obfuscation: Option<bool>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// `text`.
@@ -139,6 +142,9 @@ pub struct TextConfig<'a> {
     /// `low`, `medium`, `high`.
     #[serde(borrow, default)]
     pub verbosity: Option<Text<'a>>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// `text.format`.
@@ -159,6 +165,9 @@ pub struct Format<'a> {
     /// Whether it must be kept to.
     #[serde(default)]
     pub strict: Option<bool>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// `reasoning`.
@@ -173,6 +182,15 @@ pub struct Reasoning<'a> {
     /// The deprecated name of the same.
     #[serde(borrow, default)]
     pub generate_summary: Option<Text<'a>>,
+    /// Which earlier reasoning is used again: `auto`, `current_turn`, `all_turns`.
+    #[serde(borrow, default)]
+    pub context: Option<Text<'a>>,
+    /// `standard`, `pro`.
+    #[serde(borrow, default)]
+    pub mode: Option<Text<'a>>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// An item, of whatever type.
@@ -343,6 +361,21 @@ pub struct Tool<'a> {
     /// Pictures: previews on the way.
     #[serde(default)]
     pub partial_images: Option<i64>,
+    /// Found by a search for tools; here it is there from the beginning.
+    #[serde(default)]
+    pub defer_loading: Option<bool>,
+    /// The client may answer later; here nothing is said before it has.
+    #[serde(default, rename = "async")]
+    pub later: Option<bool>,
+    /// Who may call: `direct`, `programmatic`.
+    #[serde(borrow, default)]
+    pub allowed_callers: Option<Vec<Text<'a>>>,
+    /// Shell: `{"type": "local"}`, or a container of `OpenAI`'s.
+    #[serde(borrow, default)]
+    pub environment: Option<&'a RawValue>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// The form of a custom tool's input.

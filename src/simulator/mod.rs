@@ -10,6 +10,7 @@
 
 mod embed;
 mod faults;
+mod fragments;
 mod kept;
 mod long;
 mod models;
@@ -18,6 +19,7 @@ mod sample;
 mod schema_fields;
 mod script;
 mod stream;
+mod tuned;
 mod turns;
 mod usage;
 mod validate;
@@ -70,7 +72,8 @@ impl<'a> Query<'a> {
         self.0
             .split('&')
             .filter_map(|pair| pair.split_once('='))
-            .find(|(key, _)| *key == name)
+            // Google's own parameters may stand with a `$` in front.
+            .find(|(key, _)| key.strip_prefix('$').or(key.strip_prefix("%24")).unwrap_or(key) == name)
             .map(|(_, value)| value)
     }
 }
@@ -82,6 +85,8 @@ struct Route<'a> {
     model: Cow<'a, str>,
     /// Empty for the description of a model.
     method: &'a str,
+    /// It is one that somebody tuned.
+    tuned: bool,
 }
 
 fn route(path: &str) -> Option<Route<'_>> {
@@ -98,9 +103,17 @@ fn route(path: &str) -> Option<Route<'_>> {
             let mut segments = rest.splitn(4, '/');
             let (_, locations, _) = (segments.next()?, segments.next()?, segments.next()?);
             let rest = segments.next().filter(|_| locations == "locations")?;
-            (true, rest.strip_prefix("publishers/google/")?)
+            (true, rest.strip_prefix("publishers/google/").unwrap_or(rest))
         }
     };
+    let placed = vertex && path.contains("/projects/");
+    if let Some(named) = rest.strip_prefix("tunedModels").filter(|_| !vertex) {
+        return tuned::route((vertex, version), named);
+    }
+    if placed && !path.contains("/publishers/") {
+        let named = if rest == "models" { "" } else { rest.strip_prefix("endpoints")? };
+        return tuned::route((vertex, version), named);
+    }
     let rest = rest.strip_prefix("models")?;
     let named = match rest.strip_prefix('/') {
         None if rest.is_empty() => "",
@@ -109,7 +122,15 @@ fn route(path: &str) -> Option<Route<'_>> {
     };
     let (model, method) = named.split_once(':').unwrap_or((named, ""));
     let model = percent_encoding::percent_decode_str(model).decode_utf8_lossy();
-    Some(Route { vertex, version, model, method })
+    Some(Route { vertex, version, model, method, tuned: false })
+}
+
+/// The answer to a call of a model that is not there, or does not do this.
+fn unknown(route: &Route<'_>) -> Refusal {
+    if route.tuned && tuned::find(route.vertex, &route.model).is_none() {
+        return tuned::denied(route.vertex, &route.model);
+    }
+    models::unknown(&route.model, route.version, route.method)
 }
 
 fn authorize(headers: &HeaderMap, query: &Query<'_>, required: bool) -> Result<(), Refusal> {
@@ -216,10 +237,12 @@ impl Simulator {
             return refused(&refusal, in_array);
         }
         let answer = if parts.method == Method::GET && route.method.is_empty() {
-            let answer = if route.model.is_empty() {
+            let answer = if route.tuned {
+                tuned::describe(&route, parts.uri.path())
+            } else if route.model.is_empty() {
                 models::list(&query, route.vertex)
             } else {
-                models::get(&route.model, route.version)
+                models::get(&route.model, route.version, route.vertex)
             };
             answer.map(|value| json_reply(&value))
         } else if parts.method == Method::POST && !route.method.is_empty() {
@@ -251,7 +274,8 @@ impl Simulator {
             guard.finish();
             return early;
         }
-        let model = models::find(&route.model);
+        let model =
+            if route.tuned { tuned::find(route.vertex, &route.model) } else { models::find(&route.model) };
         let checked = self.check(route, body, model);
         let checked = checked.and_then(|(ask, model)| Ok((self.referred(ask, model)?, model)));
         let ((ask, cached), model) = match checked {
@@ -266,6 +290,9 @@ impl Simulator {
                 let mut answer = script::answer(&ask, body, model, fault);
                 answer.prompt.cached += cached;
                 long::cut(&mut answer, &ask, model, (fault, stream));
+                if rules::streams_arguments(&ask) {
+                    answer.candidates = answer.candidates.into_iter().map(fragments::spread).collect();
+                }
                 drop(ask);
                 let framing = if in_array { Framing::Array } else { Framing::Sse };
                 self.say(answer, route, stream.then_some(framing), fault, guard).await
@@ -274,7 +301,9 @@ impl Simulator {
                 guard.finish();
                 json_reply(&compute_tokens(&ask))
             }
-            ("batchGenerateContent", Makes::Text) if !route.vertex => {
+            ("batchGenerateContent", Makes::Text) | ("asyncBatchEmbedContent", Makes::Vectors(_))
+                if !route.vertex && !route.tuned =>
+            {
                 guard.finish();
                 kept::create_batch(&self.kept, body, model).unwrap_or_else(|refusal| refused(&refusal, false))
             }
@@ -299,7 +328,7 @@ impl Simulator {
             }
             _ => {
                 guard.finish();
-                refused(&models::unknown(&route.model, route.version, route.method), in_array)
+                refused(&unknown(route), in_array)
             }
         }
     }
@@ -319,18 +348,15 @@ impl Simulator {
             "batchEmbedContents" => &schema_fields::BATCH_EMBED,
             "computeTokens" => &schema_fields::COMPUTE,
             // Its requests are parsed one by one.
-            "batchGenerateContent" => {
-                let model =
-                    model.ok_or_else(|| models::unknown(&route.model, route.version, route.method))?;
+            "batchGenerateContent" | "asyncBatchEmbedContent" => {
+                let model = model.ok_or_else(|| unknown(route))?;
                 return Ok((Value::Null, model));
             }
             "predict" if route.vertex => &schema_fields::PREDICT,
-            _ => return Err(models::unknown(&route.model, route.version, route.method)),
+            _ => return Err(unknown(route)),
         };
         let ask = validate::parse(body, message, side)?;
-        let model = model
-            .filter(|model| route.vertex || !model.vertex_only)
-            .ok_or_else(|| models::unknown(&route.model, route.version, route.method))?;
+        let model = model.filter(|model| route.vertex || !model.vertex_only).ok_or_else(|| unknown(route))?;
         if matches!(model.makes, Makes::Text) {
             let stream = route.method == "streamGenerateContent";
             match route.method {

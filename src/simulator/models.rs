@@ -157,9 +157,15 @@ fn describe(model: &Model) -> Value {
     })
 }
 
+/// The same at Vertex AI, which tells less.
+fn publisher(model: &Model) -> Value {
+    json!({ "name": format!("publishers/google/models/{}", model.id), "versionId": "default", "launchStage": "GA" })
+}
+
 /// `GET models/{m}`.
-pub(super) fn get(name: &str, version: &str) -> Result<Value, Refusal> {
-    match MODELS.iter().find(|model| model.id == name) {
+pub(super) fn get(name: &str, version: &str, vertex: bool) -> Result<Value, Refusal> {
+    match MODELS.iter().find(|model| model.id == name && (vertex || !model.vertex_only)) {
+        Some(model) if vertex => Ok(publisher(model)),
         Some(model) => Ok(describe(model)),
         None => Err(unknown(name, version, "generateContent")),
     }
@@ -181,14 +187,8 @@ pub(super) fn list(query: &super::Query, vertex: bool) -> Result<Value, Refusal>
         Some(_) => return Err(Refusal::invalid("Request contains an invalid argument: page token")),
     };
     let page = MODELS.iter().filter(|model| vertex || !model.vertex_only).skip(start).take(size);
-    let models: Vec<Value> = if vertex {
-        page.map(|model| {
-            json!({ "name": format!("publishers/google/models/{}", model.id), "versionId": "default", "launchStage": "GA" })
-        })
-        .collect()
-    } else {
-        page.map(describe).collect()
-    };
+    let models: Vec<Value> =
+        if vertex { page.map(publisher).collect() } else { page.map(describe).collect() };
     let mut answer = json!({ (if vertex { "publisherModels" } else { "models" }): models });
     let next = start.saturating_add(size);
     if next < MODELS.len()

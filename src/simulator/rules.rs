@@ -49,7 +49,7 @@ pub(super) fn check(ask: &Value, model: &Model, way: Way) -> Check {
     let generation = ask.get("generationConfig").unwrap_or(&nothing);
     generation_config(generation, model, way)?;
     thinking(generation.get("thinkingConfig").unwrap_or(&nothing), model)?;
-    tools(ask, generation, model, vertex)?;
+    tools(ask, generation, model, way)?;
     for (index, setting) in items(ask, "safetySettings").iter().enumerate() {
         let category = string(setting, "category");
         if items(ask, "safetySettings")
@@ -269,7 +269,14 @@ fn name_fits(name: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte))
 }
 
-fn tools(ask: &Value, generation: &Value, model: &Model, vertex: bool) -> Check {
+/// The arguments of calls are to come in pieces; the parser lets only Vertex AI's requests say so.
+pub(super) fn streams_arguments(ask: &Value) -> bool {
+    let config = ask.get("toolConfig").and_then(|config| config.get("functionCallingConfig"));
+    let wish = config.and_then(|config| config.get("streamFunctionCallArguments"));
+    wish.and_then(Value::as_bool) == Some(true)
+}
+
+fn tools(ask: &Value, generation: &Value, model: &Model, Way { vertex, stream }: Way) -> Check {
     let tools = items(ask, "tools");
     let mut names: Vec<&str> = Vec::new();
     for (tool_index, tool) in tools.iter().enumerate() {
@@ -313,6 +320,11 @@ fn tools(ask: &Value, generation: &Value, model: &Model, vertex: bool) -> Check 
     }
     let config = ask.get("toolConfig").unwrap_or(&Value::Null);
     calling(config.get("functionCallingConfig").unwrap_or(&Value::Null), &names)?;
+    if streams_arguments(ask)
+        && (!stream || model.version < 30 || model.id.starts_with("gemini-3.1-flash-lite"))
+    {
+        return refuse("Streaming function call arguments is not supported for this model or method.");
+    }
     let search = SEARCH_TOOLS.iter().any(|name| tools.iter().any(|tool| tool.get(*name).is_some()));
     let json = string(generation, "responseMimeType") == "application/json";
     let old = model.version < 30;

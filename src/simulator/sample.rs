@@ -13,9 +13,11 @@ const BOTTOM: usize = 24;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Hints {
     pub(super) text: String,
-    /// Capitalised words inside sentences.
+    /// Capitalised words inside sentences; those that stand together are one.
     pub(super) places: Vec<String>,
     pub(super) numbers: Vec<f64>,
+    /// What stands between quotation marks.
+    pub(super) quoted: Vec<String>,
 }
 
 impl Hints {
@@ -23,22 +25,34 @@ impl Hints {
         let text: String = text.chars().take(2_000).collect();
         let mut places: Vec<String> = Vec::new();
         let mut numbers = Vec::new();
-        let mut opens = true;
+        let (mut opens, mut joins, mut comma) = (true, false, false);
         for word in text.split_whitespace() {
-            let bare = word.trim_matches(|letter: char| !letter.is_alphanumeric());
+            let plain = |text: &str| text.trim_matches(|letter: char| !letter.is_alphanumeric()).to_owned();
+            let pieces = word.split(['(', ')', ',', '=']).filter_map(|piece| plain(piece).parse().ok());
+            numbers.extend(pieces.filter(|number: &f64| number.is_finite()));
+            let bare = plain(word);
             let bare = bare.split('\'').next().unwrap_or_default();
-            if let Ok(number) = bare.parse::<f64>()
-                && number.is_finite()
-            {
-                numbers.push(number);
-            }
-            let proper = bare.chars().next().is_some_and(char::is_uppercase) && bare.chars().count() > 1;
-            if proper && !opens && !places.iter().any(|known| known == bare) {
-                places.push(bare.to_owned());
+            let proper = !opens && bare.starts_with(char::is_uppercase) && bare.chars().count() > 1;
+            // "San Francisco, CA" is one place, "Oslo, Rome" are two.
+            let state = bare.len() == 2 && bare.bytes().all(|letter| letter.is_ascii_uppercase());
+            match places.last_mut() {
+                Some(place) if proper && joins && (!comma || state) => {
+                    place.push_str(if comma { ", " } else { " " });
+                    place.push_str(bare);
+                }
+                _ if proper => places.push(bare.to_owned()),
+                _ => {}
             }
             opens = word.ends_with(['.', '!', '?', ':']);
+            (joins, comma) = (proper && !opens, word.ends_with(','));
         }
-        Self { text, places, numbers }
+        let mut known: Vec<String> = Vec::new();
+        for place in places {
+            if !known.contains(&place) {
+                known.push(place);
+            }
+        }
+        Self { places: known, numbers, quoted: quoted(&text), text }
     }
 
     /// The same hints with only the `index`th place: one of several parallel calls.
@@ -49,6 +63,11 @@ impl Hints {
     fn string(&self, name: &str) -> String {
         let name = name.to_ascii_lowercase();
         let any = |words: &[&str]| words.iter().any(|word| name.contains(word));
+        if any(&["name", "title"])
+            && let Some(quoted) = self.quoted.first()
+        {
+            return quoted.clone();
+        }
         if is_place(&name) || any(&["name", "person", "title"]) {
             return self.places.first().cloned().unwrap_or_else(|| "Paris".to_owned());
         }
@@ -57,6 +76,31 @@ impl Hints {
         }
         "example".to_owned()
     }
+}
+
+/// What stands between quotation marks: a mark that follows a blank, up to one before a blank or a stop.
+fn quoted(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['\'', '"']) {
+        let (before, from) = rest.split_at(at);
+        let mark = if from.starts_with('"') { '"' } else { '\'' };
+        let inner = from.get(1..).unwrap_or_default();
+        let begins = before.is_empty() || before.ends_with([' ', '\n', '(']);
+        let ends = |end: &usize| {
+            let after = inner.get(end + 1..).and_then(|after| after.chars().next());
+            after.is_none_or(|after| !after.is_alphanumeric())
+        };
+        let end = inner.match_indices(mark).map(|(end, _)| end).find(ends).filter(|end| begins && *end > 0);
+        match end {
+            Some(end) => {
+                found.extend(inner.get(..end).map(str::to_owned));
+                rest = inner.get(end + 1..).unwrap_or_default();
+            }
+            None => rest = inner,
+        }
+    }
+    found
 }
 
 /// Whether a field of this name wants a place.

@@ -222,6 +222,11 @@ fn reply(ask: &Value, config: &Value, contents: &[Value], text: &str, fault: Fau
         said.push_str(FILLER);
     }
     if mime == "application/json" {
+        let keys = Hints::of(text).quoted;
+        let named = text.to_ascii_lowercase().contains("key") && !keys.is_empty();
+        if named && results.is_empty() {
+            return Value::Object(keys.into_iter().map(|key| (key, "example".into())).collect()).to_string();
+        }
         return json!({ "answer": said }).to_string();
     }
     if text.is_empty() && results.is_empty() && ask.get("systemInstruction").is_some() && said.is_empty() {

@@ -130,6 +130,14 @@ pub(super) fn unread(error: ReadError) -> Error {
     }
 }
 
+/// Whether nothing of the request can have arrived: no connection was made.
+pub fn is_unsent(error: &Error) -> bool {
+    match error.explicit_code() {
+        Some("upstream_unreachable" | "upstream_connect_timeout") => error.origin() == Origin::Upstream,
+        Some(_) | None => false,
+    }
+}
+
 /// Looks for a cause of one type. An `io::Error` hides what it wraps from `source`, so it is opened too.
 fn cause<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e T> {
     let mut next = Some(error);

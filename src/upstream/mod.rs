@@ -43,6 +43,7 @@ mod trip;
 
 pub use course::Course;
 pub use events::Events;
+pub use fail::is_unsent;
 pub use look::Look;
 pub use raw::{Credential, Payload, Raw, RawPath};
 pub use route::{Balance, RouteConfig, Times, hash};
@@ -149,9 +150,9 @@ struct Group {
     quotas: Arc<health::ByModel<health::Quota>>,
 }
 
-/// How long one call may take, in all its phases.
+/// How long one call may take, in all its phases. The calls that continue an answer have the first one's.
 #[derive(Clone, Copy, Debug)]
-struct Patience {
+pub struct Patience {
     times: Timeouts,
     deadline: Instant,
     /// Before this the first byte must be there, whatever the phase's own limit.
@@ -161,6 +162,17 @@ struct Patience {
 }
 
 impl Patience {
+    /// For a call that continues an answer: its first byte is there already, its end stays where it was.
+    #[must_use]
+    pub fn continued(self) -> Self {
+        Self { first_by: None, ..self }
+    }
+
+    /// How much of the whole is left.
+    pub fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
     /// Until when to wait for something that may take `span`, and what to say when it does not come.
     fn until(&self, span: Duration, late: fn() -> Error) -> (Instant, fn() -> Error) {
         let own = Instant::now() + span;
@@ -248,7 +260,11 @@ impl Upstream {
         Box::pin(self.call_within(leg.site(), call, leg.patience())).await
     }
 
-    async fn call_within(&self, site: &Site, call: &Call, patience: Patience) -> Result<Answer> {
+    /// Calls a model at one site, once, within what another call has left.
+    ///
+    /// # Errors
+    /// As [`Upstream::call`].
+    pub async fn call_within(&self, site: &Site, call: &Call, patience: Patience) -> Result<Answer> {
         let streams = call.method == Method::Stream;
         let times = patience.times;
         let head = patience.until(if streams { times.head } else { times.first_event }, fail::silent);
@@ -373,6 +389,18 @@ impl Ask<'_> {
     }
 }
 
+/// What an answer that is not a success means, its body read.
+pub fn refusal(parts: &http::response::Parts, body: &[u8], site: &Site) -> Error {
+    let wait = parts.headers.get(header::RETRY_AFTER);
+    let wait = wait.and_then(|wait| wait.to_str().ok()?.trim().parse().ok()).map(Duration::from_secs);
+    let error = from_response(parts.status, body, &site.secrets()).answered(parts.status.as_u16());
+    // Google says it in the body; what stands before Google says it in a header.
+    match (error.retries(), wait) {
+        (Retry::Soon, Some(wait)) => error.retry(Retry::After(wait)),
+        (Retry::Soon, None) | (Retry::Never | Retry::After(_), _) => error,
+    }
+}
+
 /// Lets a usable status line through; everything else becomes an error.
 async fn accepted(response: Response<Body>, site: &Site) -> Result<Response<Body>> {
     let status = response.status();
@@ -382,20 +410,14 @@ async fn accepted(response: Response<Body>, site: &Site) -> Result<Response<Body
             .retry(Retry::Never));
     }
     if !status.is_success() {
-        let wait = response.headers().get(header::RETRY_AFTER);
-        let wait = wait.and_then(|wait| wait.to_str().ok()?.trim().parse().ok()).map(Duration::from_secs);
-        let reading = body::read(response.into_body(), LARGEST_ERROR);
+        let (parts, body) = response.into_parts();
+        let reading = body::read(body, LARGEST_ERROR);
         // An error without a readable body is still an error with a status.
         let body = match tokio::time::timeout(ERROR_WITHIN, reading).await {
             Ok(Ok(body)) => body,
             Ok(Err(_)) | Err(_) => Bytes::new(),
         };
-        let error = from_response(status, &body, &site.secrets()).answered(status.as_u16());
-        // Google says it in the body; what stands before Google says it in a header.
-        return Err(match (error.retries(), wait) {
-            (Retry::Soon, Some(wait)) => error.retry(Retry::After(wait)),
-            (Retry::Soon, None) | (Retry::Never | Retry::After(_), _) => error,
-        });
+        return Err(refusal(&parts, &body, site));
     }
     let starts = |name: header::HeaderName, what: &str| {
         response.headers().get(name).and_then(|value| value.to_str().ok()).is_some_and(|value| {

@@ -4,13 +4,14 @@
 //! under the same deadlines as any other call. Dropping it cancels the call.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::events::Watched;
 use super::site::Site;
-use super::{IDENTITY, Upstream, fail};
+use super::trip::Leg;
+use super::{AGENT, IDENTITY, Patience, Upstream, fail};
 use crate::body::{self, Body};
 use crate::error::{Error, Result};
 
@@ -29,6 +30,8 @@ pub struct Raw<'a> {
     pub payload: Payload,
     /// Whose credential goes along.
     pub credential: Credential,
+    /// `traceparent`, where the request is traced.
+    pub trace: Option<HeaderValue>,
 }
 
 /// Where a request goes at a site.
@@ -91,15 +94,36 @@ impl Upstream {
     /// # Errors
     /// When there is no address for it, no credential, or no status line.
     pub async fn raw(&self, site: &Site, raw: Raw<'_>) -> Result<Response<Body>> {
-        let Raw { method, path, query, headers, payload, credential } = raw;
-        let begun = Instant::now();
-        let deadline = begun + self.timeouts.total;
+        self.raw_within(site, raw, self.patience()).await
+    }
+
+    /// The same as one leg of a trip.
+    ///
+    /// # Errors
+    /// As [`Upstream::raw`]; tell [`super::Trip::failed`].
+    pub async fn raw_on(&self, leg: &Leg<'_>, raw: Raw<'_>) -> Result<Response<Body>> {
+        self.raw_within(leg.site(), raw, leg.patience()).await
+    }
+
+    async fn raw_within(&self, site: &Site, raw: Raw<'_>, patience: Patience) -> Result<Response<Body>> {
+        let Raw { method, path, query, mut headers, payload, credential, trace } = raw;
+        let times = patience.times;
+        let deadline = patience.deadline;
         // An upload's status line comes when all of it has been taken, however long that is.
-        let until = match payload {
-            Payload::Whole(_) => deadline.min(begun + self.timeouts.head),
-            Payload::Stream(_) => deadline,
+        let (until, late) = match payload {
+            Payload::Whole(_) => patience.until(times.first_event, fail::silent),
+            Payload::Stream(_) => patience.until(times.total, fail::silent),
         };
+        let late = |_elapsed| late();
+        headers.insert(header::ACCEPT_ENCODING, IDENTITY);
+        headers.insert(header::USER_AGENT, AGENT);
+        if let Some(trace) = trace {
+            headers.insert("traceparent", trace);
+        }
         let uri = self.address(site, path, query).await?;
+        // Only a token can turn out to be old.
+        let kept = (site.renews() && matches!(payload, Payload::Whole(_))).then(|| headers.clone());
+        let mut headers = Some(headers);
         let (whole, mut stream) = match payload {
             Payload::Whole(bytes) => (Some(bytes), None),
             Payload::Stream(body) => (None, Some(body)),
@@ -113,8 +137,7 @@ impl Upstream {
             });
             *request.method_mut() = method.clone();
             *request.uri_mut() = uri.clone();
-            *request.headers_mut() = headers.clone();
-            request.headers_mut().insert(header::ACCEPT_ENCODING, IDENTITY);
+            *request.headers_mut() = headers.take().or_else(|| kept.clone()).unwrap_or_default();
             let token = match &credential {
                 Credential::Site => {
                     for (name, value) in site.headers() {
@@ -134,7 +157,8 @@ impl Upstream {
                 }
                 Credential::None => None,
             };
-            let answered = timeout_at(until, self.pass(site, request)).await.map_err(late)??;
+            let answered =
+                timeout_at(until, self.pass(site, request, patience.flying)).await.map_err(late)??;
             if answered.status() == StatusCode::UNAUTHORIZED
                 && let (Some(tokens), Some(token)) = (site.tokens(), &token)
             {
@@ -143,17 +167,17 @@ impl Upstream {
                     continue;
                 }
             }
-            let idle = self.timeouts.idle;
+            let idle = times.idle;
             return Ok(answered.map(|body| {
                 Watched::new(body, idle, deadline).map_err(|error: Error| error.into()).boxed_unsync()
             }));
         }
     }
 
-    async fn pass(&self, site: &Site, request: Request<Body>) -> Result<Response<Body>> {
+    async fn pass(&self, site: &Site, request: Request<Body>, flying: u32) -> Result<Response<Body>> {
         match site.local() {
             Some(local) => Ok(local.pass(request).await),
-            None => match site.client().request(request, 0).await {
+            None => match site.client().request(request, flying).await {
                 Ok(response) => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
                 Err(error) => Err(fail::unanswered(error)),
             },
@@ -196,8 +220,4 @@ impl Upstream {
         Uri::try_from(address)
             .map_err(|error| Error::invalid("path", "This path cannot be asked for.").because(error))
     }
-}
-
-fn late(_: tokio::time::error::Elapsed) -> Error {
-    fail::timeout("upstream_timeout", "Google took too long to begin its answer.")
 }

@@ -101,9 +101,9 @@ pub struct Leg<'u> {
     patience: Patience,
 }
 
-impl Leg<'_> {
+impl<'u> Leg<'u> {
     /// Where.
-    pub fn site(&self) -> &Site {
+    pub fn site(&self) -> &'u Site {
         self.site
     }
 
@@ -112,7 +112,8 @@ impl Leg<'_> {
         &self.model
     }
 
-    pub(super) fn patience(&self) -> Patience {
+    /// How long what is asked here may take.
+    pub fn patience(&self) -> Patience {
         self.patience
     }
 }
@@ -141,9 +142,55 @@ impl Upstream {
 
     /// Begins a request's way.
     pub fn trip(&self, wish: &Wish<'_>) -> Trip<'_> {
+        let mut trip = self.at_home(wish);
+        let order = trip.route.order(trip.session, &self.names);
+        trip.plan(trip.route, order);
+        trip
+    }
+
+    /// Begins the way of a request that only these sites can serve: in its route's order, or in this one where
+    /// none of them is on its route. Another model than the one asked for is never asked.
+    pub fn trip_among(&self, wish: &Wish<'_>, sites: &[&Site]) -> Trip<'_> {
+        let mut trip = self.at_home(wish);
+        if trip.repeat == Repeat::All {
+            trip.repeat = Repeat::SameModel;
+        }
+        let among = |at: &usize| {
+            self.sites.get(*at).is_some_and(|site| sites.iter().any(|wanted| std::ptr::eq(*wanted, site)))
+        };
+        let mut order = trip.route.order(trip.session, &self.names);
+        order.retain(among);
+        if order.is_empty() {
+            order = (0..self.sites.len()).filter(among).collect();
+        }
+        trip.plan(trip.route, order);
+        trip
+    }
+
+    /// How long to wait before the `nth` repetition at the same site of a call that changes nothing there; nothing
+    /// where repeating would not help.
+    pub fn again(&self, site: &Site, nth: u32, error: &Error) -> Option<Duration> {
+        let wait = match error.retries() {
+            Retry::After(wait) => wait,
+            Retry::Soon => Duration::ZERO,
+            Retry::Never => return None,
+        };
+        let may = matches!(Class::of(error), Class::Fault | Class::Quota(_))
+            && nth <= self.routes.find("").retries
+            && wait <= self.longest_wait;
+        let at = self.sites.iter().position(|known| std::ptr::eq(known, site))?;
+        let health = self.health.get(at).filter(|_| may)?;
+        let granted = health.budget.spend();
+        if !granted {
+            health.denied.fetch_add(1, Relaxed);
+        }
+        granted.then(|| wait + pause(nth, self.random()))
+    }
+
+    fn at_home(&self, wish: &Wish<'_>) -> Trip<'_> {
         let begun = Instant::now();
         let route = self.routes.find(wish.model);
-        let mut trip = Trip {
+        Trip {
             upstream: self,
             model: wish.model.into(),
             route,
@@ -160,9 +207,7 @@ impl Upstream {
             returns: 0,
             last: None,
             moved: false,
-        };
-        trip.plan(route);
-        trip
+        }
     }
 
     pub(super) fn now(&self) -> u64 {
@@ -183,6 +228,11 @@ impl<'u> Trip<'u> {
     /// How many calls were made.
     pub fn sent(&self) -> u32 {
         self.sent
+    }
+
+    /// From now on nothing can be sent again.
+    pub fn stay(&mut self) {
+        self.repeat = Repeat::Never;
     }
 
     /// Whether another model than the one asked for is being asked.
@@ -218,10 +268,9 @@ impl<'u> Trip<'u> {
         }
     }
 
-    fn plan(&mut self, route: &'u Route) {
+    fn plan(&mut self, route: &'u Route, order: Vec<usize>) {
         self.route = route;
         let upstream = self.upstream;
-        let order = route.order(self.session, &upstream.names);
         self.places = order
             .into_iter()
             .filter_map(|site| {
@@ -394,7 +443,8 @@ impl<'u> Trip<'u> {
         self.model = model.as_str().into();
         self.moved = true;
         self.returns = 0;
-        self.plan(self.upstream.routes.find(model));
+        let route = self.upstream.routes.find(model);
+        self.plan(route, route.order(self.session, &self.upstream.names));
         true
     }
 

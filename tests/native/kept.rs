@@ -13,6 +13,14 @@ async fn a_cache_is_made_for_an_allowed_model_only() {
     let body = r#"{"model":"models/gemini-4-argon"}"#;
     let got = gateway.ask("POST", "/v1beta/cachedContents", "x-goog-api-key: flash\r\n", body).await;
     assert_eq!((got.status, google.calls()), (403, calls));
+    // Nor is a batch for one that it may not ask.
+    let vertex = Gateway::vertex(&google, "").await;
+    let jobs = "/v1/projects/p/locations/us-central1/batchPredictionJobs";
+    let body = r#"{"displayName":"j","model":"publishers/google/models/gemini-4-argon"}"#;
+    let got = vertex.ask("POST", jobs, "x-goog-api-key: flash\r\n", body).await;
+    assert_eq!((got.status, google.calls()), (403, calls));
+    assert_eq!(vertex.post(jobs, body).await.status, 200);
+    assert_eq!(google.last().body, body);
     let got = gateway
         .ask(
             "PATCH",

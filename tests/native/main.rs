@@ -8,6 +8,7 @@
     reason = "tests fail that way"
 )]
 
+mod again;
 mod calls;
 mod fake;
 mod kept;

@@ -147,21 +147,35 @@ async fn webhooks_are_made_changed_and_removed() {
     let new =
         r#"{"name":"mine","uri":"https://example.com/hook","subscribed_events":["interaction.completed"]}"#;
     let made = gateway.post("/v1beta/webhooks", new).await.json();
-    assert!(made["new_signing_secret"].as_str().unwrap().starts_with("whsec_"));
+    let first = made["new_signing_secret"].as_str().unwrap();
+    assert!(first.starts_with("whsec_") && made["name"] == "mine" && made["state"] == "enabled");
+    assert!(
+        first.starts_with(
+            made["signing_secrets"][0]["truncated_secret"].as_str().unwrap().trim_end_matches('.')
+        )
+    );
     let path = format!("/v1beta/webhooks/{}", made["id"].as_str().unwrap());
     assert!(gateway.get(&path).await.json().get("new_signing_secret").is_none());
     assert_eq!(
         gateway.get("/v1beta/webhooks?page_size=5").await.json()["webhooks"].as_array().unwrap().len(),
         1
     );
-    let change = r#"{"subscribed_events":["batch.failed"]}"#;
+    let change = r#"{"subscribed_events":["batch.failed"],"state":"disabled"}"#;
     let got = gateway
         .ask("PATCH", &format!("{path}?update_mask=subscribed_events"), "x-goog-api-key: good\r\n", change)
         .await;
-    assert_eq!(got.json()["subscribed_events"][0], "batch.failed");
+    assert_eq!(
+        (&got.json()["subscribed_events"][0], &got.json()["state"]),
+        (&"batch.failed".into(), &"enabled".into())
+    );
     assert_eq!(gateway.post(&format!("{path}:ping"), "{}").await.status, 200);
     let rotated = gateway.post(&format!("{path}:rotateSigningSecret"), "{}").await.json();
     assert!(rotated["secret"].as_str().unwrap().starts_with("whsec_"));
+    let secrets = gateway.get(&path).await.json()["signing_secrets"].clone();
+    assert!(secrets[0]["expire_time"].is_string() && secrets[1].get("expire_time").is_none(), "{secrets}");
+    let now = r#"{"revocation_behavior":"revoke_previous_secrets_immediately"}"#;
+    assert_eq!(gateway.post(&format!("{path}:rotateSigningSecret"), now).await.status, 200);
+    assert_eq!(gateway.get(&path).await.json()["signing_secrets"].as_array().unwrap().len(), 1);
     let wrong =
         gateway.post("/v1beta/webhooks", r#"{"uri":"http://example.com","subscribed_events":["x"]}"#).await;
     assert_eq!((wrong.status, &wrong.json()["error"]["code"]), (400, &"invalid_request".into()));

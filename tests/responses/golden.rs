@@ -8,7 +8,7 @@ use std::{env, fs};
 
 use bytes::Bytes;
 use gemway::catalog::Catalog;
-use gemway::translate::responses::{History, request};
+use gemway::translate::responses::{History, Marks, request};
 use gemway::translate::{Backend, Target};
 use gemway::wire;
 use serde_json::value::RawValue;
@@ -49,12 +49,7 @@ fn history(case: &Path) -> History {
     History {
         items: all("items").iter().map(raw).collect(),
         referenced: all("referenced").iter().map(|item| (id(item), raw(item))).collect(),
-        marks: value["marks"]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(id, mark)| (id.clone(), mark.as_str().unwrap().to_owned()))
-            .collect(),
+        marks: Marks::read([value["marks"].to_string().as_str()]),
     }
 }
 

@@ -11,28 +11,22 @@
 mod golden;
 mod grammar;
 mod properties;
+#[path = "../common/recordings.rs"]
+mod recorded;
 mod recordings;
-
-use std::sync::Arc;
+#[path = "../common/streamed.rs"]
+mod streams;
+mod turns;
 
 use bytes::{Bytes, BytesMut};
 use gemway::catalog::Catalog;
 use gemway::error::{Error, Result};
-use gemway::ids::Ids;
-use gemway::memory::Memory;
-use gemway::sse::Decoder;
 use gemway::translate::responses::{Ask, History, ResponsesMachine, Shape, reply, request};
 use gemway::translate::{Backend, Failure, Machine, Stamp, Target};
 use serde_json::{Value, json};
 
 fn stamp() -> Stamp {
-    Stamp {
-        id: "resp_1".to_owned(),
-        created: 1_795_256_380,
-        model: "gemini-test".to_owned(),
-        ids: Arc::new(Ids::counted()),
-        signatures: Arc::new(Memory::default()).view("t"),
-    }
+    streams::stamp("resp_1")
 }
 
 /// What the request `body` says to the answering half.
@@ -48,22 +42,8 @@ fn shape(body: &[u8], model: &str) -> Shape {
 
 /// The events of a stream that comes in these pieces, and how it ended.
 fn streamed(shape: &Shape, pieces: impl Iterator<Item = Bytes>) -> (String, Result<()>) {
-    let mut machine = ResponsesMachine::new(shape.clone(), stamp());
-    let (mut decoder, mut events, mut out) = (Decoder::default(), Vec::new(), BytesMut::new());
-    let run = || {
-        for piece in pieces {
-            decoder.push(piece, &mut events)?;
-            for event in events.drain(..) {
-                machine.push(&event, &mut out)?;
-            }
-        }
-        decoder.finish(&mut events)?;
-        for event in events.drain(..) {
-            machine.push(&event, &mut out)?;
-        }
-        machine.finish(&mut out).map(|_| ())
-    };
-    let result = run();
+    let (mut machine, mut out) = (ResponsesMachine::new(shape.clone(), stamp()), BytesMut::new());
+    let result = streams::streamed(&mut machine, pieces, &mut out);
     if let Err(error) = &result {
         let failure = Failure {
             message: error.message(),
@@ -78,10 +58,7 @@ fn streamed(shape: &Shape, pieces: impl Iterator<Item = Bytes>) -> (String, Resu
 
 /// The events of an answer, decoded.
 fn events(input: &Bytes) -> Result<Vec<Bytes>> {
-    let (mut decoder, mut events) = (Decoder::default(), Vec::new());
-    decoder.push(input.clone(), &mut events)?;
-    decoder.finish(&mut events)?;
-    Ok(events)
+    streams::decode(std::iter::once(input.clone()))
 }
 
 fn whole(shape: &Shape, input: &Bytes) -> Result<Value> {

@@ -1,12 +1,12 @@
 //! Every reply that Google really gave comes through whole, streamed and not.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{events, grammar, shape, streamed, whole};
+use super::{events, grammar, recorded, shape, streamed, whole};
 
 const ASKED: &[u8] = br#"{"model":"gemini-3.8-flash","input":"x","reasoning":{"summary":"auto"}}"#;
 
@@ -100,11 +100,12 @@ fn compare(file: &Path, said: &Said, response: &Value) {
     assert_eq!(&got, said, "{name}");
 }
 
-fn check(file: &Path) {
+/// Whether there was an answer of a model in the recording.
+fn check(file: &Path) -> bool {
     let record: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     let generated = record["path"].as_str().unwrap().contains("enerateContent");
     if !generated || record["status"] != 200 {
-        return;
+        return false;
     }
     let body = Bytes::from(record["response"].as_str().unwrap().to_owned());
     let shape = shape(ASKED, "gemini-3.8-flash");
@@ -116,33 +117,23 @@ fn check(file: &Path) {
         // Nothing usable came from the model: an error that is worth another try, and never an empty answer.
         assert_eq!(whole.unwrap_err().explicit_code(), Some("upstream_malformed_output"));
         assert_eq!(last["status"], "failed");
-        return;
+        return true;
     }
     ended.unwrap();
     compare(file, &said, &last);
     compare(file, &said, &whole.unwrap());
-}
-
-fn all(folder: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    let files = entries.map(|entry| entry.unwrap().path());
-    let files: Vec<PathBuf> =
-        files.filter(|file| file.extension().is_some_and(|end| end == "json")).collect();
-    for file in &files {
-        check(file);
-    }
-    files.len()
+    true
 }
 
 #[test]
 fn the_copies_here() {
-    assert!(all(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/recordings")) >= 35);
+    let told = recorded::copies().iter().filter(|file| check(file)).count();
+    assert!(told >= 35, "{told} only");
 }
 
-/// The whole collection, where a developer has it.
 #[test]
+#[ignore = "needs the whole collection, at GEMWAY_RECORDINGS"]
 fn the_whole_collection() {
-    let chosen = std::env::vars_os().find(|(name, _)| name == "GEMWAY_RECORDINGS").map(|(_, value)| value);
-    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/recordings");
-    all(&chosen.map_or_else(beside, PathBuf::from));
+    let told = recorded::collection().iter().filter(|file| check(file)).count();
+    assert!(told >= 150, "{told} only");
 }

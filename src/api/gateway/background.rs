@@ -12,7 +12,9 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::HeaderValue;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -81,6 +83,15 @@ struct Run {
 impl Runs {
     pub(super) fn has(&self, id: &str) -> bool {
         self.all.lock().contains_key(id)
+    }
+
+    /// Does something that must not end with a request, but may hold up the end of the process for a moment.
+    pub(super) fn spawn(
+        &self,
+        work: impl Future<Output = ()> + Send + 'static,
+        runtime: &Handle,
+    ) -> JoinHandle<()> {
+        self.tasks.spawn_on(work, runtime)
     }
 
     /// Tells whoever works on it here to stop, and does not wait.
@@ -301,7 +312,7 @@ impl Job {
             id: id.clone(),
             status: Status::Gone,
             response: items::patched(&doing, &[("status", "\"cancelled\"")]).into(),
-            marks: Vec::new(),
+            marks: None,
         });
         let mut last = Vec::new();
         match outcome {

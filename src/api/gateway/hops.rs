@@ -17,7 +17,7 @@ use crate::telemetry::metrics::UNRESOLVED;
 use crate::translate::fan::Fan;
 use crate::translate::fault::from_event;
 use crate::translate::hops::{Hops, Next};
-use crate::upstream::{AnswerBody, Call, Events, Leg, Upstream};
+use crate::upstream::{AnswerBody, Call, Events, Leg, Patience, Upstream};
 use crate::wire::Rope;
 
 /// The longest pause before an answer is resumed; Google asking for more ends it instead.
@@ -69,6 +69,7 @@ impl Gateway {
                 site: answer.site,
                 label: self.labels.get(&call.model).cloned(),
                 call: call.clone(),
+                patience: leg.patience().continued(),
                 cx: cx.clone(),
                 state: State::Reading(Box::new(events)),
                 batch: Vec::new(),
@@ -137,6 +138,8 @@ struct Long {
     site: Arc<str>,
     label: Option<String>,
     call: Call,
+    /// The whole answer has the time that its first request was given.
+    patience: Patience,
     cx: Ctx,
     state: State,
     batch: Vec<Bytes>,
@@ -168,7 +171,7 @@ impl Long {
             Retry::After(pause) => pause,
             Retry::Soon | Retry::Never => Duration::ZERO,
         };
-        if asked > LONGEST_PAUSE {
+        if asked > LONGEST_PAUSE || asked >= self.patience.left() {
             return Err(error);
         }
         let token = self.hops.failed(error)?;
@@ -186,14 +189,15 @@ impl Long {
         let call = Call { body: with_token(&self.call.body, token), ..self.call.clone() };
         let upstream = Arc::clone(&self.upstream);
         let (site, cx, label) = (Arc::clone(&self.site), self.cx.clone(), self.label.clone());
+        let patience = self.patience;
         self.state = State::Asking(Box::pin(async move {
             if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep(pause.min(patience.left())).await;
             }
             // The token belongs to the project that gave it, so the answer goes on where it began.
             let place = upstream.sites().find(|place| place.name() == &*site);
             let place = place.ok_or_else(|| Error::internal("a site is gone"))?;
-            let answer = upstream.call(place, &call).await;
+            let answer = upstream.call_within(place, &call, patience).await;
             cx.called(&site, label.as_deref().unwrap_or(UNRESOLVED), answer.as_ref().map(|_| 200));
             match answer?.body {
                 AnswerBody::Stream(events) => Ok(events),

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::Gateway;
+use super::native::journey::{Again, Way};
 use super::native::send::{Billing, Sending};
 use super::native::{Goal, Walk, sift};
 use crate::api::Ctx;
@@ -84,9 +85,8 @@ impl Gateway {
         let model = cx.meter.entry().asked.unwrap_or_default();
         self.admit(cx, &model, size).await?;
         let sending = Sending {
-            site,
+            way: Way::To(site, address.raw(), Again::of(cx, &method)?),
             method,
-            path: address.raw(),
             query: query.as_deref(),
             payload: Payload::Whole(body.join()),
             credential,

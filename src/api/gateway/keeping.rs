@@ -1,10 +1,11 @@
 //! What a response stands on, and how it is kept when it is over.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::items;
 use super::stored::State;
@@ -13,7 +14,7 @@ use crate::api::Ctx;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::openai::responses::Request;
 use crate::store::{self, Chain, Item, Kept};
-use crate::translate::responses::{Done, Finished, History, Status, request};
+use crate::translate::responses::{Done, Finished, History, Marks, Status, request};
 
 /// Where a response's end is told.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,19 @@ impl Slot {
     pub(super) fn done(&self) -> Done {
         let slot = Arc::clone(&self.0);
         Box::new(move |finished| *slot.lock() = Some(finished))
+    }
+
+    /// The same for a client that may leave before the end: what there was by then is kept at once, for the client
+    /// knows the response's id.
+    pub(super) fn done_or_left(&self, state: &Arc<State>, keeping: &Arc<Keeping>) -> Done {
+        let (told, state, keeping) = (self.done(), Arc::clone(state), Arc::clone(keeping));
+        Box::new(move |finished| {
+            if finished.status == Status::Gone {
+                drop(state.keep_apart(keeping, finished));
+            } else {
+                told(finished);
+            }
+        })
     }
 
     /// What was told, if anything was.
@@ -62,7 +76,7 @@ impl Gateway {
     pub(super) async fn prepare(&self, cx: &Ctx, asked: &Request<'_>) -> Result<Prepared> {
         let tenant = cx.tenant.name();
         let previous = asked.previous_response_id.as_ref().map(|id| id.decode().into_owned());
-        let conversation = request::conversation(asked);
+        let conversation = request::conversation(asked)?;
         let background = asked.background == Some(true);
         let before = match (&previous, &conversation) {
             (Some(_), Some(_)) => {
@@ -88,8 +102,8 @@ impl Gateway {
             Some(store) => store.find(tenant, &wanted).await?,
             None => self.state.recent.find(tenant, &wanted),
         };
-        let mut history = History { marks: marks(&before.marks), ..History::default() };
-        history.marks.extend(marks(&found.marks));
+        let marks = Marks::read(before.marks.iter().chain(&found.marks).map(String::as_str));
+        let mut history = History { marks, ..History::default() };
         history.items = before.items.into_iter().map(raw).collect::<Result<_>>()?;
         for item in found.items {
             history.referenced.insert(item.id.clone(), raw(item)?);
@@ -158,13 +172,6 @@ fn raw(item: Item) -> Result<Box<RawValue>> {
     RawValue::from_string(item.json).map_err(Error::internal)
 }
 
-/// Marks as they are kept: a JSON list of pairs.
-fn marks(kept: &[String]) -> HashMap<String, String> {
-    // Ours; one that cannot be read costs a signature, not the request.
-    let read = |json: &String| serde_json::from_str::<Vec<(String, String)>>(json).unwrap_or_default();
-    kept.iter().flat_map(read).collect()
-}
-
 impl Keeping {
     /// The record of a response with this id, without its end.
     pub(super) fn record(&self, id: &str, status: &str, json: String) -> Kept {
@@ -188,17 +195,12 @@ impl Keeping {
         let json = String::from_utf8_lossy(&finished.response).into_owned();
         let mut kept = self.record(&finished.id, finished.status.as_str(), json);
         kept.output = items::output(&finished.response);
-        kept.marks = told(finished);
+        kept.marks.clone_from(&finished.marks);
         if self.conversation.is_some() && said(finished) {
             kept.gained = self.input.iter().chain(&kept.output).cloned().collect();
         }
         kept
     }
-}
-
-fn told(finished: &Finished) -> Option<String> {
-    // A list of pairs of texts cannot fail to be written.
-    (!finished.marks.is_empty()).then(|| serde_json::to_string(&finished.marks).unwrap_or_default())
 }
 
 /// A conversation gains only what was really said.
@@ -207,6 +209,18 @@ fn said(finished: &Finished) -> bool {
 }
 
 impl State {
+    /// Keeps a response whether or not somebody waits for that. Nothing if there is no runtime any more.
+    pub(super) fn keep_apart(
+        self: &Arc<Self>,
+        keeping: Arc<Keeping>,
+        finished: Finished,
+    ) -> Option<JoinHandle<()>> {
+        let runtime = Handle::try_current().ok()?;
+        let state = Arc::clone(self);
+        let keep = async move { state.keep_finished(&keeping, finished).await };
+        Some(self.runs.spawn(keep, &runtime))
+    }
+
     /// Keeps a response that was made while its client waited.
     pub(super) async fn keep_finished(&self, keeping: &Keeping, finished: Finished) {
         let kept = match self.kept() {
@@ -228,7 +242,7 @@ impl State {
                     let mut gained = keeping.input.clone();
                     gained.extend(items::output(&finished.response));
                     let of = (&*keeping.tenant, conversation.as_str());
-                    store.add(of, keeping.created, &gained, told(&finished).as_deref()).await.map(|_| ())
+                    store.add(of, keeping.created, &gained, finished.marks.as_deref()).await.map(|_| ())
                 }
                 _ => Ok(()),
             },

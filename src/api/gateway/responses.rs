@@ -39,8 +39,9 @@ impl Gateway {
             return self.in_background(cx, &body, asked, prepared).await;
         }
         let Prepared { history, keeping } = prepared;
-        let slot = Slot::default();
-        let mut operation = Responses::new(&cx, &body, asked, history, Some(slot.done()))?;
+        let (slot, keeping) = (Slot::default(), Arc::new(keeping));
+        let done = slot.done_or_left(&self.state, &keeping);
+        let mut operation = Responses::new(&cx, &body, asked, history, Some(done))?;
         operation.store = keeping.stored && self.state.kept().is_some();
         let state = Arc::clone(&self.state);
         Ok(match self.walk(&cx, operation).await? {
@@ -48,8 +49,10 @@ impl Gateway {
                 // Kept before its end is told, so that whoever hears of the end finds it.
                 stream.closing = Some(Box::new(move || {
                     Box::pin(async move {
-                        if let Some(finished) = slot.take() {
-                            state.keep_finished(&keeping, finished).await;
+                        let kept = slot.take().and_then(|finished| state.keep_apart(keeping, finished));
+                        if let Some(kept) = kept {
+                            // Its failure is in the log.
+                            let _ = kept.await;
                         }
                     })
                 }));

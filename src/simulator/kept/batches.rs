@@ -4,12 +4,12 @@ use http::Response;
 use serde_json::{Map, Value, json};
 
 use super::super::faults::Fault;
-use super::super::models::Model;
+use super::super::models::{Makes, Model};
 use super::super::rules::{self, Way};
-use super::super::schema_fields::{GENERATE, Side};
+use super::super::schema_fields::{EMBED, GENERATE, Side};
 use super::super::validate::{self, Refusal};
-use super::super::{json_reply, script, stream};
-use super::{Answered, Ask, Kept, empty, now, time, unknown};
+use super::super::{embed, json_reply, script, stream};
+use super::{Answered, Ask, Kept, empty, files, now, time, unknown};
 use crate::body::Body;
 
 /// The most requests in one batch that the simulator takes.
@@ -24,7 +24,9 @@ pub(in crate::simulator) struct Batch {
     model: String,
     display: Value,
     input: Value,
-    answers: Vec<Value>,
+    /// Where the answers are: in a file, or here.
+    output: Value,
+    count: usize,
     failed: usize,
     made: u64,
     cancelled: bool,
@@ -44,7 +46,7 @@ impl Batch {
     fn show(&self, name: &str) -> Value {
         let state = self.state();
         let over = self.cancelled || state == "BATCH_STATE_SUCCEEDED";
-        let count = self.answers.len();
+        let count = self.count;
         let mut metadata = json!({
             "@type": "type.googleapis.com/google.ai.generativelanguage.v1beta.GenerateContentBatch",
             "name": name,
@@ -61,19 +63,21 @@ impl Batch {
         if over && let Some(map) = metadata.as_object_mut() {
             map.insert("endTime".into(), time(self.made + RUNS).into());
         }
-        let output = json!({ "inlinedResponses": { "inlinedResponses": self.answers } });
         if state == "BATCH_STATE_SUCCEEDED" {
             if let Some(map) = metadata.as_object_mut() {
-                map.insert("output".into(), output.clone());
+                map.insert("output".into(), self.output.clone());
                 let good = (count - self.failed).to_string();
-                map.insert(
-                    "batchStats".into(),
-                    json!({ "requestCount": count.to_string(), "successfulRequestCount": good }),
-                );
+                let mut stats = json!({ "requestCount": count.to_string(), "successfulRequestCount": good });
+                if self.failed > 0
+                    && let Some(stats) = stats.as_object_mut()
+                {
+                    stats.insert("failedRequestCount".into(), self.failed.to_string().into());
+                }
+                map.insert("batchStats".into(), stats);
             }
             operation.insert("metadata".into(), metadata);
             operation.insert("done".into(), true.into());
-            let mut response = output;
+            let mut response = self.output.clone();
             if let Some(map) = response.as_object_mut() {
                 map.insert(
                     "@type".into(),
@@ -93,7 +97,7 @@ impl Batch {
     }
 }
 
-/// `models/M:batchGenerateContent`.
+/// `models/M:batchGenerateContent` and `models/M:asyncBatchEmbedContent`.
 pub(in crate::simulator) fn create(kept: &Kept, body: &[u8], model: &'static Model) -> Answered {
     let asked: Value = serde_json::from_slice(body)
         .map_err(|error| Refusal::invalid(format!("Invalid JSON payload received. {error}")))?;
@@ -102,23 +106,23 @@ pub(in crate::simulator) fn create(kept: &Kept, body: &[u8], model: &'static Mod
         |value: &Value, camel: &str, snake: &str| value.get(camel).or_else(|| value.get(snake)).cloned();
     let input = member(batch, "inputConfig", "input_config")
         .ok_or_else(|| Refusal::invalid("* batch.input_config: input config is not specified\n"))?;
-    if member(&input, "fileName", "file_name").is_some() {
-        return Err(Refusal::new(
-            501,
-            "UNIMPLEMENTED",
-            "The simulator takes the requests of a batch inline only.",
-        ));
+    let file = member(&input, "fileName", "file_name");
+    let from_file = file.is_some();
+    // In a file each line is a request with its key; inline each has what it pleases.
+    let (requests, mark) = if let Some(name) = &file {
+        (read(kept, name.as_str().unwrap_or_default())?, "key")
+    } else {
+        let list = input.get("requests").and_then(|list| list.get("requests")).and_then(Value::as_array);
+        (list.cloned().unwrap_or_default(), "metadata")
+    };
+    if !(1..=MOST).contains(&requests.len()) {
+        return Err(Refusal::invalid(format!("* batch.input_config.requests: must be 1 to {MOST}\n")));
     }
-    let requests = input.get("requests").and_then(|list| list.get("requests")).and_then(Value::as_array);
-    let requests = requests.filter(|list| (1..=MOST).contains(&list.len()));
-    let requests =
-        requests.ok_or_else(|| Refusal::invalid("* batch.input_config.requests: must not be empty\n"))?;
-    let mut answers = Vec::with_capacity(requests.len());
-    let mut failed = 0;
-    for item in requests {
+    let (count, mut failed) = (requests.len(), 0);
+    let answers = requests.iter().map(|item| {
         let mut answer = Map::new();
-        if let Some(metadata) = item.get("metadata") {
-            answer.insert("metadata".into(), metadata.clone());
+        if let Some(marked) = item.get(mark) {
+            answer.insert(mark.into(), marked.clone());
         }
         let text = item.get("request").map(Value::to_string).unwrap_or_default();
         match one(text.as_bytes(), model) {
@@ -129,13 +133,24 @@ pub(in crate::simulator) fn create(kept: &Kept, body: &[u8], model: &'static Mod
                 answer.insert("error".into(), status)
             }
         };
-        answers.push(Value::Object(answer));
-    }
+        Value::Object(answer)
+    });
+    let output = if from_file {
+        let mut lines = Vec::new();
+        for answer in answers {
+            lines.extend_from_slice(answer.to_string().as_bytes());
+            lines.push(b'\n');
+        }
+        json!({ "responsesFile": files::generate(kept, lines) })
+    } else {
+        json!({ "inlinedResponses": { "inlinedResponses": answers.collect::<Vec<_>>() } })
+    };
     let batch = Batch {
         model: model.id.to_owned(),
         display: member(batch, "displayName", "display_name").unwrap_or_default(),
         input,
-        answers,
+        output,
+        count,
         failed,
         made: now(),
         cancelled: false,
@@ -147,7 +162,18 @@ pub(in crate::simulator) fn create(kept: &Kept, body: &[u8], model: &'static Mod
     Ok(json_reply(&shown))
 }
 
+/// The requests of a file; a line that is none becomes one that fails.
+fn read(kept: &Kept, name: &str) -> Result<Vec<Value>, Refusal> {
+    let text = files::lines(kept, name)?;
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    Ok(lines.map(|line| serde_json::from_slice(line).unwrap_or_default()).collect())
+}
+
 fn one(body: &[u8], model: &'static Model) -> Result<Value, Refusal> {
+    if let Makes::Vectors(size) = model.makes {
+        let ask = validate::parse(body, &EMBED, Side::Gemini)?;
+        return embed::one(&ask, model, size, false);
+    }
     let ask = validate::parse(body, &GENERATE, Side::Gemini)?;
     rules::check(&ask, model, Way { vertex: false, stream: false })?;
     let answer = script::answer(&ask, body, model, Fault::None);

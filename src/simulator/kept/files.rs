@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -9,15 +10,20 @@ use sha2::{Digest, Sha256};
 
 use super::super::validate::Refusal;
 use super::super::{JSON, Query, head, json_reply};
-use super::{Answered, Ask, Kept, empty, now, time, unknown};
+use super::{Answered, Ask, Kept, Shelf, empty, now, time, unknown};
 use crate::body::{self, Body};
 
 const LIFE: u64 = 48 * 3_600_000;
 const LARGEST: u64 = 2 << 30;
+const JSONL: &str = "application/jsonl";
 /// How long audio and video are looked at before they can be used.
 const LOOKING: u64 = 300;
 
-/// One file. Its content is gone; what is known of it stays.
+/// The largest file whose content stays, and how much of all contents does.
+const READABLE: usize = 4 << 20;
+const READABLE_IN_ALL: usize = 64 << 20;
+
+/// One file. Of most the content is gone; what is known of them stays.
 #[derive(Clone, Debug)]
 pub(super) struct File {
     name: String,
@@ -26,6 +32,10 @@ pub(super) struct File {
     size: u64,
     hash: String,
     made: u64,
+    /// Of small texts: a batch may be made of them.
+    content: Option<Bytes>,
+    /// Made here, and there to be fetched.
+    generated: bool,
 }
 
 /// An upload that has begun.
@@ -37,6 +47,7 @@ pub(super) struct Upload {
     announced: Option<u64>,
     taken: u64,
     hash: Sha256,
+    content: Option<Vec<u8>>,
     busy: bool,
 }
 
@@ -57,10 +68,18 @@ impl File {
             "sha256Hash": self.hash,
             "uri": format!("https://generativelanguage.googleapis.com/v1beta/{}", self.name),
             "state": self.state(),
-            "source": "UPLOADED",
+            "source": if self.generated { "GENERATED" } else { "UPLOADED" },
         });
-        if let (Some(display), Some(map)) = (&self.display, shown.as_object_mut()) {
+        let Some(map) = shown.as_object_mut() else { return shown };
+        if let Some(display) = &self.display {
             map.insert("displayName".into(), display.as_str().into());
+        }
+        if self.generated {
+            let address = format!(
+                "https://generativelanguage.googleapis.com/download/v1beta/{}:download?alt=media",
+                self.name
+            );
+            map.insert("downloadUri".into(), address.into());
         }
         shown
     }
@@ -84,12 +103,69 @@ pub(super) fn serve(kept: &Kept, ask: &Ask<'_>) -> Answered {
             kept.files.lock().get(id).map(|file| json_reply(&file.show())).ok_or_else(|| denied(id))
         }
         ("GET", id, "download") => {
-            kept.files.lock().get(id).ok_or_else(|| denied(id))?;
-            Err(Refusal::invalid("Only generated files can be downloaded."))
+            let mut shelf = kept.files.lock();
+            let file = shelf.get(id).ok_or_else(|| denied(id))?;
+            let content =
+                file.content.as_ref().filter(|_| file.generated && ask.query.get("alt") == Some("media"));
+            let content =
+                content.ok_or_else(|| Refusal::invalid("Only generated files can be downloaded."))?;
+            Ok(head(StatusCode::OK, JSONL, body::full(content.clone())))
         }
         ("DELETE", id, "") => kept.files.lock().take(id).map(|_| empty()).ok_or_else(|| denied(id)),
         _ => Err(unknown(ask)),
     }
+}
+
+/// The lines of a file that a batch is made of.
+pub(super) fn lines(kept: &Kept, name: &str) -> Result<Bytes, Refusal> {
+    let id = name.strip_prefix("files/").unwrap_or(name);
+    let mut shelf = kept.files.lock();
+    let file = shelf.get(id).ok_or_else(|| denied(id))?;
+    let unfit =
+        || Refusal::invalid(format!("The File {id} is not a JSONL file that a batch can be made of."));
+    file.content.clone().ok_or_else(unfit)
+}
+
+/// Keeps a file that was made here, and returns its name.
+pub(super) fn generate(kept: &Kept, content: Vec<u8>) -> String {
+    let mut shelf = kept.files.lock();
+    let name = shelf.name("batch-");
+    let file = File {
+        name: format!("files/{name}"),
+        display: None,
+        mime: JSONL.to_owned(),
+        size: content.len() as u64,
+        hash: hash(&Sha256::digest(&content)),
+        made: now(),
+        content: Some(content.into()),
+        generated: true,
+    };
+    put(&mut shelf, name.clone(), file);
+    format!("files/{name}")
+}
+
+/// Puts a file on its shelf; of the oldest the contents go when they are too much together.
+fn put(shelf: &mut Shelf<File>, name: String, file: File) {
+    shelf.put(name, file);
+    let mut room = READABLE_IN_ALL;
+    for (_, file) in shelf.things.iter_mut().rev() {
+        let size = file.content.as_ref().map_or(0, Bytes::len);
+        match room.checked_sub(size) {
+            Some(left) => room = left,
+            None => file.content = None,
+        }
+    }
+}
+
+/// The digest's hexadecimal form, once more in base64: as Google does it.
+fn hash(digest: &[u8]) -> String {
+    let hex: String = digest.iter().fold(String::new(), |mut hex, byte| {
+        use std::fmt::Write as _;
+        // Writing to a string cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
+    STANDARD.encode(hex)
 }
 
 /// Refuses a reference to a file of ours that is not there, or not yet.
@@ -161,6 +237,7 @@ pub(super) async fn upload(kept: &Kept, request: Request<Body>) -> Answered {
                 announced: None,
                 taken: 0,
                 hash: Sha256::new(),
+                content: Some(Vec::new()),
                 busy: true,
             };
             let upload = take(upload, &mut incoming).await?;
@@ -209,6 +286,7 @@ async fn start(kept: &Kept, parts: &http::request::Parts, incoming: Body) -> Ans
         announced,
         taken: 0,
         hash: Sha256::new(),
+        content: Some(Vec::new()),
         busy: false,
     };
     let mut shelf = kept.uploads.lock();
@@ -261,6 +339,10 @@ async fn take(mut upload: Upload, incoming: &mut Body) -> Result<Upload, Refusal
         if let Ok(data) = frame.into_data() {
             upload.taken += data.len() as u64;
             upload.hash.update(&data);
+            upload.content = upload.content.filter(|content| content.len() + data.len() <= READABLE);
+            if let Some(content) = &mut upload.content {
+                content.extend_from_slice(&data);
+            }
         }
         if upload.taken > LARGEST {
             return Err(Refusal::invalid("File size is too large. Max 2147483648 bytes."));
@@ -276,24 +358,19 @@ fn finish(kept: &Kept, id: &str, upload: &Upload) -> Answered {
     }
     let mut shelf = kept.files.lock();
     let id = upload.wanted.clone().unwrap_or_else(|| shelf.name("").chars().take(12).collect());
-    let digest = upload.hash.clone().finalize();
-    let hex: String = digest.iter().fold(String::new(), |mut hex, byte| {
-        use std::fmt::Write as _;
-        // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
+    let text = upload.mime.contains("json") || upload.mime.starts_with("text/");
     let file = File {
         name: format!("files/{id}"),
         display: upload.display.clone(),
         mime: upload.mime.clone(),
         size: upload.taken,
-        // The digest's hexadecimal form, once more in base64: as Google does it.
-        hash: STANDARD.encode(hex),
+        hash: hash(&upload.hash.clone().finalize()),
         made: now(),
+        content: upload.content.clone().filter(|_| text).map(Bytes::from),
+        generated: false,
     };
     let mut response: Response<Body> = json_reply(&json!({ "file": file.show() }));
-    shelf.put(id, file);
+    put(&mut shelf, id, file);
     response.headers_mut().insert("x-goog-upload-status", HeaderValue::from_static("final"));
     Ok(response)
 }

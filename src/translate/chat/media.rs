@@ -258,7 +258,7 @@ fn remote<'a>(url: Cow<'a, str>, source: Source<'a>, target: &Target<'_>) -> Res
     let mime = guessed(mime, &url);
     let mut made = file_part(url, mime);
     if let Some(file) = &mut made.file_data
-        && !target.traits.remote_uris
+        && !(target.traits.remote_uris || target.backend == Backend::Vertex)
     {
         file.fetch = Some(format!("{wanted}_url"));
     }

@@ -4,11 +4,12 @@
 //! put them; everything else keeps its order.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use serde_json::value::RawValue;
 
 use super::request::{Drops, fits, read};
+use super::unsigned::Unsigned;
 use super::{media, names, parts};
 use crate::error::{Error, Result};
 use crate::gemini::ask::{
@@ -17,9 +18,6 @@ use crate::gemini::ask::{
 use crate::openai::chat::{Called, Extra, Message, Spoken, ToolCall};
 use crate::translate::{Backend, Signatures, Target};
 use crate::wire::Text;
-
-/// Tells Google that a call has no signature because Gemini did not make it, or its client lost it.
-pub(in crate::translate) const NO_SIGNATURE: &str = "skip_thought_signature_validator";
 
 /// What was said.
 pub(super) struct Conversation<'a> {
@@ -41,6 +39,16 @@ enum Turn<'a> {
 #[derive(Default)]
 struct Group<'a> {
     calls: Vec<Call<'a>>,
+    /// How many of them have a result.
+    answered: usize,
+    /// All before this one have.
+    first_open: usize,
+}
+
+/// The calls of the last turn that used an id, in their order: those that may still be answered by it.
+struct SameId {
+    group: usize,
+    open: VecDeque<usize>,
 }
 
 struct Call<'a> {
@@ -60,8 +68,7 @@ struct Builder<'a, 't> {
     system: Vec<Part<'a>>,
     turns: Vec<Turn<'a>>,
     groups: Vec<Group<'a>>,
-    /// Where calls with an id are: group and place in it.
-    by_id: HashMap<Cow<'a, str>, Vec<(usize, usize)>>,
+    by_id: HashMap<Cow<'a, str>, SameId>,
 }
 
 /// Translates all messages.
@@ -179,7 +186,7 @@ impl<'a> Builder<'a, '_> {
         }
         // Calls split over several messages without a result between them are one turn of the model.
         let open = matches!(self.turns.last(), Some(Turn::Results(_)))
-            && self.groups.last().is_some_and(|group| group.calls.iter().all(|call| call.answer.is_none()));
+            && self.groups.last().is_some_and(|group| group.answered == 0);
         let results = if open { self.turns.pop() } else { None };
         let (calls, called): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
         parts.extend(called);
@@ -192,7 +199,12 @@ impl<'a> Builder<'a, '_> {
         if let Some(open) = self.groups.last_mut() {
             for call in calls {
                 if let Some(id) = &call.id {
-                    self.by_id.entry(id.clone()).or_default().push((group, open.calls.len()));
+                    let none = || SameId { group, open: VecDeque::new() };
+                    let same = self.by_id.entry(id.clone()).or_insert_with(none);
+                    if same.group != group {
+                        *same = none();
+                    }
+                    same.open.push_back(open.calls.len());
                 }
                 open.calls.push(call);
             }
@@ -283,38 +295,28 @@ impl<'a> Builder<'a, '_> {
             return Err(Error::invalid("tool_call_id", text).code("missing_required_parameter"));
         };
         let shown = || id.chars().take(80).collect::<String>();
-        let Some(places) = self.by_id.get(&id) else {
+        let Some(same) = self.by_id.get_mut(&id) else {
             let text = format!("No earlier message has a tool call with the id '{}'.", shown());
             return Err(Error::invalid("tool_call_id", text));
         };
         // The nearest turn that used the id; several equal ids within it are answered in order.
-        let nearest = places.last().map_or(0, |place| place.0);
-        let free = places
-            .iter()
-            .rev()
-            .take_while(|place| place.0 == nearest)
-            .filter(|place| {
-                self.groups
-                    .get(place.0)
-                    .and_then(|g| g.calls.get(place.1))
-                    .is_some_and(|c| c.answer.is_none())
-            })
-            .last()
-            .copied();
-        let Some(place) = free else {
+        let calls = self.groups.get(same.group).map_or(&[][..], |group| &group.calls);
+        let open = |at: &usize| calls.get(*at).is_some_and(|call| call.answer.is_none());
+        let free = std::iter::from_fn(|| same.open.pop_front()).find(open);
+        let (Some(at), group) = (free, same.group) else {
             let text = format!("The tool call '{}' is answered more than once.", shown());
             return Err(Error::invalid("tool_call_id", text));
         };
-        self.answer(place, index, message.content)
+        self.answer((group, at), index, message.content)
     }
 
     fn legacy_result(&mut self, index: usize, message: Message<'a>) -> Result<()> {
         let name = message.name.map(|name| name.decode()).unwrap_or_default();
         let group = self.groups.len().saturating_sub(1);
-        let at = self
-            .groups
-            .last()
-            .and_then(|group| group.calls.iter().position(|call| call.name == name && call.answer.is_none()));
+        let at = self.groups.last().and_then(|group| {
+            let mut open = group.calls.iter().enumerate().skip(group.first_open);
+            open.find(|(_, call)| call.name == name && call.answer.is_none()).map(|(at, _)| at)
+        });
         let Some(at) = at else {
             return Err(Error::invalid("name", "No function of this name was called just before."));
         };
@@ -322,9 +324,8 @@ impl<'a> Builder<'a, '_> {
     }
 
     fn answer(&mut self, place: (usize, usize), index: usize, content: Option<&'a RawValue>) -> Result<()> {
-        let Some(call) = self.groups.get_mut(place.0).and_then(|group| group.calls.get_mut(place.1)) else {
-            return Ok(());
-        };
+        let Some(group) = self.groups.get_mut(place.0) else { return Ok(()) };
+        let Some(call) = group.calls.get_mut(place.1) else { return Ok(()) };
         let mut said = outcome(content, self.target, self.drops)?;
         for waits in said.1.iter_mut().filter_map(media::fetched_at) {
             *waits = format!("messages[{index}].{waits}");
@@ -332,10 +333,15 @@ impl<'a> Builder<'a, '_> {
         let (response, beside) = result(call.id.clone(), &call.name, said, self.target);
         call.beside = beside;
         call.answer = Some(response);
+        group.answered += 1;
+        while group.calls.get(group.first_open).is_some_and(|call| call.answer.is_some()) {
+            group.first_open += 1;
+        }
         Ok(())
     }
 
     fn finish(mut self) -> Result<Conversation<'a>> {
+        let mut unsigned = Unsigned::new(self.target, self.signatures);
         let last_user = self.turns.iter().rposition(|turn| matches!(turn, Turn::User(_)));
         let mut contents = Vec::with_capacity(self.turns.len());
         let last = self.turns.len().saturating_sub(1);
@@ -349,10 +355,7 @@ impl<'a> Builder<'a, '_> {
                             .code("unsupported_value"));
                     }
                     let current = last_user.is_none_or(|user| at > user);
-                    let first = parts.iter_mut().find(|part| part.function_call.is_some());
-                    if let Some(first) = first.filter(|_| current && self.target.traits.signatures) {
-                        first.thought_signature.get_or_insert_with(|| Text::plain(NO_SIGNATURE));
-                    }
+                    unsigned.step(&contents, &mut parts, current);
                     contents.push(Content { role: Role::Model, parts });
                 }
                 Turn::Results(group) => {

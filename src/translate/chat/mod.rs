@@ -20,6 +20,7 @@ pub(in crate::translate) mod state;
 pub mod stream;
 mod subset;
 pub(in crate::translate) mod tools;
+pub(in crate::translate) mod unsigned;
 
 pub use self::media::fill;
 

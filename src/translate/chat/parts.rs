@@ -5,13 +5,15 @@ use serde_json::value::RawValue;
 use super::media::{self, Source};
 use super::request::{Drops, read};
 use crate::error::{Error, Result};
-use crate::gemini::ask::{MediaResolution, Part, VideoMetadata};
+use crate::gemini::ask::{Content as Turn, GenerationConfig, MediaResolution, Part, VideoMetadata};
 use crate::openai::chat;
 use crate::translate::Target;
 use crate::wire::Text;
 
 /// Video is sampled at most this often.
 const MOST_FRAMES: f64 = 24.0;
+const DETAIL: &str = "detail";
+const CLOSEST: &str = "MEDIA_RESOLUTION_ULTRA_HIGH";
 
 enum Content<'a> {
     Text(Text<'a>),
@@ -201,18 +203,58 @@ pub(in crate::translate) fn looked_at(
         "low" => "MEDIA_RESOLUTION_LOW",
         "medium" => "MEDIA_RESOLUTION_MEDIUM",
         "high" => "MEDIA_RESOLUTION_HIGH",
-        "original" => "MEDIA_RESOLUTION_ULTRA_HIGH",
+        "original" => CLOSEST,
         _ => {
             let message = "Supported values are: 'auto', 'low', 'high' and 'original'.";
             return Err(Error::invalid("detail", message));
         }
     };
-    // A hint for one part is understood by the same families that take media inside results.
-    if !target.traits.multimodal_results {
-        return drops.note("detail", "this model looks at all media alike");
+    if !target.traits.media_resolution {
+        return drops.note(DETAIL, "this model looks at media in one way");
     }
     part.media_resolution = Some(MediaResolution { level });
     Ok(())
+}
+
+/// Older families look at all media alike: what every picture, video and document of the request says is said
+/// once for all of them. Where they do not agree, each is seen as it would be without a word.
+pub(in crate::translate) fn agree(
+    contents: &mut [Turn<'_>],
+    config: &mut Option<GenerationConfig<'_>>,
+    target: &Target<'_>,
+    drops: &mut Drops,
+) -> Result<()> {
+    // The families that are told so for one part are those that take media inside results.
+    if target.traits.multimodal_results {
+        return Ok(());
+    }
+    let seen = contents.iter_mut().flat_map(|content| &mut content.parts).filter(|part| visible(part));
+    let levels: Vec<_> = seen.map(|part| part.media_resolution.take().map(|said| said.level)).collect();
+    let Some(level) = levels.iter().flatten().next().copied() else { return Ok(()) };
+    if config.as_ref().is_some_and(|config| config.media_resolution.is_some()) {
+        return drops.note(DETAIL, "the resolution of all media is given already");
+    }
+    if levels.iter().any(|other| *other != Some(level)) {
+        return drops.note(DETAIL, "this model looks at all media alike, and they differ in it");
+    }
+    config.get_or_insert_default().media_resolution = Some(match level {
+        CLOSEST => {
+            drops.note(DETAIL, "this model looks less closely than that")?;
+            "MEDIA_RESOLUTION_HIGH"
+        }
+        other => other,
+    });
+    Ok(())
+}
+
+/// What has a resolution: anything but sound and plain text.
+fn visible(part: &Part<'_>) -> bool {
+    let mime = match (&part.inline_data, &part.file_data) {
+        (Some(blob), _) => Some(blob.mime_type.as_ref()),
+        (None, Some(file)) => file.mime_type.as_deref(),
+        (None, None) => return false,
+    };
+    !mime.is_some_and(|mime| mime.starts_with("audio/") || mime.starts_with("text/"))
 }
 
 /// Google's own words about a video, checked.

@@ -39,6 +39,7 @@ impl<S: Sink> Reader<'_, S> {
             }
         }
         let signature = part.thought_signature.as_ref().filter(|signature| !signature.is_empty());
+        let code = part.executable_code.is_some() || part.code_execution_result.is_some();
         if let Some(call) = &part.function_call {
             self.call(call, signature)?;
         } else if let Some(blob) = &part.inline_data {
@@ -48,25 +49,27 @@ impl<S: Sink> Reader<'_, S> {
         } else if part.tool_call.is_some() || part.tool_response.is_some() {
             let hosted = Hosted::Echo { call: part.tool_call, result: part.tool_response, signature };
             self.sink.hosted(self.index, hosted)?;
-        } else if let Some(signature) = signature {
-            self.late(signature)?;
+        } else if let Some(signature) = signature.filter(|_| !code) {
+            let said = part.text.as_ref().filter(|_| !thought);
+            self.late(signature, said.map_or(0, |text| text.decode().chars().count()))?;
         }
         if let Some(code) = &part.executable_code {
-            if self.sink.hosted(self.index, Hosted::Code(code))? {
+            if self.sink.hosted(self.index, Hosted::Code(code, signature))? {
                 self.choice.visible = true;
             } else {
                 let language =
                     code.language.as_ref().map(|l| l.decode().to_ascii_lowercase()).unwrap_or_default();
                 let language = if language.starts_with("language_") { String::new() } else { language };
                 let code = code.code.as_ref().map(Text::decode).unwrap_or_default();
-                self.fenced(&language, &code)?;
+                self.fenced(&language, &code, signature)?;
             }
         }
         if let Some(result) = &part.code_execution_result {
-            if self.sink.hosted(self.index, Hosted::Printed(result))? {
+            if self.sink.hosted(self.index, Hosted::Printed(result, signature))? {
                 self.choice.visible = true;
             } else {
-                self.fenced("", &result.output.as_ref().map(Text::decode).unwrap_or_default())?;
+                let output = result.output.as_ref().map(Text::decode).unwrap_or_default();
+                self.fenced("", &output, signature)?;
             }
         }
         if let Some(uri) =
@@ -83,19 +86,25 @@ impl<S: Sink> Reader<'_, S> {
         self.sink.piece(self.index, Piece::Text(text))
     }
 
-    fn fenced(&mut self, language: &str, body: &str) -> Result<()> {
+    /// Code as text, for a front that has no other place for it. Its signature is then that text's.
+    fn fenced(&mut self, language: &str, body: &str, signature: Option<&Text<'_>>) -> Result<()> {
         // The fence must be longer than any run of backticks inside.
         let run = body.split(|c| c != '`').map(str::len).max().unwrap_or(0);
         let fence = "`".repeat((run + 1).max(3));
         let end = if body.ends_with('\n') { "" } else { "\n" };
-        self.text(Text::plain(format!("\n{fence}{language}\n{body}{end}{fence}\n")))
+        let text = format!("\n{fence}{language}\n{body}{end}{fence}\n");
+        let characters = text.chars().count();
+        self.text(Text::plain(text))?;
+        signature.map_or(Ok(()), |signature| self.late(signature, characters))
     }
 
-    /// A signature without content: it belongs to the call still open, or to the text.
-    fn late(&mut self, signature: &Text<'_>) -> Result<()> {
+    /// The signature of a text part with so many visible characters. With none, it belongs to the call still open
+    /// or to the text before.
+    fn late(&mut self, signature: &Text<'_>, characters: usize) -> Result<()> {
         if self.choice.open.is_some() {
             return self.sign_open(signature);
         }
+        self.sink.signed(self.index, signature, characters)?;
         self.choice.signature = Some(signature.decode().into_owned());
         Ok(())
     }

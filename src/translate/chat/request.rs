@@ -5,7 +5,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::messages::{self, Conversation};
-use super::{Ask, Shape, google, sampling, tools};
+use super::{Ask, Shape, google, parts, sampling, tools};
 use crate::error::{Error, Kind, Origin, Result};
 use crate::gemini::ask::{Content, GenerateRequest, Part, Role, SystemInstruction};
 use crate::openai::chat::Request;
@@ -225,6 +225,7 @@ pub fn ask<'a>(
     let Conversation { mut system, mut contents } =
         messages::build(messages, target, signatures, &mut shape.names, &mut drops)?;
     open(&mut contents);
+    parts::agree(&mut contents, &mut generation, target, &mut drops)?;
     if !system.is_empty() && !target.traits.system_instruction {
         // Without a place of its own it comes first in the user's first turn.
         if let Some(first) = contents.first_mut() {
@@ -252,7 +253,7 @@ pub(in crate::translate) fn open(contents: &mut Vec<Content<'_>>) {
         first.role == Role::Model && first.parts.iter().any(|part| part.function_call.is_some())
     });
     if contents.is_empty() || called {
-        let parts = vec![Part::text(Text::plain(OPENING))];
-        contents.insert(0, Content { role: Role::User, parts });
+        let opening = vec![Part::text(Text::plain(OPENING))];
+        contents.insert(0, Content { role: Role::User, parts: opening });
     }
 }

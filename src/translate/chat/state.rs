@@ -58,6 +58,11 @@ pub(in crate::translate) trait Sink {
         Ok(false)
     }
 
+    /// The text part that came last, of so many characters, had a signature.
+    fn signed(&mut self, _choice: usize, _signature: &Text<'_>, _characters: usize) -> Result<()> {
+        Ok(())
+    }
+
     /// Sources, as Google tells of them.
     fn grounded(&mut self, _choice: usize, _said: &GroundingMetadata<'_>) {}
 }
@@ -65,10 +70,10 @@ pub(in crate::translate) trait Sink {
 /// What a tool of Google's did.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::translate) enum Hosted<'h, 'a> {
-    /// Code that it runs.
-    Code(&'h ExecutableCode<'a>),
-    /// What that code printed.
-    Printed(&'h CodeExecutionResult<'a>),
+    /// Code that it runs, and the part's signature.
+    Code(&'h ExecutableCode<'a>, Option<&'h Text<'a>>),
+    /// What that code printed, and the part's signature.
+    Printed(&'h CodeExecutionResult<'a>, Option<&'h Text<'a>>),
     /// A call or a result of a tool on Google's side, and the part's signature: to be sent back as they are.
     Echo { call: Option<&'a RawValue>, result: Option<&'a RawValue>, signature: Option<&'h Text<'a>> },
 }

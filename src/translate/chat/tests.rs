@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::request::{ask, parse};
-use crate::catalog::{Level, Thinking, Traits};
+use crate::catalog::{Catalog, Traits};
 use crate::translate::{Backend, Signatures, Target};
 use crate::wire;
 
@@ -23,68 +23,11 @@ impl Signatures for Memory {
     }
 }
 
+/// What the catalogue says; a name that nobody gives stands for a recent model.
 fn traits(model: &str) -> Traits {
-    let recent = Traits {
-        thinking: Thinking::Levels(vec![Level::Low, Level::Medium, Level::High]),
-        sampling: false,
-        penalties: false,
-        logprobs: false,
-        max_candidates: 1,
-        prefill: false,
-        call_ids: true,
-        signatures: true,
-        mixed_tools: true,
-        tools_with_schema: true,
-        json_schema: true,
-        system_instruction: true,
-        multimodal_results: true,
-        remote_uris: true,
-        long_decode: false,
-        output: vec!["text".to_owned()],
-        context_window: Some(1_048_576),
-        max_output_tokens: Some(65_536),
-        ..Traits::default()
-    };
-    let classic = Traits {
-        thinking: Thinking::Budget { min: 1, max: 24_576, can_be_off: true },
-        sampling: true,
-        penalties: true,
-        logprobs: true,
-        max_candidates: 8,
-        prefill: true,
-        call_ids: false,
-        signatures: false,
-        mixed_tools: false,
-        tools_with_schema: false,
-        multimodal_results: false,
-        ..recent.clone()
-    };
-    match model {
-        "gemini-2.5-flash" => classic,
-        "gemini-2.5-pro" => {
-            Traits { thinking: Thinking::Budget { min: 128, max: 32_768, can_be_off: false }, ..classic }
-        }
-        "gemini-3-flash-preview" => Traits {
-            thinking: Thinking::Levels(vec![Level::Minimal, Level::Low, Level::Medium, Level::High]),
-            sampling: true,
-            prefill: true,
-            ..recent
-        },
-        "gemini-4-neon" => Traits {
-            thinking: Thinking::Levels(vec![Level::Low, Level::Medium, Level::High, Level::Xhigh]),
-            long_decode: true,
-            ..recent
-        },
-        "gemini-2.5-flash-preview-tts" => Traits { output: vec!["audio".to_owned()], ..classic },
-        "gemini-3.1-flash-image" => Traits { output: vec!["text".to_owned(), "image".to_owned()], ..recent },
-        "gemini-1.5-flash" => {
-            Traits { thinking: Thinking::None, json_schema: false, remote_uris: false, ..classic }
-        }
-        "gemma-3" => {
-            Traits { thinking: Thinking::None, json_schema: false, system_instruction: false, ..classic }
-        }
-        _ => recent,
-    }
+    static CATALOG: LazyLock<Catalog> = LazyLock::new(|| Catalog::builtin().unwrap());
+    let model = if matches!(model, "m" | "gemini") { "gemini-3.8-flash" } else { model };
+    CATALOG.traits(model).clone()
 }
 
 /// JSON with line breaks, every token as it is.
@@ -435,6 +378,105 @@ fn a_conversation_that_grows_keeps_its_bytes() {
         }
         let again = ask(parse(&body).unwrap(), &target, &Memory).unwrap();
         assert_eq!(wire::encode(&again.request, &body).unwrap().join(), sent.as_bytes());
+    }
+}
+
+/// Keeps what it is told.
+#[derive(Debug, Default)]
+struct Keeper(std::sync::Mutex<std::collections::HashMap<String, Arc<str>>>);
+
+impl Signatures for Keeper {
+    fn remember(&self, call_id: &str, signature: &str) {
+        self.0.lock().unwrap().insert(call_id.to_owned(), signature.into());
+    }
+    fn recall(&self, call_id: &str) -> Option<Arc<str>> {
+        self.0.lock().unwrap().get(call_id).cloned()
+    }
+}
+
+#[test]
+fn calls_that_never_had_a_signature_keep_their_bytes() {
+    let (traits, keeper) = (traits("m"), Keeper::default());
+    let sent = |messages: &str, memory: &dyn Signatures| {
+        let body = Bytes::from(format!(r#"{{"model":"m","messages":[{messages}]}}"#));
+        let target = Target { model: "m", traits: &traits, backend: Backend::GeminiApi, strict: false };
+        let made = ask(parse(&body).unwrap(), &target, memory).unwrap();
+        String::from_utf8(wire::encode(&made.request, &body).unwrap().join().to_vec()).unwrap()
+    };
+    let call = |id: &str| {
+        format!(
+            r#",{{"role":"assistant","tool_calls":[{{"id":"{id}","type":"function","function":{{"name":"f","arguments":"{{}}"}}}}]}},{{"role":"tool","tool_call_id":"{id}","content":"1"}}"#
+        )
+    };
+    let older = format!(r#"{{"role":"user","content":"a"}}{}"#, call("foreign"));
+    let now = format!(
+        r#"{older},{{"role":"assistant","content":"b"}},{{"role":"user","content":"c"}}{}"#,
+        call("new")
+    );
+    let next = format!(r#"{now},{{"role":"assistant","content":"d"}},{{"role":"user","content":"e"}}"#);
+    let first = sent(&now, &keeper);
+    assert_eq!(
+        first.matches("skip_thought_signature_validator").count(),
+        1,
+        "only the current turn's: {first}"
+    );
+    let later = sent(&next, &keeper);
+    assert!(later.starts_with(first.strip_suffix("]}").unwrap()), "{first}\n{later}");
+    assert_eq!(
+        sent(&next, &Memory).matches("skip_thought").count(),
+        0,
+        "what was never asked with it goes without"
+    );
+    let other = next.replace(r#""content":"a""#, r#""content":"z""#);
+    assert_eq!(
+        sent(&other, &keeper).matches("skip_thought").count(),
+        0,
+        "nor another conversation with its ids"
+    );
+    // A real one is better.
+    keeper.remember("new", "cmVhbA==");
+    assert!(sent(&now, &keeper).contains("cmVhbA=="));
+}
+
+#[test]
+fn thousands_of_equal_ids_take_no_time() {
+    let calls: Vec<&str> =
+        vec![r#"{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}"#; 6_000];
+    let together = format!(r#"{{"role":"assistant","tool_calls":[{}]}}"#, calls.join(","));
+    let apart = calls.iter().map(|call| format!(r#"{{"role":"assistant","tool_calls":[{call}]}}"#));
+    let apart = apart.collect::<Vec<_>>().join(",");
+    let results = vec![r#"{"role":"tool","tool_call_id":"c","content":"1"}"#; 6_000].join(",");
+    let old = vec![r#"{"role":"assistant","function_call":{"name":"f","arguments":"{}"}}"#; 6_000].join(",");
+    let old_results = vec![r#"{"role":"function","name":"f","content":"1"}"#; 6_000].join(",");
+    let traits = traits("m");
+    let target = Target { model: "m", traits: &traits, backend: Backend::GeminiApi, strict: false };
+    for (calls, results) in [(&together, &results), (&apart, &results), (&old, &old_results)] {
+        let body = Bytes::from(format!(r#"{{"model":"m","messages":[{calls},{results}]}}"#));
+        let begun = std::time::Instant::now();
+        let made = ask(parse(&body).unwrap(), &target, &Memory).unwrap();
+        let spent = begun.elapsed();
+        assert_eq!(made.request.contents.last().unwrap().parts.len(), 6_000);
+        // Quadratic time is many times this, also in a build without optimization.
+        assert!(spent < std::time::Duration::from_secs(3), "{spent:?}");
+    }
+}
+
+#[test]
+fn addresses_are_fetched_only_where_google_does_not_read_them() {
+    let body = Bytes::from_static(
+        br#"{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://example.com/a.png"}}]}]}"#,
+    );
+    for (model, backend, fetched) in [
+        ("gemini-2.0-flash", Backend::GeminiApi, true),
+        ("gemini-2.0-flash", Backend::Vertex, false),
+        ("gemini-2.5-flash", Backend::GeminiApi, false),
+        ("gemini-3.8-flash", Backend::Vertex, false),
+    ] {
+        let traits = traits(model);
+        let target = Target { model, traits: &traits, backend, strict: false };
+        let mut made = ask(parse(&body).unwrap(), &target, &Memory).unwrap();
+        let wanted = super::fill(&mut made.request, &std::collections::BTreeMap::new());
+        assert_eq!(!wanted.is_empty(), fetched, "{model} {backend:?}");
     }
 }
 

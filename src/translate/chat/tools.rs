@@ -146,7 +146,8 @@ pub(super) fn build<'a>(
             return Err(Error::invalid(name, message).code("array_above_max_length"));
         }
     }
-    shape.legacy_functions = tools.is_empty() && !functions.is_empty();
+    let tooled = !tools.is_empty();
+    shape.legacy_functions = !tooled && !functions.is_empty();
     let mut back = std::mem::take(&mut shape.names);
     let mut declared = Declarations::new(target, drops, &mut back);
     let mut search = request.web_search_options.is_some();
@@ -175,6 +176,10 @@ pub(super) fn build<'a>(
         }
     }
     for (at, function) in functions.into_iter().enumerate() {
+        // Some clients say everything twice, for servers of both ages.
+        if tooled && declared.seen.contains(function.name.as_ref()) {
+            continue;
+        }
         declared.function(function).map_err(|error| error.within(&format!("functions[{at}]")))?;
     }
     let Declarations { mut all, strict, seen, drops, .. } = declared;

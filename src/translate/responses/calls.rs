@@ -26,7 +26,7 @@ pub(super) fn builtin(kind: &str) -> Option<Builtin> {
         },
         "apply_patch" => Builtin {
             name: "apply_patch",
-            description: "Creates, changes or deletes one file of the user's. A change is given as a diff in the V4A format: context lines, lines to take out that begin with '-', lines to put in that begin with '+', under '@@' headers; for a new file every line begins with '+'.",
+            description: "Creates, changes or deletes one file of the user's. A change is given as a diff in the V4A format: context lines, lines to take out that begin with '-', lines to put in that begin with '+', under '@@' headers; for a new file every line begins with '+', and for a deletion the diff is empty.",
             tool: Tool::ApplyPatch,
         },
         _ => return None,
@@ -51,7 +51,7 @@ pub(super) fn parameters(tool: &Tool) -> Value {
             "type": {"type": "string", "enum": ["create_file", "update_file", "delete_file"]},
             "path": {"type": "string"},
             "diff": {"type": "string"},
-        }, "required": ["type", "path"]}),
+        }, "required": ["type", "path", "diff"]}),
         Tool::Function { .. } | Tool::Custom { .. } => json!({"type": "object"}),
     }
 }
@@ -98,4 +98,34 @@ pub(super) fn patch(args: &Map<String, Value>) -> Value {
         "create_file" => json!({"type": "create_file", "path": text("path"), "diff": text("diff")}),
         _ => json!({"type": "update_file", "path": text("path"), "diff": text("diff")}),
     }
+}
+
+/// A field, and what it must be.
+type Field = (&'static str, fn(&Value) -> bool);
+
+/// The function's arguments again, from the `action` or `operation` of a call's item: what the model said, without
+/// what was filled in for the client.
+pub(super) fn arguments(kind: &str, fields: &Map<String, Value>) -> Value {
+    let mut args = json!({});
+    let known: &[Field] = match kind {
+        "shell_call" => &[
+            ("commands", Value::is_array),
+            ("timeout_ms", Value::is_u64),
+            ("max_output_length", Value::is_u64),
+        ],
+        "local_shell_call" => &[
+            ("command", Value::is_array),
+            ("working_directory", Value::is_string),
+            ("timeout_ms", Value::is_u64),
+        ],
+        _ => &[
+            ("type", Value::is_string),
+            ("path", Value::is_string),
+            ("diff", |diff| diff.as_str().is_some_and(|diff| !diff.is_empty())),
+        ],
+    };
+    for (name, fits) in known {
+        keep(fields, name, *fits, &mut args);
+    }
+    args
 }

@@ -62,7 +62,7 @@ pub(super) struct Failed<'s> {
 /// What is written on.
 #[derive(Debug)]
 pub(super) struct Desk {
-    stamp: Stamp,
+    pub(super) stamp: Stamp,
     echo: String,
     /// Only the response at the end is wanted, not the events.
     pub(super) quiet: bool,

@@ -131,9 +131,9 @@ fn thinking(reasoning: Option<&Reasoning<'_>>) -> Thinking {
     }
 }
 
-/// The tier that was asked for.
+/// The tier that was asked for, if Google has it.
 pub(super) fn tier(request: &Request<'_>) -> Option<&'static str> {
-    word(request.service_tier.as_ref(), &["default", "flex", "priority", "scale"])
+    word(request.service_tier.as_ref(), &["default", "flex", "priority"])
 }
 
 /// The id in `conversation`, which is a string or an object.

@@ -4,21 +4,22 @@
 //! them; everything else keeps its order.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::marks::{self, Mark};
-use super::{History, content};
+use super::marks::{self, Mark, Marks, TextMark};
+use super::{History, calls, content};
 use crate::error::{Error, Kind, Origin, Result};
 use crate::gemini::ask::{
     Args, Blob, CodeExecutionResult, Content, ExecutableCode, FunctionCall, FunctionResponse, Json, Outcome,
     Part, Role,
 };
 use crate::openai::responses::{Item, Reasoning, Request, TextConfig};
-use crate::translate::chat::messages::{self, NO_SIGNATURE};
+use crate::translate::chat::messages;
 use crate::translate::chat::request::{Drops, read};
+use crate::translate::chat::unsigned::Unsigned;
 use crate::translate::chat::{media, names};
 use crate::translate::{Signatures, Target};
 use crate::wire::{Base64, Text};
@@ -96,8 +97,10 @@ struct Builder<'a, 't> {
     drops: &'t mut Drops,
     /// Code that Google ran goes back as such; to a model without the tool it is told as text.
     runs_code: bool,
-    /// Signatures of calls and pictures that reasoning items brought along.
-    marks: HashMap<String, String>,
+    /// What reasoning items brought along.
+    marks: Marks,
+    /// Messages whose signatures were found by their ids.
+    signed: HashSet<String>,
     told: Told<'a>,
     turns: Vec<Turn<'a>>,
     groups: Vec<Vec<Call<'a>>>,
@@ -121,7 +124,8 @@ pub(super) fn build<'a>(
         history,
         drops,
         runs_code,
-        marks: HashMap::new(),
+        marks: Marks::default(),
+        signed: HashSet::new(),
         told: Told {
             system: Vec::new(),
             contents: Vec::new(),
@@ -179,9 +183,7 @@ impl<'a> Builder<'a, '_> {
             let Ok(item) = serde_json::from_str::<Item<'_>>(raw.get()) else { continue };
             let Some(sealed) = item.encrypted_content else { continue };
             for mark in marks::open(&sealed.decode()) {
-                if let Mark::Call { id, signature } = mark {
-                    self.marks.insert(id, signature);
-                }
+                self.marks.take(mark);
             }
         }
     }
@@ -190,8 +192,31 @@ impl<'a> Builder<'a, '_> {
         if !self.signatures.native(id) {
             return None;
         }
-        let found = self.marks.get(id).or_else(|| self.history.marks.get(id)).cloned();
+        let found = self.marks.call(id).or_else(|| self.history.marks.call(id)).map(str::to_owned);
         found.or_else(|| self.signatures.recall(id).map(|known| known.to_string())).map(Text::plain)
+    }
+
+    /// The words of a message as the parts that they came in: each signature on its own.
+    fn signed(&mut self, parts: Vec<Part<'a>>, id: &str) -> Vec<Part<'a>> {
+        if !self.signatures.native(id) {
+            return parts;
+        }
+        let known = [self.marks.text(id), self.history.marks.text(id)];
+        let known = known.into_iter().find(|known| !known.is_empty());
+        let recalled = || {
+            let signature = self.signatures.recall(id)?.to_string();
+            Some(vec![TextMark { signature, ..TextMark::default() }])
+        };
+        let Some(marks) = known.map(<[_]>::to_vec).or_else(recalled) else { return parts };
+        let mut parts = parts;
+        let Some(last) = parts.pop() else { return parts };
+        let Some(text) = last.text else {
+            parts.push(last);
+            return parts;
+        };
+        parts.extend(split(text, marks));
+        self.signed.insert(id.to_owned());
+        parts
     }
 
     fn take(&mut self, place: Place, raw: &'a RawValue) -> Result<()> {
@@ -235,9 +260,12 @@ impl<'a> Builder<'a, '_> {
             "item_reference" => Err(Error::invalid("id", "A reference needs the 'id' of an item.")
                 .code("missing_required_parameter")),
             other => {
-                let why = "items of this type are not known here";
-                let shown: String = other.chars().filter(char::is_ascii_alphanumeric).take(40).collect();
-                self.drops.note(&format!("{}({shown})", param(place)), why)
+                let why = "items of this type cannot be told to Gemini";
+                let named = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
+                let shown: String = other.chars().filter(named).take(40).collect();
+                let name = format!("{}.type", param(place));
+                let noted = self.drops.note(&format!("{name}({shown})"), why);
+                noted.map_err(|error| error.at(if place.is_some() { "type" } else { "" }))
             }
         }
     }
@@ -279,11 +307,11 @@ impl<'a> Builder<'a, '_> {
             }
             Some("system" | "developer") => self.told.system.extend(content::system(content()?)?),
             Some("assistant") => {
-                let mut parts = content::assistant(content()?)?;
-                let id = item.id.as_ref().map(Text::decode);
-                if let (Some(last), Some(id)) = (parts.last_mut(), id) {
-                    last.thought_signature = self.signature(&id);
-                }
+                let parts = content::assistant(content()?)?;
+                let parts = match &item.id {
+                    Some(id) => self.signed(parts, &id.decode()),
+                    None => parts,
+                };
                 self.model(place, parts);
             }
             Some(other) => {
@@ -306,12 +334,16 @@ impl<'a> Builder<'a, '_> {
         let sealed = item.encrypted_content.map(|sealed| sealed.decode()).unwrap_or_default();
         for mark in marks::open(&sealed) {
             match mark {
-                Mark::Call { .. } | Mark::Summary { .. } => {}
-                Mark::Text { signature } => {
+                Mark::Call { .. } | Mark::Code(_) | Mark::Summary { .. } => {}
+                // Most clients send the message with its id, and then it is signed already.
+                Mark::Text(mark) if mark.id.as_ref().is_some_and(|id| self.signed.contains(id)) => {}
+                Mark::Text(mark) => {
                     if let Some(Turn::Model(parts, _)) = self.turns.last_mut()
-                        && let Some(last) = parts.iter_mut().rev().find(|part| part.text.is_some())
+                        && let Some(at) = parts.iter().rposition(|part| part.text.is_some())
+                        && let Some(last) = parts.get_mut(at).filter(|part| part.thought_signature.is_none())
+                        && let Some(text) = last.text.take()
                     {
-                        last.thought_signature = Some(Text::plain(signature));
+                        parts.splice(at..=at, split(text, vec![mark]));
                     }
                 }
                 Mark::Echo { call, result, signature } => {
@@ -392,14 +424,16 @@ impl<'a> Builder<'a, '_> {
     }
 
     fn call(&mut self, place: Place, kind: &str, item: Item<'a>) -> Result<()> {
-        let object = |raw: Option<&'a RawValue>, name: &'static str| match raw {
-            Some(raw) if raw.get().starts_with('{') => Ok(Args::Json(Json::Raw(raw))),
-            _ => Err(Error::invalid(name, format!("This call needs its '{name}': an object."))),
+        let built = |raw: Option<&'a RawValue>, name: &'static str| {
+            let fields = raw.and_then(|raw| serde_json::from_str(raw.get()).ok());
+            let fields: serde_json::Map<_, _> = fields
+                .ok_or_else(|| Error::invalid(name, format!("This call needs its '{name}': an object.")))?;
+            Ok::<_, Error>(Args::Json(Json::Value(calls::arguments(kind, &fields))))
         };
         let (name, args): (Cow<'a, str>, Args<'a>) = match kind {
-            "shell_call" => ("shell".into(), object(item.action, "action")?),
-            "local_shell_call" => ("local_shell".into(), object(item.action, "action")?),
-            "apply_patch_call" => ("apply_patch".into(), object(item.operation, "operation")?),
+            "shell_call" => ("shell".into(), built(item.action, "action")?),
+            "local_shell_call" => ("local_shell".into(), built(item.action, "action")?),
+            "apply_patch_call" => ("apply_patch".into(), built(item.operation, "operation")?),
             _ => {
                 let Some(name) = item.name.filter(|name| !name.is_empty()) else {
                     let error = Error::invalid("name", "A call needs the 'name' of its function.");
@@ -516,11 +550,25 @@ impl<'a> Builder<'a, '_> {
         };
         if self.runs_code {
             let failed = item.status.is_some_and(|status| status.decode() == "failed");
-            let outcome = if failed { "OUTCOME_FAILED" } else { "OUTCOME_OK" };
-            let code = ExecutableCode { language: "PYTHON", code };
-            let printed = CodeExecutionResult { outcome, output };
-            let code = Part { executable_code: Some(code), ..Part::default() };
-            let printed = Part { code_execution_result: Some(printed), ..Part::default() };
+            let id = item.id.map(|id| id.decode()).unwrap_or_default();
+            let mark = self.marks.code(&id).or_else(|| self.history.marks.code(&id));
+            let mark = mark.filter(|_| self.signatures.native(&id)).cloned().unwrap_or_default();
+            let outcome = match failed {
+                true if mark.late => "OUTCOME_DEADLINE_EXCEEDED",
+                true => "OUTCOME_FAILED",
+                false => "OUTCOME_OK",
+            };
+            let plain = |text: Option<String>| text.map(Text::plain);
+            let ids = self.target.traits.call_ids;
+            let code = ExecutableCode { id: plain(mark.code_id).filter(|_| ids), language: "PYTHON", code };
+            let printed = CodeExecutionResult { id: plain(mark.result_id).filter(|_| ids), outcome, output };
+            let code =
+                Part { executable_code: Some(code), thought_signature: plain(mark.code), ..Part::default() };
+            let printed = Part {
+                code_execution_result: Some(printed),
+                thought_signature: plain(mark.result),
+                ..Part::default()
+            };
             self.model(place, vec![code, printed]);
         } else {
             let text = format!("```python\n{}\n```\n```\n{}\n```\n", code.decode(), output.decode());
@@ -547,6 +595,7 @@ impl<'a> Builder<'a, '_> {
     }
 
     fn finish(mut self) -> Result<Told<'a>> {
+        let mut unsigned = Unsigned::new(self.target, self.signatures);
         let last_user = self.turns.iter().rposition(|turn| matches!(turn, Turn::User(_)));
         let last = self.turns.len().saturating_sub(1);
         let mut contents = Vec::with_capacity(self.turns.len());
@@ -559,10 +608,7 @@ impl<'a> Builder<'a, '_> {
                         return Err(Error::unsupported(param(place), text).code("unsupported_value"));
                     }
                     let current = last_user.is_none_or(|user| at > user);
-                    let first = parts.iter_mut().find(|part| part.function_call.is_some());
-                    if let Some(first) = first.filter(|_| current && self.target.traits.signatures) {
-                        first.thought_signature.get_or_insert_with(|| Text::plain(NO_SIGNATURE));
-                    }
+                    unsigned.step(&contents, &mut parts, current);
                     contents.push(Content { role: Role::Model, parts });
                 }
                 Turn::Results(group) => {
@@ -574,6 +620,30 @@ impl<'a> Builder<'a, '_> {
         self.told.contents = contents;
         Ok(self.told)
     }
+}
+
+/// A text as the parts that it came in.
+fn split(text: Text<'_>, marks: Vec<TextMark>) -> Vec<Part<'_>> {
+    let signed =
+        |text, signature| Part { thought_signature: Some(Text::plain(signature)), ..Part::text(text) };
+    if let [TextMark { from: 0, to: None, signature, .. }] = marks.as_slice() {
+        // By far the most common: one signature for all of it.
+        return vec![signed(text, signature.clone())];
+    }
+    let whole = text.decode();
+    let byte = |character: usize| whole.char_indices().nth(character).map_or(whole.len(), |(at, _)| at);
+    let piece = |range: std::ops::Range<usize>| {
+        Some(Text::plain(whole.get(range)?.to_owned())).filter(|text| !text.is_empty())
+    };
+    let (mut parts, mut done) = (Vec::new(), 0);
+    for mark in marks {
+        let (from, to) = (byte(mark.from).max(done), mark.to.map_or(whole.len(), byte));
+        parts.extend(piece(done..from).map(Part::text));
+        parts.extend(piece(from..to).map(|text| signed(text, mark.signature)));
+        done = to.max(from);
+    }
+    parts.extend(piece(done..whole.len()).map(Part::text));
+    parts
 }
 
 /// Writes the results of one turn's calls; all of them must be there.

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::desk::{At, Ending, Opened, Pen, With, json, raw};
-use super::marks::{self, Mark};
+use super::marks::{self, Mark, TextMark};
 use super::{Tool, calls};
 use crate::error::{Error, Result};
 use crate::openai::completion::Token;
@@ -19,6 +19,8 @@ pub(super) struct Message {
     /// Characters of all messages before this one.
     pub(super) start: usize,
     pub(super) characters: usize,
+    /// Signatures of its parts.
+    pub(super) signed: Vec<TextMark>,
     logprobs: BytesMut,
 }
 

@@ -29,6 +29,7 @@ mod tools;
 #[cfg(test)]
 mod tests;
 
+pub use marks::Marks;
 pub use stream::{ResponsesMachine, Whole, reply};
 
 /// What stood before the input: found by whoever keeps responses, before anything is asked.
@@ -38,8 +39,8 @@ pub struct History {
     pub items: Vec<Box<RawValue>>,
     /// Items that the input refers to by id (see [`request::references`]).
     pub referenced: HashMap<String, Box<RawValue>>,
-    /// Thought signatures by item or call id ([`Finished::marks`] of earlier turns).
-    pub marks: HashMap<String, String>,
+    /// What items have no place for ([`Finished::marks`] of earlier turns).
+    pub marks: Marks,
 }
 
 /// How a response ended.
@@ -76,9 +77,9 @@ pub struct Finished {
     pub status: Status,
     /// The response object, as the client saw it last: its `output` holds the items.
     pub response: Bytes,
-    /// Thought signatures by item or call id, for [`History::marks`]: those of calls are in the reasoning items
-    /// too, those of texts are only there when the client asked for them.
-    pub marks: Vec<(String, String)>,
+    /// What Gemini wants back and the items do not tell, for [`Marks::read`]: those of calls are in the reasoning
+    /// items too, those of texts and code are only there when the client asked for them.
+    pub marks: Option<String>,
 }
 
 /// Whoever keeps finished responses. Called at most once, whatever the end is.

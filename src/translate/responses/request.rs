@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::gemini::ask::{GenerateRequest, GenerationConfig, ImageConfig, SystemInstruction, ThinkingConfig};
 use crate::openai::responses::{Item, Request};
 use crate::translate::chat::google::{self, Extension};
+use crate::translate::chat::parts;
 use crate::translate::chat::request::{Drops, MOST_VALUES, check_model, document, open};
 use crate::translate::chat::sampling::{
     LONGEST_LABEL, by_effort, decimal, described, integer, labelled, native, service_tier,
@@ -64,8 +65,16 @@ pub fn references(request: &Request<'_>) -> Result<Vec<String>> {
 }
 
 /// The id in `conversation`, which may be a string or an object.
-pub fn conversation(request: &Request<'_>) -> Option<String> {
-    request.conversation.and_then(echo::conversation).map(|id| id.decode().into_owned())
+///
+/// # Errors
+/// When it is something else.
+pub fn conversation(request: &Request<'_>) -> Result<Option<String>> {
+    let Some(raw) = request.conversation else { return Ok(None) };
+    let id = echo::conversation(raw).map(|id| id.decode().into_owned()).filter(|id| !id.is_empty());
+    id.map(Some).ok_or_else(|| {
+        let message = "'conversation' must be a conversation's id, or an object with its 'id'.";
+        Error::invalid("conversation", message).code("invalid_type")
+    })
 }
 
 /// Translates a request for one target.
@@ -137,6 +146,7 @@ pub fn ask<'a>(
     }
     answer_format(&mut request, &mut toolbox, &mut generation, target, &mut shape, &mut drops)?;
     unheard(&request, &mut drops)?;
+    parts::agree(&mut contents, &mut generation, target, &mut drops)?;
     // An empty configuration is left out: compared as JSON, for it has a field for everything.
     let generation =
         generation.filter(|config| serde_json::to_value(config).is_ok_and(|value| value != json!({})));
@@ -215,6 +225,15 @@ fn thinking(
     let reasoning = request.reasoning.as_ref();
     let word =
         |text: Option<&Text<'_>>| text.map(|text| text.decode().into_owned()).filter(|text| !text.is_empty());
+    if let Some(said) = reasoning {
+        drops.unknown("reasoning.", &said.unknown)?;
+        if word(said.context.as_ref()).is_some_and(|context| context != "auto") {
+            drops.note("reasoning.context", "the model uses all reasoning that comes back to it")?;
+        }
+        if word(said.mode.as_ref()).is_some_and(|mode| mode != "standard") {
+            drops.note("reasoning.mode", "Gemini has no such setting")?;
+        }
+    }
     let effort = word(reasoning.and_then(|said| said.effort.as_ref()));
     let summary = reasoning.and_then(|said| said.summary.as_ref().or(said.generate_summary.as_ref()));
     let summary = word(summary).is_some_and(|summary| summary != "none");
@@ -256,10 +275,12 @@ fn answer_format<'a>(
     drops: &mut Drops,
 ) -> Result<()> {
     let Some(text) = request.text.take() else { return Ok(()) };
+    drops.unknown("text.", &text.unknown)?;
     if text.verbosity.is_some_and(|verbosity| verbosity.decode() != "medium") {
         drops.note("text.verbosity", "Gemini has no such setting")?;
     }
     let Some(format) = text.format else { return Ok(()) };
+    drops.unknown("text.format.", &format.unknown)?;
     let raw = match format.kind.as_ref() {
         "text" => return Ok(()),
         "json_object" => None,
@@ -293,7 +314,10 @@ fn unheard(request: &Request<'_>, drops: &mut Drops) -> Result<()> {
     if obfuscated == Some(true) {
         drops.note("stream_options.include_obfuscation", "events are not padded")?;
     }
-    if request.max_tool_calls.is_some() {
+    if let Some(options) = &request.stream_options {
+        drops.unknown("stream_options.", &options.unknown)?;
+    }
+    if integer("max_tool_calls", request.max_tool_calls, 0, i64::from(i32::MAX))?.is_some() {
         drops.note("max_tool_calls", "Gemini does not count the calls of Google's own tools")?;
     }
     match request.truncation.as_ref().map(Text::decode).as_deref() {

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use super::desk::{Desk, Ending, Failed, Opened, Pen, Standing};
 use super::hosted::Code;
 use super::items::{Call, Citation, Message, Reasoning};
-use super::marks::Mark;
+use super::marks::{self, CodeMark, Mark, TextMark};
 use super::{Done, Finished, Shape, Status, Tool};
 use crate::error::Result;
 use crate::gemini::answer::{GroundingMetadata, each};
@@ -46,13 +46,18 @@ struct State {
     waiting: Vec<Mark>,
     /// Characters of all messages so far.
     characters: usize,
+    /// The message that was closed last, if nothing of it was signed.
     last_message: Option<String>,
     searched: bool,
     queries: Vec<String>,
     sources: Vec<String>,
     /// Probabilities of the words that come next.
     logprobs: Vec<Box<RawValue>>,
-    marks: Vec<(String, String)>,
+    marks: Vec<Mark>,
+    /// What stood on the parts of the code that is open.
+    code: CodeMark,
+    /// The last signature that no part of text came with, while no message was open.
+    floating: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -112,7 +117,7 @@ impl ResponsesMachine {
                 id: self.session.stamp.id.clone(),
                 status,
                 response: Bytes::copy_from_slice(response.get().as_bytes()),
-                marks: std::mem::take(&mut self.state.marks),
+                marks: marks::kept(&self.state.marks),
             });
         }
         Ok(response)
@@ -133,13 +138,12 @@ impl ResponsesMachine {
         let ending = if incomplete.is_some() { Ending::Incomplete } else { Ending::Completed };
         let choice = self.session.choices.first();
         let annotations = choice.map(Choice::annotations).unwrap_or_default();
+        writer.sign_last();
         writer.close(ending, &annotations)?;
         writer.search_told()?;
         if let Some(refusal) = &refusal {
             writer.pen.refuse(refusal)?;
         }
-        let signature = choice.and_then(|choice| choice.signature.as_deref());
-        writer.sign_text(signature, &self.session.stamp)?;
         let usage = self.session.counts.usage();
         if self.desk.quiet {
             self.desk.searches_first();
@@ -174,7 +178,7 @@ pub fn reply(shape: &Shape, stamp: &Stamp, answers: &[Bytes]) -> Result<Whole> {
         id: stamp.id.clone(),
         status,
         response: Bytes::from(String::from(Box::<str>::from(response))),
-        marks: std::mem::take(&mut machine.state.marks),
+        marks: marks::kept(&machine.state.marks),
     };
     Ok(Whole { finished, usage })
 }
@@ -244,7 +248,8 @@ fn code(failure: &Failure<'_>) -> &'static str {
 
 impl Drop for ResponsesMachine {
     fn drop(&mut self) {
-        if self.done.is_none() {
+        // Of a response that has not begun, nobody knows.
+        if self.done.is_none() || !self.state.begun {
             return;
         }
         // Nobody reads any more; what there was is kept.
@@ -305,7 +310,7 @@ impl Writer<'_> {
         match std::mem::take(&mut self.state.open) {
             Open::Reasoning(open) => return self.pen.close_reasoning(open, carried, ending),
             Open::Nothing => {}
-            Open::Message(open) => {
+            Open::Message(mut open) => {
                 let start = open.item.start;
                 let end = start + open.item.characters;
                 let citations: Vec<Citation<'_>> = annotations
@@ -321,18 +326,39 @@ impl Writer<'_> {
                         url: &cited.url,
                     })
                     .collect();
-                self.state.last_message = Some(self.pen.close_message(open, &citations, ending)?);
+                let (characters, signed) = (open.item.characters, std::mem::take(&mut open.item.signed));
+                let id = self.pen.close_message(open, &citations, ending)?;
+                self.state.last_message = signed.is_empty().then(|| id.clone());
+                for mark in signed {
+                    let to = mark.to.filter(|end| *end < characters);
+                    self.signed_text(TextMark { id: Some(id.clone()), to, ..mark });
+                }
             }
             Open::Code(open) => {
                 let status = if ending == Ending::Completed { "completed" } else { "incomplete" };
-                self.pen.close_code(open, None, status)?;
+                self.close_code(open, None, status)?;
             }
         }
-        if carried.is_empty() {
+        // What was just closed comes first.
+        let mut all = self.carried();
+        all.extend_from_slice(carried);
+        if all.is_empty() {
             return Ok(());
         }
         let open = self.pen.reasoning()?;
-        self.pen.close_reasoning(open, carried, Ending::Completed)
+        self.pen.close_reasoning(open, &all, Ending::Completed)
+    }
+
+    fn close_code(&mut self, open: Opened<Code>, printed: Option<&str>, status: &'static str) -> Result<()> {
+        let mark = CodeMark { id: open.id.clone(), ..std::mem::take(&mut self.state.code) };
+        if mark.tells() {
+            let mark = Mark::Code(mark);
+            if self.shape.encrypted {
+                self.state.waiting.push(mark.clone());
+            }
+            self.state.marks.push(mark);
+        }
+        self.pen.close_code(open, printed, status)
     }
 
     /// What must come back with the next item.
@@ -356,18 +382,25 @@ impl Writer<'_> {
         self.pen.search(&self.state.queries, sources)
     }
 
-    /// The signature of the last words: remembered for those who send the message back, and carried for those
-    /// who asked for that.
-    fn sign_text(&mut self, signature: Option<&str>, stamp: &Stamp) -> Result<()> {
-        let (Some(signature), Some(id)) = (signature, self.state.last_message.take()) else { return Ok(()) };
-        stamp.signatures.remember(&id, signature);
-        self.state.marks.push((id, signature.to_owned()));
-        if !self.shape.encrypted {
-            return Ok(());
+    /// A signature that came alone, behind the last words: theirs, if nobody signed them.
+    fn sign_last(&mut self) {
+        let (Some(signature), Some(id)) = (self.state.floating.take(), self.state.last_message.take()) else {
+            return;
+        };
+        self.signed_text(TextMark { id: Some(id), signature, ..TextMark::default() });
+    }
+
+    /// Keeps the signature of a text: for those who send the message back, and for those who asked for that, in
+    /// what the client carries.
+    fn signed_text(&mut self, mark: TextMark) {
+        if let Some(id) = &mark.id {
+            self.pen.desk.stamp.signatures.remember(id, &mark.signature);
         }
-        let open = self.pen.reasoning()?;
-        let marks = [Mark::Text { signature: signature.to_owned() }];
-        self.pen.close_reasoning(open, &marks, Ending::Completed)
+        let mark = Mark::Text(mark);
+        if self.shape.encrypted {
+            self.state.waiting.push(mark.clone());
+        }
+        self.state.marks.push(mark);
     }
 
     fn text(&mut self, text: &Text<'_>) -> Result<()> {
@@ -395,8 +428,9 @@ impl Writer<'_> {
 
     fn signed(&mut self, id: &str, signature: &Text<'_>) -> Mark {
         let signature = signature.decode().into_owned();
-        self.state.marks.push((id.to_owned(), signature.clone()));
-        Mark::Call { id: id.to_owned(), signature }
+        let mark = Mark::Call { id: id.to_owned(), signature };
+        self.state.marks.push(mark.clone());
+        mark
     }
 
     fn arguments(&mut self, text: &Text<'_>, signature: Option<&Text<'_>>) -> Result<()> {
@@ -515,6 +549,23 @@ impl Sink for Writer<'_> {
         self.pen.desk.tier = Some(tier);
     }
 
+    fn signed(&mut self, _: usize, signature: &Text<'_>, characters: usize) -> Result<()> {
+        let signature = signature.decode().into_owned();
+        match &mut self.state.open {
+            Open::Message(open) => {
+                let (end, signed) = (open.item.characters, &mut open.item.signed);
+                let before = signed.last().and_then(|last| last.to).unwrap_or_default();
+                // A part of nothing but a signature signs the words before it.
+                let from = if characters == 0 { before } else { end.saturating_sub(characters) };
+                if from < end {
+                    signed.push(TextMark { id: None, from, to: Some(end), signature });
+                }
+            }
+            Open::Nothing | Open::Reasoning(_) | Open::Code(_) => self.state.floating = Some(signature),
+        }
+        Ok(())
+    }
+
     fn called(&mut self, _: usize) -> Result<()> {
         self.call_done()
     }
@@ -522,12 +573,15 @@ impl Sink for Writer<'_> {
     fn hosted(&mut self, _: usize, hosted: Hosted<'_, '_>) -> Result<bool> {
         self.begin()?;
         match hosted {
-            Hosted::Code(code) => {
+            Hosted::Code(code, signature) => {
                 self.next(None)?;
+                let own = |text: Option<&Text<'_>>| text.map(|text| text.decode().into_owned());
+                self.state.code =
+                    CodeMark { code_id: own(code.id.as_ref()), code: own(signature), ..CodeMark::default() };
                 let code = code.code.as_ref().map(Text::decode).unwrap_or_default();
                 self.state.open = Open::Code(self.pen.code(&code)?);
             }
-            Hosted::Printed(result) => {
+            Hosted::Printed(result, signature) => {
                 let open = match std::mem::take(&mut self.state.open) {
                     Open::Code(open) => open,
                     other @ (Open::Nothing | Open::Message(_) | Open::Reasoning(_)) => {
@@ -538,8 +592,12 @@ impl Sink for Writer<'_> {
                 };
                 let printed = result.output.as_ref().map(Text::decode).unwrap_or_default();
                 let outcome = result.outcome.as_ref().map(Text::decode).unwrap_or_default();
+                let own = |text: Option<&Text<'_>>| text.map(|text| text.decode().into_owned());
+                self.state.code.result_id = own(result.id.as_ref());
+                self.state.code.result = own(signature);
+                self.state.code.late = outcome == "OUTCOME_DEADLINE_EXCEEDED";
                 let fine = outcome.is_empty() || outcome == "OUTCOME_OK";
-                self.pen.close_code(open, Some(&printed), if fine { "completed" } else { "failed" })?;
+                self.close_code(open, Some(&printed), if fine { "completed" } else { "failed" })?;
             }
             Hosted::Echo { call, result, signature } => self.echo(call, result, signature)?,
         }

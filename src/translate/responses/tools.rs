@@ -77,7 +77,11 @@ pub(super) fn build<'a>(
     for (at, raw) in tools.iter().enumerate() {
         let place = format!("tools[{at}]");
         let tool: Declared<'a> = read(raw).map_err(|error| error.within(&place))?;
-        build.take(tool, &place).map_err(|error| error.within(&place))?;
+        build.take(tool, &place).map_err(|error| match error.param() {
+            // What is refused instead of dropped says its place already.
+            Some(param) if param.starts_with(&place) => error,
+            _ => error.within(&place),
+        })?;
     }
     let Build { declared, tools, custom, hosted, picture, .. } = build;
     let Declarations { mut all, strict, seen, drops, .. } = declared;
@@ -148,9 +152,12 @@ fn host<'a>(
 impl<'a> Build<'a, '_, '_> {
     fn take(&mut self, tool: Declared<'a>, place: &str) -> Result<()> {
         let kind = tool.kind.clone();
+        if !matches!(kind.as_ref(), "tool_search" | "programmatic_tool_calling") {
+            self.unheard(&tool, place)?;
+        }
         match kind.as_ref() {
             "function" | "custom" => self.function(tool, None),
-            "namespace" => self.namespace(tool),
+            "namespace" => self.namespace(tool, place),
             "web_search"
             | "web_search_2025_08_26"
             | "web_search_preview"
@@ -170,7 +177,13 @@ impl<'a> Build<'a, '_, '_> {
             "tool_search" | "programmatic_tool_calling" => {
                 self.declared.drops.note(place, "all tools are declared at once, and called directly")
             }
-            "shell" | "local_shell" | "apply_patch" => self.builtin(&kind),
+            "shell" | "local_shell" | "apply_patch" => {
+                if tool.environment.is_some_and(|raw| !local(raw)) {
+                    let message = "Commands are run by the client here, not in a container: 'environment' must be of type 'local'.";
+                    return Err(Error::unsupported("environment", message).code("unsupported_value"));
+                }
+                self.builtin(&kind)
+            }
             "" => {
                 let error = Error::invalid("type", "A tool needs its 'type'.");
                 Err(error.code("missing_required_parameter"))
@@ -189,7 +202,24 @@ impl<'a> Build<'a, '_, '_> {
         }
     }
 
-    fn namespace(&mut self, tool: Declared<'a>) -> Result<()> {
+    /// What a declaration says and nobody here hears.
+    fn unheard(&mut self, tool: &Declared<'_>, place: &str) -> Result<()> {
+        let drops = &mut *self.declared.drops;
+        drops.unknown(&format!("{place}."), &tool.unknown)?;
+        if tool.defer_loading == Some(true) {
+            drops.note(&format!("{place}.defer_loading"), "all tools are declared at once")?;
+        }
+        let direct = |callers: &Vec<Text<'_>>| callers.iter().any(|caller| caller.decode() == "direct");
+        if tool.allowed_callers.as_ref().is_some_and(|callers| !callers.is_empty() && !direct(callers)) {
+            drops.note(&format!("{place}.allowed_callers"), "Gemini calls its functions itself")?;
+        }
+        if tool.later == Some(true) {
+            drops.note(&format!("{place}.async"), "Gemini waits for the results of its calls")?;
+        }
+        Ok(())
+    }
+
+    fn namespace(&mut self, tool: Declared<'a>, outer: &str) -> Result<()> {
         let Some(namespace) = tool.name.filter(|name| !name.is_empty()) else {
             let error = Error::invalid("name", "A namespace needs its 'name'.");
             return Err(error.code("missing_required_parameter"));
@@ -200,6 +230,7 @@ impl<'a> Build<'a, '_, '_> {
                 let message = "A namespace holds tools of type 'function' and 'custom'.";
                 return Err(place(Error::invalid("type", message)));
             }
+            self.unheard(&inner, &format!("{outer}.tools[{at}]"))?;
             self.function(inner, Some(&namespace)).map_err(place)?;
         }
         Ok(())
@@ -314,6 +345,16 @@ impl<'a> Build<'a, '_, '_> {
         self.picture = Some(picture);
         Ok(())
     }
+}
+
+/// Whether a shell's environment is the client's own machine.
+fn local(raw: &RawValue) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Environment<'a> {
+        #[serde(borrow, rename = "type", default)]
+        kind: Cow<'a, str>,
+    }
+    serde_json::from_str::<Environment<'_>>(raw.get()).is_ok_and(|found| matches!(&*found.kind, "local" | ""))
 }
 
 /// The shape of a picture of this size, in Google's words.

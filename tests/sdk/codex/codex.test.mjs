@@ -1,5 +1,6 @@
 // The Codex CLI as it comes from npm, told of the gateway in its config.toml: a turn, a command that it runs for the
-// model, a goal (which Codex tells as the output of no call), and a conversation taken up again.
+// model, a tool in a namespace, a patch (a custom tool), a goal (which Codex tells as the output of no call), and a
+// conversation taken up again.
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -15,8 +16,11 @@ let gateway;
 let folder;
 
 before(async () => {
-  gateway = await launch();
   folder = await mkdtemp(join(tmpdir(), 'gemway-codex-'));
+  // Patches are offered to models that Codex knows.
+  const config = join(folder, 'gemway.toml');
+  await writeFile(config, '[aliases]\n"gpt-5.5" = "gemini-3.8-flash"\n');
+  gateway = await launch({ GEMWAY_CONFIG: config });
   await mkdir(join(folder, 'work'));
   await mkdir(join(folder, 'home'));
   await writeFile(
@@ -77,4 +81,14 @@ test('a command is run for the model, and the conversation taken up again', asyn
 
 test('a goal', async () => {
   assert.match((await codex('create_goal')).said, /answered/);
+});
+
+test('a tool in a namespace', async () => {
+  // Codex has found the tool by its namespace and name, and the made-up agent wrong.
+  assert.match((await codex('Please call multi_agent_v1__close_agent.')).said, /invalid agent id/);
+});
+
+test('a patch', async () => {
+  const { said } = await codex('-m', 'gpt-5.5', 'Please call the apply_patch tool.');
+  assert.match(said, /apply_patch answered .*Begin Patch/s);
 });

@@ -1,5 +1,7 @@
 """Google's own SDK with nothing changed but the base URL, on the paths of the Gemini API and of Vertex AI."""
 
+import asyncio
+import json
 import time
 
 import pytest
@@ -116,11 +118,32 @@ def test_tokens_are_computed(gateway):
     assert len(info[0].tokens) == 2
 
 
-def test_embeddings(studio):
-    got = studio.models.embed_content(
+def test_embeddings(google):
+    got = google.models.embed_content(
         model="gemini-embedding-001", contents=["a", "b"], config={"output_dimensionality": 8}
     )
     assert [len(item.values) for item in got.embeddings] == [8, 8]
+
+
+def test_async(google):
+    async def ask():
+        answer = await google.aio.models.generate_content(model=MODEL, contents="hi")
+        chunks = await google.aio.models.generate_content_stream(model=MODEL, contents="write 40 words")
+        return answer.text, [chunk async for chunk in chunks]
+
+    text, chunks = asyncio.run(ask())
+    assert "hi" in text and len(chunks) > 3
+
+
+def test_tuned_models(gateway):
+    client, placed = gemini(gateway.url), vertex(gateway.url)
+    assert "hi" in client.models.generate_content(model="tunedModels/sim-mine", contents="hi").text
+    assert [model.name for model in client.models.list(config={"query_base": False})] == ["tunedModels/sim-tuned"]
+    endpoint = "projects/some-project/locations/us-central1/endpoints/123"
+    assert "hi" in placed.models.generate_content(model=endpoint, contents="hi").text
+    with pytest.raises(errors.ClientError) as denied:
+        client.models.generate_content(model="tunedModels/nobodys", contents="hi")
+    assert denied.value.code == 403
 
 
 def test_caches(google):
@@ -168,10 +191,18 @@ def test_a_video_is_looked_at_first(studio, tmp_path):
     assert file.state == types.FileState.ACTIVE
 
 
-def test_models(studio):
-    names = [model.name for model in studio.models.list(config={"page_size": 7})]
-    assert f"models/{MODEL}" in names
-    assert studio.models.get(model=MODEL).name == f"models/{MODEL}"
+def test_models(google):
+    names = [model.name for model in google.models.list(config={"page_size": 7})]
+    name = google.models.get(model=MODEL).name
+    assert name in names and name.endswith(f"models/{MODEL}")
+
+
+def done(studio, job):
+    deadline = time.monotonic() + 10
+    while job.state != types.JobState.JOB_STATE_SUCCEEDED and time.monotonic() < deadline:
+        time.sleep(0.1)
+        job = studio.batches.get(name=job.name)
+    return job
 
 
 def test_batches(studio):
@@ -180,12 +211,41 @@ def test_batches(studio):
         src=[{"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}],
         config={"display_name": "one"},
     )
-    deadline = time.monotonic() + 10
-    while job.state != types.JobState.JOB_STATE_SUCCEEDED and time.monotonic() < deadline:
-        time.sleep(0.1)
-        job = studio.batches.get(name=job.name)
+    job = done(studio, job)
     assert "hi" in job.dest.inlined_responses[0].response.text
     studio.batches.delete(name=job.name)
+
+
+def test_a_batch_of_a_file(studio, tmp_path):
+    path = tmp_path / "requests.jsonl"
+    asks = [{"key": f"k{n}", "request": {"contents": [{"parts": [{"text": f"number {n}"}]}]}} for n in range(3)]
+    asks.append({"key": "bad", "request": {"nothing": 1}})
+    path.write_text("\n".join(map(json.dumps, asks)))
+    file = studio.files.upload(file=path, config={"mime_type": "application/jsonl"})
+    job = done(studio, studio.batches.create(model=MODEL, src=file.name))
+    lines = studio.files.download(file=job.dest.file_name).decode().splitlines()
+    said = {line["key"]: line for line in map(json.loads, lines)}
+    assert "number 1" in said["k1"]["response"]["candidates"][0]["content"]["parts"][0]["text"]
+    assert said["bad"]["error"]["code"] == 3 and len(said) == 4
+    with pytest.raises(errors.ClientError):
+        studio.files.download(file=file.name)
+
+
+def test_webhooks(studio):
+    made = studio.webhooks.create(
+        name="mine", uri="https://example.com/hook", subscribed_events=["interaction.completed"]
+    )
+    assert made.new_signing_secret.startswith("whsec_")
+    changed = studio.webhooks.update(
+        made.id, subscribed_events=["batch.failed"], update_mask="subscribed_events"
+    )
+    assert changed.subscribed_events == ["batch.failed"]
+    studio.webhooks.ping(made.id)
+    assert studio.webhooks.rotate_signing_secret(made.id).secret != made.new_signing_secret
+    assert made.id in [hook.id for hook in studio.webhooks.list().webhooks]
+    studio.webhooks.delete(made.id)
+    with pytest.raises(Exception, match="not"):
+        studio.webhooks.get(made.id)
 
 
 def test_interactions(studio):
@@ -207,6 +267,21 @@ def test_interactions_stream(studio):
     kinds = [event.event_type for event in events]
     assert kinds[0] == "interaction.created" and "step.delta" in kinds
     assert kinds[-1] == "interaction.completed"
+    again = studio.interactions.get(events[0].interaction.id, stream=True, last_event_id=events[2].event_id)
+    assert [event.event_id for event in again] == [event.event_id for event in events[3:]]
+
+
+def test_interactions_of_agents_and_tools(studio):
+    agent = studio.interactions.create(agent="deep-research-preview-04-2026", input="find", background=True)
+    assert studio.interactions.cancel(agent.id).status == "cancelled"
+    tool = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
+    asked = studio.interactions.create(model="gemini-3.8-flash", input="Call weather.", tools=[tool])
+    call = next(step for step in asked.steps if step.type == "function_call")
+    result = {"type": "function_result", "call_id": call.id, "name": "weather", "result": {"sky": "blue"}}
+    told = studio.interactions.create(
+        model="gemini-3.8-flash", previous_interaction_id=asked.id, input=[result], tools=[tool]
+    )
+    assert (asked.status, told.status) == ("requires_action", "completed") and "blue" in told.output_text
 
 
 def test_interactions_in_the_background(studio):

@@ -182,3 +182,22 @@ def test_a_tool_turn_goes_on_from_the_response_before(kept):
         for _ in stream:
             pass
         assert "12 degrees" in stream.get_final_response().output_text
+
+
+def test_what_a_client_left_in_the_middle_of_is_kept_as_cancelled(kept):
+    with kept.responses.create(model=MODEL, input=LONG, stream=True) as stream:
+        for event in stream:
+            if event.type == "response.created":
+                identity = event.response.id
+            if event.type == "response.output_text.delta":
+                break
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            left = kept.responses.retrieve(identity)
+            break
+        except openai.NotFoundError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert left.status == "cancelled" and left.output_text
+    assert left.output[-1].status == "incomplete"

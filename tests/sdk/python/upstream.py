@@ -43,10 +43,11 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.left += gone
             self.close_connection = True
             return
-        status, value = answer
-        text = json.dumps(value).encode()
+        # A status and a value, or with the type of its bytes between them.
+        status, value, kind = answer[0], answer[-1], answer[1] if len(answer) == 3 else "application/json"
+        text = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.send_response(status)
-        self.send_header("content-type", "application/json")
+        self.send_header("content-type", kind)
         self.send_header("content-length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{Method, Response};
 use serde_json::value::RawValue;
 
+use super::journey::{Again, Way};
 use super::send::{Billing, Sending};
 use super::{Goal, Walk, payload};
 use crate::api::Ctx;
@@ -30,8 +31,10 @@ impl Gateway {
     ) -> Result<Response<Body>> {
         let Walk { cx, native, mut incoming, credential, query } = walk;
         let method = incoming.method.clone();
-        // A cache is made for a model, which is named in the body and has to be allowed.
-        let creates = method == Method::POST && collection == "cachedContents" && path == "cachedContents";
+        // A cache or a batch is made for a model, which is named in the body and has to be allowed.
+        let creates = method == Method::POST
+            && path == collection
+            && ["cachedContents", "batchPredictionJobs"].contains(&path);
         let site = self.speaker(native, None)?;
         let address = self.address(native, site, &credential, Goal::Below(path))?;
         self.admit(cx, "", Size::FREE).await?;
@@ -47,9 +50,8 @@ impl Gateway {
         };
         let shape = if collection == "webhooks" { Shape::Word } else { Shape::Rpc };
         let sending = Sending {
-            site,
+            way: Way::To(site, address.raw(), Again::of(cx, &method)?),
             method,
-            path: address.raw(),
             query: query.as_deref(),
             payload,
             credential,
@@ -105,9 +107,8 @@ impl Gateway {
         let address = self.address(native, site, &credential, Goal::Models(path))?;
         self.admit(cx, "", Size::FREE).await?;
         let sending = Sending {
-            site,
+            way: Way::To(site, address.raw(), Again::of(cx, &incoming.method)?),
             method: incoming.method.clone(),
-            path: address.raw(),
             query: query.as_deref(),
             payload: Payload::Whole(Bytes::new()),
             credential,

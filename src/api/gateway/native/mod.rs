@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use http::Method;
 
 use super::Gateway;
@@ -18,15 +19,24 @@ use crate::telemetry::metrics::UNRESOLVED;
 use crate::translate::Backend;
 use crate::upstream::{Credential, Payload, RawPath, Site};
 
+pub(super) mod journey;
 mod kept;
 pub(super) mod send;
 mod session;
 pub(super) mod sift;
 
+use journey::{Again, Way};
 use send::{Billing, Sending};
 
-/// A body up to this size is read before it is sent, so that it can be sent again with a new token.
-const REPLAYABLE: u64 = 256 << 10;
+/// A body up to this size is read before it is sent, so that it can be sent again: elsewhere, or with a new token.
+const REPLAYABLE: u64 = 1 << 20;
+
+/// Methods of a model that leave something behind at Google: sent twice, there would be two of it.
+const MAKING: [&str; 3] = ["batchGenerateContent", "asyncBatchEmbedContent", "predictLongRunning"];
+
+/// Methods whose bodies name the model of the path once more.
+const NAMING: [&str; 5] =
+    ["embedContent", "batchEmbedContents", "countTokens", "batchGenerateContent", "asyncBatchEmbedContent"];
 
 /// Where a request goes at a site.
 #[derive(Debug)]
@@ -109,22 +119,36 @@ impl Gateway {
         cx.meter.model(&asked, self.labels.get(&model).map(String::as_str));
         cx.meter.dispatched(&model);
         cx.tenant.may_use(&model)?;
-        let site = self.speaker(native, Some(&model))?;
-        let address = self.address(native, site, &credential, Goal::Call(family, &model, method))?;
         let length = sift::length(&cx.headers);
         let told = told(method);
         let estimate = if told.is_some() { length.unwrap_or(0) / 4 } else { 0 };
         let size = if told.is_some() { Size::about(estimate).unread() } else { Size::FREE };
         self.admit(cx, &model, size).await?;
         let cut = incoming.cut.clone();
-        let replay = site.renews() && length.is_some_and(|length| length <= REPLAYABLE);
+        // An alias has to be replaced in the body too, where these methods name the model once more.
+        let named = model != asked && NAMING.contains(&method);
+        let replay = named || length.is_some_and(|length| length <= REPLAYABLE);
         let (payload, rise) = payload(cx, incoming, replay).await?;
+        let payload = match payload {
+            Payload::Whole(body) if named => Payload::Whole(renamed(&body, &asked, &model)),
+            other @ (Payload::Whole(_) | Payload::Stream(_)) => other,
+        };
+        let near = self.speaker(native, Some(&model))?;
+        let address;
+        let way = if MAKING.contains(&method) || matches!(credential, Credential::Caller(_)) {
+            address = self.address(native, near, &credential, Goal::Call(family, &model, method))?;
+            // What the caller's own quota and credential do says nothing of ours.
+            let alike = if MAKING.contains(&method) { Method::POST } else { Method::GET };
+            let again = Again::of(cx, &alike)?;
+            Way::To(near, address.raw(), again)
+        } else {
+            self.way(cx, native, near, (family, &model, method), &payload)?
+        };
         let sse = query.as_deref().is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"));
         let framing = if method == "streamGenerateContent" && !sse { Framing::Array } else { Framing::Plain };
         let sending = Sending {
-            site,
+            way,
             method: Method::POST,
-            path: address.raw(),
             query: query.as_deref(),
             payload,
             credential,
@@ -230,6 +254,28 @@ impl Gateway {
             }
         })
     }
+}
+
+/// A body with another model in its members `model`; nothing else of it changes.
+fn renamed(body: &Bytes, asked: &str, model: &str) -> Bytes {
+    let finder = memchr::memmem::Finder::new(b"\"model\"");
+    let wanted = [format!("\"models/{asked}\""), format!("\"{asked}\"")];
+    let mut out = Vec::with_capacity(body.len() + 64);
+    let mut rest: &[u8] = body;
+    while let Some(at) = finder.find(rest) {
+        let (before, after) = rest.split_at(at + finder.needle().len());
+        out.extend_from_slice(before);
+        let gap = after.iter().take_while(|byte| **byte == b':' || byte.is_ascii_whitespace()).count();
+        let (gap, value) = after.split_at(gap);
+        out.extend_from_slice(gap);
+        rest = value;
+        if let Some(name) = wanted.iter().find(|name| value.starts_with(name.as_bytes())) {
+            out.extend_from_slice(format!("\"models/{model}\"").as_bytes());
+            rest = value.get(name.len()..).unwrap_or_default();
+        }
+    }
+    out.extend_from_slice(rest);
+    out.into()
 }
 
 /// The body, in hand where it may have to be sent twice.

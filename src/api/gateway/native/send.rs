@@ -3,12 +3,11 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT,
-};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
+use super::journey::{Held, Journey, Way};
 use super::sift;
 use crate::api::Ctx;
 use crate::api::gateway::Gateway;
@@ -20,19 +19,17 @@ use crate::api::render_google::Shape;
 use crate::body::{self, Body};
 use crate::error::Result;
 use crate::meter::Outcome;
-use crate::upstream::{Credential, Payload, Raw, RawPath, Site};
+use crate::upstream::{Credential, Payload, Raw, Site, refusal};
 use crate::usage::Tier;
 
 /// How much of an error is read, and for how long: all of it is looked through for secrets of ours.
 const LARGEST_ERROR: usize = 1 << 20;
 const ERROR_WITHIN: Duration = Duration::from_secs(10);
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("gemway/", env!("CARGO_PKG_VERSION")));
 
 /// One native request, admitted and ready to be sent.
 pub(in crate::api::gateway) struct Sending<'s> {
-    pub(in crate::api::gateway) site: &'s Site,
+    pub(in crate::api::gateway) way: Way<'s>,
     pub(in crate::api::gateway) method: Method,
-    pub(in crate::api::gateway) path: RawPath<'s>,
     pub(in crate::api::gateway) query: Option<&'s str>,
     pub(in crate::api::gateway) payload: Payload,
     pub(in crate::api::gateway) credential: Credential,
@@ -65,7 +62,8 @@ impl Billing {
 }
 
 impl Gateway {
-    /// Sends a request on and makes a response of the answer, whatever its status.
+    /// Sends a request on, again and elsewhere where that can help, and makes a response of the answer, whatever
+    /// its status.
     ///
     /// # Errors
     /// When there was no answer.
@@ -75,35 +73,67 @@ impl Gateway {
         sending: Sending<'_>,
         cut: CancellationToken,
     ) -> Result<Response<Body>> {
-        let Sending { site, method, path, query, payload, credential, billing, rise, label, paid } = sending;
-        let mut headers = sift::headers(&cx.headers);
-        if matches!(payload, Payload::Whole(_)) {
-            headers.remove(CONTENT_LENGTH);
-        }
-        headers.insert(USER_AGENT, AGENT);
-        let raw = Raw { method, path, query, headers, payload, credential };
-        let begun = Instant::now();
-        let answered = self.upstream.raw(site, raw).await;
-        cx.meter.waited(provider(site), begun.elapsed());
-        cx.called(site.name(), label, answered.as_ref().map(|response| response.status().as_u16()));
-        let (mut head, body) = match answered {
-            Ok(response) => response.into_parts(),
-            // A body that the client broke off ends the call to Google too: the first cause is told.
-            Err(error) => return Err(rise.and_then(|rise| rise.fault()).unwrap_or(error)),
+        let Sending { way, method, query, payload, credential, billing, rise, label, paid } = sending;
+        let mut journey = Journey::new(way);
+        let mut held = Held::of(payload);
+        // What Google said when it did not serve: told when nobody else serves either.
+        let mut said: Option<Response<Body>> = None;
+        let (site, response) = loop {
+            let (site, to) = match journey.next(self, &credential).await {
+                Ok(next) => next,
+                Err(error) => return said.map_or(Err(error), |said| Ok(ended(cx, said, journey.sent()))),
+            };
+            let payload = held.next();
+            let raw = Raw {
+                method: method.clone(),
+                path: to.raw(),
+                query,
+                headers: sift::headers(&cx.headers, matches!(payload, Payload::Whole(_))),
+                payload,
+                credential: credential.clone(),
+                trace: cx.meter.traceparent(),
+            };
+            let begun = Instant::now();
+            let answered = match journey.leg() {
+                Some(leg) => self.upstream.raw_on(leg, raw).await,
+                None => self.upstream.raw(site, raw).await,
+            };
+            cx.meter.waited(provider(site), begun.elapsed());
+            cx.called(site.name(), label, answered.as_ref().map(|response| response.status().as_u16()));
+            let error = match answered {
+                Ok(response) if serves(response.status()) => break (site, response),
+                Ok(response) => {
+                    let (mut head, body) = response.into_parts();
+                    let text = error_text(body).await;
+                    let error = refusal(&head, &text, site);
+                    name(&mut head.headers, site);
+                    let text = site.mask(text);
+                    head.headers.insert(CONTENT_LENGTH, text.len().into());
+                    // A quota tells more than whatever befell another site.
+                    if said.as_ref().is_none_or(|said| said.status() != StatusCode::TOO_MANY_REQUESTS) {
+                        said = Some(Response::from_parts(head, body::full(text)));
+                    }
+                    error
+                }
+                // A body that the client broke off ends the call to Google too: the first cause is told.
+                Err(error) => match rise.as_ref().and_then(Rise::fault) {
+                    Some(fault) => return Err(fault),
+                    None => error,
+                },
+            };
+            if !held.is_there(rise.as_ref(), &cx.meter) {
+                journey.stay();
+            }
+            if let Err(error) = journey.failed(self, error) {
+                return said.map_or(Err(error), |said| Ok(ended(cx, said, journey.sent())));
+            }
         };
+        let under_way = journey.worked();
+        let (mut head, body) = response.into_parts();
         let tier = head.headers.get("x-gemini-service-tier").and_then(|tier| tier.to_str().ok());
         cx.meter.served(tier.map(Tier::from_google));
-        sift::answer(&mut head.headers);
-        let served = HeaderValue::from_str(site.name()).unwrap_or(HeaderValue::from_static("-"));
-        head.headers.insert(SERVED_BY, served);
-        head.headers.insert(ATTEMPTS, HeaderValue::from(1));
-        if !head.status.is_success() && head.status != StatusCode::NOT_MODIFIED {
-            let ours = head.status.is_server_error();
-            cx.meter.end(if ours { Outcome::Failed } else { Outcome::Refused });
-            let text = site.mask(error_text(body).await);
-            head.headers.insert(CONTENT_LENGTH, text.len().into());
-            return Ok(Response::from_parts(head, body::full(text)));
-        }
+        name(&mut head.headers, site);
+        head.headers.insert(ATTEMPTS, HeaderValue::from(journey.sent()));
         let framing = framing(&head.headers, billing.framing);
         if framing != Framing::Plain {
             // An error may have to follow what was announced.
@@ -121,10 +151,30 @@ impl Gateway {
             meter: cx.meter.clone(),
             estimate: billing.estimate,
             told: paid,
+            course: under_way,
         };
         let body = Down::wrap(body, (framing, billing.shape), settlement, cut, open);
         Ok(Response::from_parts(head, body))
     }
+}
+
+/// Whether this is what was asked for, rather than a refusal.
+fn serves(status: StatusCode) -> bool {
+    status.is_success() || status == StatusCode::NOT_MODIFIED
+}
+
+/// Says in the headers of an answer who gave it, and nothing that is not the client's business.
+fn name(headers: &mut HeaderMap, site: &Site) {
+    sift::answer(headers);
+    headers.insert(SERVED_BY, HeaderValue::from_str(site.name()).unwrap_or(HeaderValue::from_static("-")));
+}
+
+/// A refusal of Google's as the end of the request.
+fn ended(cx: &Ctx, mut said: Response<Body>, calls: u32) -> Response<Body> {
+    let failed = said.status().is_server_error();
+    cx.meter.end(if failed { Outcome::Failed } else { Outcome::Refused });
+    said.headers_mut().insert(ATTEMPTS, HeaderValue::from(calls));
+    said
 }
 
 fn framing(headers: &HeaderMap, otherwise: Framing) -> Framing {

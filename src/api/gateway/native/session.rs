@@ -14,6 +14,7 @@ use http::{HeaderMap, Response, Uri};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::journey::{Again, Way};
 use super::send::{Billing, Sending};
 use super::{Walk, payload, sift};
 use crate::api::gateway::Gateway;
@@ -57,9 +58,8 @@ impl Gateway {
         );
         let (payload, rise) = payload(cx, incoming, replay && site.renews()).await?;
         let sending = Sending {
-            site,
+            way: Way::To(site, RawPath::Root(path), Again::of(cx, &method)?),
             method,
-            path: RawPath::Root(path),
             query: query.as_deref(),
             payload,
             credential,
@@ -96,9 +96,8 @@ impl Gateway {
         let (cut, method) = (incoming.cut.clone(), incoming.method.clone());
         let (payload, rise) = payload(cx, incoming, false).await?;
         let sending = Sending {
-            site,
+            way: Way::To(site, RawPath::Host(&session.address), Again::of(cx, &method)?),
             method,
-            path: RawPath::Host(&session.address),
             query: None,
             payload,
             credential,

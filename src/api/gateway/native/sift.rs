@@ -29,6 +29,9 @@ const PASSED: &[&str] = &[
     "x-upload-content-length",
 ];
 
+/// Most requests carry fewer, with what is added to them on their way.
+const ROOM: usize = 12;
+
 /// Response headers that end here: they speak of Google's connection, or to Google's own clients.
 const KEPT_BACK: &[&str] = &[
     "connection",
@@ -45,11 +48,14 @@ const KEPT_BACK: &[&str] = &[
     "x-request-id",
 ];
 
-/// The headers of a request that Google is to see.
-pub(in crate::api::gateway) fn headers(all: &HeaderMap) -> HeaderMap {
-    let mut passed = HeaderMap::new();
+/// The headers of a request that Google is to see. The length of a body that is in hand is told by whoever sends it.
+pub(in crate::api::gateway) fn headers(all: &HeaderMap, in_hand: bool) -> HeaderMap {
+    let mut passed = HeaderMap::with_capacity(ROOM);
     for (name, value) in all {
         let text = name.as_str();
+        if in_hand && *name == CONTENT_LENGTH {
+            continue;
+        }
         if PASSED.contains(&text) || text.starts_with("x-goog-upload-") {
             passed.append(name.clone(), value.clone());
         }
@@ -127,7 +133,7 @@ mod tests {
         ] {
             all.insert(HeaderName::from_static(name), http::HeaderValue::from_static("v"));
         }
-        let mut names: Vec<String> = headers(&all).keys().map(ToString::to_string).collect();
+        let mut names: Vec<String> = headers(&all, false).keys().map(ToString::to_string).collect();
         names.sort();
         assert_eq!(names, ["content-type", "x-goog-upload-command"]);
     }

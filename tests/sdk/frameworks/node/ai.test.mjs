@@ -1,5 +1,5 @@
-// The Vercel AI SDK over Chat Completions: tools over several steps, objects, streams. `@ai-sdk/openai` drops
-// thought signatures, `@ai-sdk/openai-compatible` sends them back.
+// The Vercel AI SDK over Chat Completions and over Responses: tools over several steps, objects, streams. In chat,
+// `@ai-sdk/openai` drops thought signatures, `@ai-sdk/openai-compatible` sends them back.
 import { test, before, after } from 'node:test';
 import assert from 'node:assert/strict';
 import { generateText, streamText, Output, stepCountIs, tool } from 'ai';
@@ -69,3 +69,60 @@ for (const provider of ['compatible', 'openai']) {
     assert.equal(typeof result.output.age, 'number');
   });
 }
+
+// Its default is Responses, and the items of a turn that was stored are only named in the next one.
+for (const store of [undefined, false]) {
+  for (const streams of [false, true]) {
+    test(`responses, store ${store}, ${streams ? 'streamed' : 'whole'}: a tool loop and another turn`, async () => {
+      const sent = [];
+      const openai = createOpenAI({
+        baseURL: `${gateway.url}/v1`,
+        apiKey: 'unused',
+        fetch: (url, init) => {
+          sent.push(JSON.parse(init.body));
+          return fetch(url, init);
+        },
+      });
+      const asked = {
+        model: openai.responses('gemini-3.8-flash'),
+        tools,
+        stopWhen: stepCountIs(4),
+        maxRetries: 0,
+        providerOptions: { openai: { store, reasoningSummary: 'auto', forceReasoning: true } },
+      };
+      const turn = async (messages) => {
+        if (!streams) return generateText({ ...asked, messages });
+        const result = streamText({ ...asked, messages });
+        for await (const part of result.fullStream) if (part.type === 'error') throw part.error;
+        return { text: await result.text, response: await result.response, steps: await result.steps };
+      };
+      const said = [{ role: 'user', content: prompt }];
+      const first = await turn(said);
+      assert.match(first.text, /12 degrees in Oslo.*12 degrees in Rome/s);
+      said.push(...first.response.messages, { role: 'user', content: 'the word is gorse' });
+      assert.match((await turn(said)).text, /gorse/);
+      const named = sent.at(-1).input.filter((item) => item.type === 'item_reference');
+      assert.equal(named.length > 0, store === undefined, JSON.stringify(sent.at(-1).input));
+    });
+  }
+}
+
+test('responses: an object', async () => {
+  const openai = createOpenAI({ baseURL: `${gateway.url}/v1`, apiKey: 'unused' });
+  const schema = z.object({ name: z.string(), age: z.number().int() });
+  const model = openai.responses('gemini-3.8-flash');
+  const result = await generateText({ model, output: Output.object({ schema }), prompt: 'Ada is 36.', maxRetries: 0 });
+  assert.equal(typeof result.output.age, 'number');
+});
+
+test('responses: a web search and its sources', async () => {
+  const openai = createOpenAI({ baseURL: `${gateway.url}/v1`, apiKey: 'unused' });
+  const web = { web_search: openai.tools.webSearch({}) };
+  const model = openai.responses('gemini-3.8-flash');
+  const result = await generateText({ model, tools: web, prompt: 'the word is gorse', maxRetries: 0 });
+  assert.match(result.text, /gorse/);
+  assert.ok(result.sources.length > 0);
+  const streamed = streamText({ model, tools: web, prompt: 'the word is gorse', maxRetries: 0 });
+  for await (const part of streamed.fullStream) if (part.type === 'error') throw part.error;
+  assert.ok((await streamed.sources).length > 0);
+});

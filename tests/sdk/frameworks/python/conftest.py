@@ -16,3 +16,13 @@ def gateway(tmp_path_factory):
     started = _sdk.launch(tmp_path_factory.mktemp("gateway"))
     yield started
     _sdk.land(started)
+
+
+@pytest.fixture(scope="session")
+def keeping(tmp_path_factory):
+    """With a store."""
+    folder = tmp_path_factory.mktemp("keeping")
+    (folder / "gemway.toml").write_text('[store]\nurl = "sqlite:state.db"\n')
+    started = _sdk.launch(folder, GEMWAY_CONFIG=str(folder / "gemway.toml"))
+    yield started
+    _sdk.land(started)

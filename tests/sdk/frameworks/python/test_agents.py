@@ -106,3 +106,97 @@ def test_a_structured_answer_over_responses(gateway):
 
     agent = agents.Agent(name="a", model=responses(gateway, "gemini-3.8-flash"), output_type=Town)
     assert isinstance(run_to_its_end(agent, "Paris", False).final_output, Town)
+
+
+class Editor:
+    """Takes patches as the SDK hands them on."""
+
+    def __init__(self):
+        self.seen = []
+
+    def _take(self, operation):
+        self.seen.append((operation.type, operation.path))
+        return agents.editor.ApplyPatchResult(status="completed", output=f"{operation.type} taken")
+
+    create_file = update_file = delete_file = _take
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_the_tools_that_run_on_the_clients_machine(gateway, streams):
+    ran = []
+
+    async def shell(request):
+        ran.append(request.data.action.commands)
+        return agents.ShellResult(output=[agents.ShellCommandOutput(stdout="two files")])
+
+    async def words(context, text):
+        ran.append(text)
+        return "words taken"
+
+    editor = Editor()
+    tools = [
+        agents.ShellTool(executor=shell),
+        agents.ApplyPatchTool(editor=editor),
+        agents.CustomTool(name="take_words", description="Takes words.", on_invoke_tool=words),
+        agents.WebSearchTool(),
+    ]
+
+    def agent():
+        return agents.Agent(name="a", model=responses(gateway, "gemini-3.8-flash"), tools=tools)
+
+    result = run_to_its_end(agent(), "Call shell, please.", streams)
+    assert len(ran) == 1 and isinstance(ran.pop(), tuple | list) and "two files" in result.final_output
+    result = run_to_its_end(agent(), "Call apply_patch, please.", streams)
+    ((kind, path),) = editor.seen
+    assert kind in ("create_file", "update_file", "delete_file") and path
+    assert f"{kind} taken" in result.final_output
+    again = [*result.to_input_list(), {"role": "user", "content": "Call take_words now."}]
+    result = run_to_its_end(agent(), again, streams)
+    assert isinstance(ran.pop(), str) and "words taken" in result.final_output
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_session_that_the_gateway_keeps(keeping, streams):
+    async def run():
+        speaks = responses(keeping, "gemini-3.8-flash")
+        session = agents.OpenAIConversationsSession(openai_client=speaks._client)
+        agent = agents.Agent(name="a", model=speaks, tools=[get_weather])
+        for asked in ("Use get_weather for Oslo, please.", "the word is gorse"):
+            if streams:
+                result = agents.Runner.run_streamed(agent, asked, session=session)
+                async for _ in result.stream_events():
+                    pass
+            else:
+                result = await agents.Runner.run(agent, asked, session=session)
+        items = await session.get_items()
+        await session.pop_item()
+        left = await session.get_items()
+        await session.clear_session()
+        return result, items, left
+
+    result, items, left = asyncio.run(run())
+    assert "gorse" in result.final_output
+    kinds = [item.get("type", "message") for item in items]
+    assert kinds.count("function_call") == kinds.count("function_call_output") == 1
+    assert kinds.count("message") == 4 and len(left) == len(items) - 1
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_turns_that_name_the_one_before(keeping, streams):
+    async def run():
+        speaks = responses(keeping, "gemini-3.8-flash")
+        agent = agents.Agent(name="a", model=speaks, tools=[get_weather])
+        asked = {"auto_previous_response_id": True}
+        for text in ("Use get_weather for Oslo, please.", "the word is gorse"):
+            if streams:
+                result = agents.Runner.run_streamed(agent, text, **asked)
+                async for _ in result.stream_events():
+                    pass
+            else:
+                result = await agents.Runner.run(agent, text, **asked)
+            if "previous_response_id" not in asked:
+                assert "12 degrees in Oslo" in result.final_output
+            asked["previous_response_id"] = result.last_response_id
+        return result
+
+    assert "gorse" in asyncio.run(run()).final_output

@@ -1,5 +1,8 @@
 """LangChain's own standard tests of chat models, and a turn with tools whose signatures LangChain drops."""
 
+import base64
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("langchain_openai")
@@ -7,13 +10,37 @@ pytest.importorskip("langchain_openai")
 from langchain_core.messages import HumanMessage, ToolMessage  # noqa: E402
 from langchain_core.tools import tool  # noqa: E402
 from langchain_openai import ChatOpenAI  # noqa: E402
-from langchain_tests.integration_tests import ChatModelIntegrationTests  # noqa: E402
+from langchain_tests.integration_tests import ChatModelIntegrationTests, chat_models  # noqa: E402
+
+# What the suite would take from the web.
+FILES = {
+    ".png": base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="),
+    ".jpg": bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffd9"),
+    ".pdf": b"%PDF-1.4\n%%EOF\n",
+    ".wav": b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x80\x3e\0\0\2\0\x10\0data\0\0\0\0",
+}
+
+
+def file(url, **_):
+    return next(data for end, data in FILES.items() if url.endswith(end))
 
 
 class TestStandard(ChatModelIntegrationTests):
+    model_override_value = "gemini-2.5-flash"
+    supports_json_mode = True
+    supports_image_inputs = True
+    supports_image_urls = True
+    supports_pdf_inputs = True
+    supports_audio_inputs = True
+    supports_image_tool_message = True
+    supports_pdf_tool_message = True
+    supports_anthropic_inputs = True
+
     @pytest.fixture(autouse=True)
-    def _url(self, gateway):
+    def _url(self, gateway, monkeypatch):
         type(self).url = f"{gateway.url}/v1"
+        monkeypatch.setattr(chat_models.httpx, "get", lambda url, **_: SimpleNamespace(content=file(url)))
+        monkeypatch.setattr(chat_models, "_get_base64_from_url", lambda url: base64.b64encode(file(url)).decode())
 
     @property
     def chat_model_class(self):
@@ -28,31 +55,6 @@ class TestStandard(ChatModelIntegrationTests):
             "stream_usage": True,
             "timeout": 30,
         }
-
-    @property
-    def supports_json_mode(self):
-        return True
-
-    # What follows asks for wit that the simulator does not have; the requests and replies are like the others'.
-    @pytest.mark.xfail(reason="the simulator does not read that the input shall be 3")
-    def test_tool_calling(self, model):
-        super().test_tool_calling(model)
-
-    @pytest.mark.xfail(reason="the simulator does not read that the input shall be 3")
-    async def test_tool_calling_async(self, model):
-        await super().test_tool_calling_async(model)
-
-    @pytest.mark.xfail(reason="the simulator takes each word of a place for one")
-    def test_agent_loop(self, model):
-        super().test_agent_loop(model)
-
-    @pytest.mark.xfail(reason="the simulator knows no Chinese")
-    def test_unicode_tool_call_integration(self, model):
-        super().test_unicode_tool_call_integration(model)
-
-    @pytest.mark.xfail(reason="the simulator makes up JSON without a schema")
-    def test_json_mode(self, model):
-        super().test_json_mode(model)
 
 
 @tool
@@ -81,3 +83,60 @@ def test_signatures_survive_a_client_that_drops_them(gateway, streams):
         messages.append(model.invoke(messages))
         assert "12 degrees in " + answer.tool_calls[0]["args"]["city"] in messages[-1].content
         messages.append(HumanMessage("And get_weather for Bergen and Paris?"))
+
+
+@tool
+def get_time(city: str) -> str:
+    """The time in a city."""
+    return f"noon in {city}"
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["whole history", "previous response"])
+@pytest.mark.parametrize("streams", [False, True])
+def test_responses_over_turns(keeping, streams, named):
+    model = ChatOpenAI(
+        base_url=f"{keeping.url}/v1",
+        api_key="unused",
+        model="gemini-3.8-flash",
+        use_responses_api=True,
+        use_previous_response_id=named,
+        reasoning={"effort": "low", "summary": "auto"},
+        max_retries=0,
+    )
+    bound = model.bind_tools([get_time])
+
+    def turn(messages):
+        if not streams:
+            return bound.invoke(messages)
+        whole = None
+        for chunk in bound.stream(messages):
+            whole = chunk if whole is None else whole + chunk
+        return whole
+
+    said = [HumanMessage("The time in Oslo and in Rome? Call get_time.")]
+    said.append(turn(said))
+    calls = said[-1].tool_calls
+    assert [call["args"] for call in calls] == [{"city": "Oslo"}, {"city": "Rome"}]
+    assert said[-1].response_metadata["id"].startswith("resp_")
+    said += [ToolMessage(get_time.invoke(call["args"]), tool_call_id=call["id"]) for call in calls]
+    said.append(turn(said))
+    assert "noon in Oslo" in said[-1].text and "noon in Rome" in said[-1].text
+    assert said[-1].usage_metadata["total_tokens"] > 0
+    said.append(HumanMessage("the word is gorse"))
+    assert "gorse" in turn(said).text
+
+
+def test_responses_with_a_schema_and_a_search(keeping):
+    from pydantic import BaseModel
+
+    class Town(BaseModel):
+        city: str
+        population: int
+
+    asked = {"base_url": f"{keeping.url}/v1", "api_key": "unused", "max_retries": 0}
+    model = ChatOpenAI(model="gemini-3.8-flash", use_responses_api=True, **asked)
+    assert isinstance(model.with_structured_output(Town).invoke("Paris"), Town)
+    found = model.bind_tools([{"type": "web_search"}]).invoke("the word is gorse")
+    assert "gorse" in found.text
+    cited = [note for block in found.content_blocks for note in block.get("annotations", [])]
+    assert cited and cited[0]["url"].startswith("https://")

@@ -38,3 +38,35 @@ def test_tools_over_two_turns(gateway, streams):
         messages.append(ChatMessage(role="tool", content=result, additional_kwargs={"tool_call_id": call.tool_id}))
     last = llm.chat_with_tools([tool], chat_history=messages)
     assert "12 degrees in Rome" in last.message.content
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("kept", [False, True], ids=["whole history", "previous response"])
+def test_tools_over_two_turns_of_responses(keeping, streams, kept):
+    from llama_index.llms.openai import OpenAIResponses
+
+    llm = OpenAIResponses(
+        model="gemini-3.8-flash",
+        api_base=f"{keeping.url}/v1",
+        api_key="unused",
+        max_retries=0,
+        context_window=100_000,
+        track_previous_responses=kept,
+        store=kept,
+        include=["reasoning.encrypted_content"],
+    )
+    tool = FunctionTool.from_defaults(get_weather)
+    asked = ChatMessage(role="user", content="The weather in Oslo and in Rome? Call get_weather.")
+    messages = [asked]
+    if streams:
+        *_, answer = llm.stream_chat_with_tools([tool], chat_history=messages, allow_parallel_tool_calls=True)
+    else:
+        answer = llm.chat_with_tools([tool], chat_history=messages, allow_parallel_tool_calls=True)
+    calls = llm.get_tool_calls_from_response(answer)
+    assert [call.tool_kwargs for call in calls] == [{"city": "Oslo"}, {"city": "Rome"}]
+    messages = [] if kept else [asked, answer.message]
+    for call in calls:
+        result = get_weather(**call.tool_kwargs)
+        messages.append(ChatMessage(role="tool", content=result, additional_kwargs={"call_id": call.tool_id}))
+    last = llm.chat_with_tools([tool], chat_history=messages)
+    assert "12 degrees in Rome" in last.message.content
