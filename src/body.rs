@@ -118,9 +118,12 @@ pub enum ReadError {
     Broken(#[source] BoxError),
 }
 
+/// Up to this many bytes a body that came in one piece is copied out of the buffer that it was read into.
+const SMALL: usize = 4 << 10;
+
 /// Reads a body to its end, at most `limit` bytes, into one piece.
 ///
-/// A body that comes as a single frame is not copied; else each byte is copied once into a buffer that is
+/// A body that comes as a single frame is not copied unless it is small; else each byte is copied once into a buffer that is
 /// sized by `Content-Length` where there is one.
 pub async fn read<B>(body: B, limit: usize) -> Result<Bytes, ReadError>
 where
@@ -152,6 +155,10 @@ where
     }
     match first {
         Some(only) if only.len() > limit => Err(ReadError::TooLarge(limit)),
+        // What came in one piece is a window into the socket's buffer, and keeps all of it: for as long as a stream is
+        // open, where the request is kept to be resumed. A copy of so little costs less than the second buffer that
+        // the connection would take meanwhile.
+        Some(only) if only.len() <= SMALL => Ok(Bytes::copy_from_slice(&only)),
         Some(only) => Ok(only),
         None => Ok(whole.freeze()),
     }

@@ -655,3 +655,42 @@ async fn a_site_inside_the_process_is_called_like_any_other() {
     let (events, error) = all(call(&upstream, Method::Stream).await.unwrap()).await.unwrap_err();
     assert_eq!((events.len(), error.explicit_code()), (1, Some("upstream_disconnected")));
 }
+
+/// Over HTTP/1 each call has a connection of its own, none waits for another's, and what is free is used again.
+#[tokio::test]
+async fn two_hundred_calls_at_once_have_two_hundred_connections() {
+    const CALLS: usize = 200;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&accepted);
+    let here = Arc::new(tokio::sync::Barrier::new(CALLS));
+    let all_here = Arc::clone(&here);
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            count.fetch_add(1, SeqCst);
+            let here = Arc::clone(&all_here);
+            let service = service_fn(move |_| {
+                let here = Arc::clone(&here);
+                async move {
+                    // Nobody is answered before all have come.
+                    here.wait().await;
+                    Ok::<_, Infallible>(reply(200, "application/json", "{}"))
+                }
+            });
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service),
+            );
+        }
+    });
+    let upstream = gemini(address);
+    for _ in 0..2 {
+        let calls = join_all((0..CALLS).map(|_| call(&upstream, Method::Generate)));
+        let answers = tokio::time::timeout(Duration::from_secs(20), calls).await.unwrap();
+        assert!(answers.iter().all(Result::is_ok));
+        // The answer is read before its connection is back in the pool.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(accepted.load(SeqCst), CALLS);
+}

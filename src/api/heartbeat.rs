@@ -1,7 +1,8 @@
 //! Signs of life for clients, and for proxies on the way, that give up on silence while a model thinks.
 //!
-//! A sign is a comment of one line, which every reader of events skips. Off unless configured, for its price is
-//! this: when the first sign has gone out, so has the status line, and what fails then fails within the stream.
+//! A sign is a comment of one line, which every reader of events skips; once a response has begun, it is the
+//! event that says that it is in progress. Off unless configured, for its price is this: when the first sign has
+//! gone out, so has the status line, and what fails then fails within the stream.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -21,14 +22,34 @@ use crate::error::Result;
 use crate::meter::Meter;
 
 /// No blank line after it: the line belongs to the event that follows, and is skipped with its comments.
-const SIGN: Bytes = Bytes::from_static(b": keep-alive\n");
+pub(super) const SIGN: Bytes = Bytes::from_static(b": keep-alive\n");
 
-/// A body that is never silent for longer than `every`.
-pub(super) fn keep(body: Body, every: Duration) -> Body {
-    Beating { from: From::Flowing(body), every, alarm: alarm(every) }.boxed_unsync()
+/// Rings when nothing was said for a while.
+#[derive(Debug)]
+pub(super) struct Alarm {
+    every: Duration,
+    sleep: Pin<Box<Sleep>>,
 }
 
-/// A response whose body is still being made. It begins with a sign.
+impl Alarm {
+    pub(super) fn new(every: Duration) -> Self {
+        Self { every, sleep: alarm(every) }
+    }
+
+    /// Something was said.
+    pub(super) fn heard(&mut self) {
+        self.sleep.as_mut().reset(Instant::now() + self.every);
+    }
+
+    /// Whether it rings; then it is wound up again.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        std::task::ready!(self.sleep.as_mut().poll(cx));
+        self.heard();
+        Poll::Ready(())
+    }
+}
+
+/// A response whose body is still being made. It begins with a sign; the body that is made shows its own.
 pub(super) fn early(
     body: BoxFuture<'static, Result<Body>>,
     every: Duration,
@@ -37,7 +58,8 @@ pub(super) fn early(
 ) -> Response<Body> {
     let cut = Box::pin(cut.cancelled_owned());
     let from = From::Making(Making { body, meter, cut });
-    let beating = Beating { from, every, alarm: alarm(Duration::ZERO) };
+    let alarm = Alarm { every, sleep: alarm(Duration::ZERO) };
+    let beating = Beating { from, alarm };
     let mut response = Response::new(beating.boxed_unsync());
     pump::dress(response.headers_mut());
     response
@@ -49,8 +71,7 @@ fn alarm(after: Duration) -> Pin<Box<Sleep>> {
 
 struct Beating {
     from: From,
-    every: Duration,
-    alarm: Pin<Box<Sleep>>,
+    alarm: Alarm,
 }
 
 enum From {
@@ -101,15 +122,13 @@ impl HttpBody for Beating {
                         Poll::Ready(Some(Ok(Frame::data(render::event(&error)))))
                     }
                 },
-                From::Flowing(body) => Pin::new(body).poll_frame(cx),
+                From::Flowing(body) => return Pin::new(body).poll_frame(cx),
                 From::Over => Poll::Ready(None),
             };
             if polled.is_ready() {
-                this.alarm.as_mut().reset(Instant::now() + this.every);
                 return polled;
             }
-            std::task::ready!(this.alarm.as_mut().poll(cx));
-            this.alarm.as_mut().reset(Instant::now() + this.every);
+            std::task::ready!(this.alarm.poll(cx));
             return Poll::Ready(Some(Ok(Frame::data(SIGN))));
         }
     }

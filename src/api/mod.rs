@@ -340,7 +340,7 @@ impl Front {
             Incoming { method: head.method, uri: head.uri, body, intake: self.intake, cut: self.cut.clone() };
         let meter = cx.meter.clone();
         let reply = match (self.heartbeat, &found.endpoint) {
-            (Some(every), Endpoint::Chat | Endpoint::Completions) => {
+            (Some(every), Endpoint::Chat | Endpoint::Completions | Endpoint::Responses) => {
                 let engine = Arc::clone(&self.engine);
                 let mut serving = Box::pin(async move { engine.serve(cx, found.endpoint, incoming).await });
                 match tokio::time::timeout(every, &mut serving).await {
@@ -368,11 +368,7 @@ impl Front {
             }
             Reply::Stream(stream) => {
                 let open = streaming(&self.metrics, &meter);
-                let response = pump::response(stream, meter, self.cut.clone(), open);
-                Ok(match self.heartbeat {
-                    Some(every) => response.map(|body| heartbeat::keep(body, every)),
-                    None => response,
-                })
+                Ok(pump::response(stream, meter, self.cut.clone(), open, self.heartbeat))
             }
             Reply::Raw(response) => Ok(response),
         }
@@ -390,8 +386,10 @@ impl Front {
             match serving.await? {
                 Reply::Stream(stream) => {
                     let open = streaming(&metrics, &told);
-                    Ok(pump::response(stream, told, cut, open).into_body())
+                    Ok(pump::response(stream, told, cut, open, Some(every)).into_body())
                 }
+                // A response in the background, followed.
+                Reply::Raw(response) if response.status().is_success() => Ok(response.into_body()),
                 Reply::Whole { .. } | Reply::Raw(_) => Err(Error::internal("a stream became something else")),
             }
         };

@@ -11,8 +11,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Instant;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
@@ -22,6 +22,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::api::heartbeat::{self, Alarm};
 use crate::api::render;
 use crate::body::{Body, BoxError};
 use crate::error::{Error, Kind, Origin, Result, Retry};
@@ -68,8 +69,14 @@ impl std::fmt::Debug for Stream {
     }
 }
 
-/// The response that carries a stream.
-pub fn response(stream: Stream, meter: Meter, cut: CancellationToken, open: Streaming) -> Response<Body> {
+/// The response that carries a stream; it is never silent for longer than `beat`.
+pub fn response(
+    stream: Stream,
+    meter: Meter,
+    cut: CancellationToken,
+    open: Streaming,
+    beat: Option<Duration>,
+) -> Response<Body> {
     let Stream { events, machine, headers, closing } = stream;
     meter.note(|entry| entry.stream = true);
     let pump = Pump {
@@ -84,6 +91,7 @@ pub fn response(stream: Stream, meter: Meter, cut: CancellationToken, open: Stre
         // The first frame goes with the head.
         turns: TURNS,
         open,
+        alarm: beat.map(Alarm::new),
     };
     let mut response = Response::new(pump.boxed_unsync());
     *response.headers_mut() = headers;
@@ -122,6 +130,7 @@ struct Pump {
     /// How often it has stepped back since something came.
     turns: u8,
     open: Streaming,
+    alarm: Option<Alarm>,
 }
 
 /// What one look at the source came to.
@@ -219,8 +228,20 @@ impl Pump {
         Poll::Ready(())
     }
 
+    /// A sign of life, if it is time for one.
+    fn sign(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let (Some(alarm), Some(live)) = (&mut self.alarm, &mut self.live) else { return Poll::Pending };
+        ready!(alarm.poll(cx));
+        let sign =
+            if live.machine.alive(&mut self.out) { self.out.split().freeze() } else { heartbeat::SIGN };
+        Poll::Ready(Some(Ok(Frame::data(sign))))
+    }
+
     fn frame(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.turns = 0;
+        if let Some(alarm) = &mut self.alarm {
+            alarm.heard();
+        }
         if let Some(live) = &self.live {
             // Told at every frame, so that a client that leaves pays for what it saw.
             self.meter.usage(live.machine.usage());
@@ -270,7 +291,7 @@ impl HttpBody for Pump {
                 }
                 Ok(Step::Waiting) => {
                     if this.cut.as_mut().poll(cx).is_pending() {
-                        return Poll::Pending;
+                        return this.sign(cx);
                     }
                     this.end(Some(draining()));
                 }

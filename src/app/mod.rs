@@ -280,6 +280,7 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         },
         routes: config.routes.iter().map(route).collect(),
         retries: times.retries,
+        hedge_percent: times.hedge_percent,
         longest_wait: times.longest_retry_wait,
         slow_start: times.slow_start,
         max_in_flight: times.max_in_flight,
@@ -361,6 +362,7 @@ fn route(route: &config::Route) -> upstream::RouteConfig {
             total: route.total_timeout,
         },
         retries: route.retries,
+        hedge_percent: route.hedge_percent,
     }
 }
 

@@ -95,6 +95,7 @@ pub(super) struct Route {
     pub(super) idle_timeout: Option<Span>,
     pub(super) total_timeout: Option<Span>,
     pub(super) retries: Option<u32>,
+    pub(super) hedge_percent: Option<u32>,
 }
 
 /// How the sites of a route share the work.
@@ -282,6 +283,7 @@ pub(super) struct Upstream {
     pub(super) idle_timeout: Option<Span>,
     pub(super) total_timeout: Option<Span>,
     pub(super) retries: Option<u32>,
+    pub(super) hedge_percent: Option<u32>,
     pub(super) longest_retry_wait: Option<Span>,
     pub(super) slow_start: Option<Span>,
     pub(super) max_in_flight: Option<u32>,

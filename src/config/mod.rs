@@ -196,6 +196,8 @@ pub struct Route {
     pub total_timeout: Option<Duration>,
     /// Instead of [`Upstream::retries`].
     pub retries: Option<u32>,
+    /// Instead of [`Upstream::hedge_percent`].
+    pub hedge_percent: Option<u32>,
 }
 
 /// A client.
@@ -332,6 +334,8 @@ pub struct Upstream {
     pub total_timeout: Duration,
     /// How often one request may return to a site that failed.
     pub retries: u32,
+    /// How many short whole calls in a hundred may be made twice when they are late.
+    pub hedge_percent: u32,
     /// The longest wait before such a return; longer ones are left to the client.
     pub longest_retry_wait: Duration,
     /// A call that begins later than this counts against its site.

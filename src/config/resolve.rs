@@ -301,6 +301,7 @@ impl Resolver<'_> {
                 idle_timeout: span(route.idle_timeout),
                 total_timeout: span(route.total_timeout),
                 retries: route.retries,
+                hedge_percent: route.hedge_percent,
             })
         };
         written.iter().map(route).collect()
@@ -478,6 +479,7 @@ fn everything(sites: Vec<String>) -> Route {
         idle_timeout: None,
         total_timeout: None,
         retries: None,
+        hedge_percent: None,
     }
 }
 
@@ -520,6 +522,7 @@ fn upstream(written: &file::Upstream) -> Upstream {
         idle_timeout: span(written.idle_timeout, 300),
         total_timeout: span(written.total_timeout, 3600),
         retries: written.retries.unwrap_or(2),
+        hedge_percent: written.hedge_percent.unwrap_or(0),
         longest_retry_wait: span(written.longest_retry_wait, 5),
         slow_start: written.slow_start.map(|span| span.0).filter(|span| !span.is_zero()),
         max_in_flight: written.max_in_flight.unwrap_or(20_000),

@@ -44,7 +44,8 @@ pub(super) fn show(config: &Config) -> String {
                     .maybe("first_event_timeout", route.first_event_timeout.map(span))
                     .maybe("idle_timeout", route.idle_timeout.map(span))
                     .maybe("total_timeout", route.total_timeout.map(span))
-                    .maybe("retries", route.retries.map(i64::from));
+                    .maybe("retries", route.retries.map(i64::from))
+                    .maybe("hedge_percent", route.hedge_percent.map(i64::from));
                 entry
             })),
         );
@@ -137,6 +138,7 @@ fn organs(config: &Config, top: &mut Entries) {
             .put("idle_timeout", span(upstream.idle_timeout))
             .put("total_timeout", span(upstream.total_timeout))
             .put("retries", i64::from(upstream.retries))
+            .put("hedge_percent", i64::from(upstream.hedge_percent))
             .put("longest_retry_wait", span(upstream.longest_retry_wait))
             .maybe("slow_start", upstream.slow_start.map(span))
             .put("max_in_flight", i64::from(upstream.max_in_flight))

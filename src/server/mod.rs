@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
@@ -320,6 +321,12 @@ enum Socket {
     Unix(tokio::net::UnixStream),
 }
 
+/// Asks of a silent client's machine: after half a minute, then each ten seconds, three times in vain.
+fn signs_of_life() -> TcpKeepalive {
+    let (silence, pause) = (Duration::from_secs(30), Duration::from_secs(10));
+    TcpKeepalive::new().with_time(silence).with_interval(pause).with_retries(3)
+}
+
 async fn next(listener: &Listener) -> std::io::Result<Socket> {
     match listener {
         Listener::Tcp(listener) => {
@@ -327,6 +334,10 @@ async fn next(listener: &Listener) -> std::io::Result<Socket> {
             // A token is a small packet; holding it back for an acknowledgement would cost tens of milliseconds.
             if let Err(error) = socket.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY was refused");
+            }
+            // A client whose machine is gone says nothing of it, and while a model thinks nothing is written to it.
+            if let Err(error) = SockRef::from(&socket).set_tcp_keepalive(&signs_of_life()) {
+                tracing::debug!(%error, "keep-alive was refused");
             }
             Ok(Socket::Tcp(socket))
         }

@@ -113,6 +113,12 @@ pub trait Machine: Send + 'static {
     /// When the answer is not complete (no `finishReason`, nothing at all): nothing is appended then.
     fn finish(&mut self, out: &mut BytesMut) -> Result<Usage>;
 
+    /// Nothing has come for a while: appends how this front says that it is still at work. `false`: it has no way of
+    /// its own to say so now, and nothing was appended.
+    fn alive(&mut self, _out: &mut BytesMut) -> bool {
+        false
+    }
+
     /// The stream cannot go on: appends how this front says so. `false`: it has no way of its own, and nothing
     /// was appended.
     fn fail(&mut self, _failure: &Failure<'_>, _out: &mut BytesMut) -> bool {

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::{Either, select};
+use http::uri::Scheme;
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
-use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
+use hyper_util::client::legacy::connect::{Connected, HttpConnector, capture_connection};
 use hyper_util::client::legacy::{Client as Pool, Error};
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -24,7 +25,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use secrecy::ExposeSecret as _;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tower::Service;
 
@@ -44,12 +45,18 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 const SHARING: u32 = 80;
 /// Connections beyond the first, each made when it is needed.
 const CONNECTIONS: usize = 64;
+/// Connections that are being made at a time. Where each call needs its own, a burst of a thousand calls would else
+/// be a thousand handshakes at once.
+const OPENING: usize = 128;
 
 /// A client for one site, or for the token exchanges of all.
 ///
 /// A pool keeps one HTTP/2 connection to a host for as long as it works. So there are many pools, filled one after
 /// the other; and all of them are given up after a while, so that names are looked up again and load moves. Calls
 /// under way on an old pool's connections go on to their end.
+///
+/// Where HTTP/1 is spoken, a connection takes one call at a time and there is nothing to share: all calls go to the
+/// first pool, which lends what is free and makes what is missing, several at once.
 #[derive(Clone, Debug)]
 pub(super) struct Client(Arc<Pools>);
 
@@ -60,7 +67,14 @@ struct Pools {
     begun: Instant,
     /// When the present generation ends, in milliseconds since `begun`.
     until: AtomicU64,
-    generation: ArcSwap<Vec<Share>>,
+    generation: ArcSwap<Generation>,
+}
+
+#[derive(Debug)]
+struct Generation {
+    shares: Vec<Share>,
+    /// The host chose HTTP/1 when it could have had HTTP/2.
+    plain: AtomicBool,
 }
 
 /// One pool, and whether it has a connection. While it has none, one call makes it and the others wait or go
@@ -95,7 +109,8 @@ impl Client {
             .enable_http1()
             .enable_http2()
             .wrap_connector(dial);
-        Ok(Self::around(Connector { https, limit: connect }, network.max_age))
+        let opening = Arc::new(Semaphore::new(OPENING));
+        Ok(Self::around(Connector { https, limit: connect, opening }, network.max_age))
     }
 
     /// A client that connects in the same manner and shares no connection.
@@ -110,7 +125,7 @@ impl Client {
             age,
             begun: Instant::now(),
             until: AtomicU64::new(millis(age)),
-            generation: ArcSwap::from_pointee(empty()),
+            generation: ArcSwap::from_pointee(Generation::new()),
         }))
     }
 
@@ -123,58 +138,64 @@ impl Client {
         let pools = &*self.0;
         let now = millis(pools.begun.elapsed());
         let generation = pools.generation(now);
+        // HTTP/2 is agreed on under TLS only.
+        if request.uri().scheme() != Some(&Scheme::HTTPS) || generation.plain.load(Relaxed) {
+            return generation.pool(0, pools).request(request).await;
+        }
         let wanted = usize::try_from(flying.saturating_sub(1) / SHARING).unwrap_or(0);
         let last = wanted.min(CONNECTIONS - 1);
         // The share that is wanted, if it has a connection or this call makes it; else the next that has one.
         for at in (0..=last).rev() {
-            let Some(share) = generation.get(at) else { continue };
+            let Some(share) = generation.shares.get(at) else { continue };
             if share.is_open(now) {
                 share.used.store(now + 1, Relaxed);
-                let pool = share.pool.get_or_init(|| pools.build()).clone();
-                return pool.request(request).await;
+                return generation.pool(at, pools).request(request).await;
             }
             if let Some(opening) = Opening::begin(&generation, at) {
                 let mut captured = capture_connection(&mut request);
-                let pool = share.pool.get_or_init(|| pools.build()).clone();
+                let pool = generation.pool(at, pools);
                 let sending = pin!(pool.request(request));
                 let connected = pin!(async {
-                    captured.wait_for_connection_metadata().await;
+                    captured.wait_for_connection_metadata().await.as_ref().map(Connected::is_negotiated_h2)
                 });
                 return match select(connected, sending).await {
-                    Either::Left(((), sending)) => {
-                        opening.done(now);
+                    Either::Left((shared, sending)) => {
+                        opening.done(now, shared);
                         sending.await
                     }
                     Either::Right((answered, _)) => answered,
                 };
             }
         }
-        let Some(first) = generation.first() else { return pools.build().request(request).await };
+        let Some(first) = generation.shares.first() else { return pools.build().request(request).await };
         let opened = first.opened.notified();
         // It may have been opened between the look and the wait; the limit is the connector's own.
         if !first.is_open(millis(pools.begun.elapsed())) && first.opening.load(Relaxed) {
             let _ = tokio::time::timeout(pools.connector.limit, opened).await;
         }
-        let pool = first.pool.get_or_init(|| pools.build()).clone();
-        pool.request(request).await
+        generation.pool(0, pools).request(request).await
     }
 }
 
 /// The right to make a share's connection; dropped without success it goes to the next.
 struct Opening<'g> {
-    generation: &'g [Share],
+    generation: &'g Generation,
     at: usize,
 }
 
 impl<'g> Opening<'g> {
-    fn begin(generation: &'g [Share], at: usize) -> Option<Self> {
-        let share = generation.get(at)?;
+    fn begin(generation: &'g Generation, at: usize) -> Option<Self> {
+        let share = generation.shares.get(at)?;
         // Not `then_some`: the one that is not given out would be dropped, and undo the other's.
         (!share.opening.swap(true, Relaxed)).then(|| Self { generation, at })
     }
 
-    fn done(self, now: u64) {
-        if let Some(share) = self.generation.get(self.at) {
+    /// Says that there is a connection, and whether it may be shared, as far as that is known.
+    fn done(self, now: u64, shared: Option<bool>) {
+        if let Some(shared) = shared {
+            self.generation.plain.store(!shared, Relaxed);
+        }
+        if let Some(share) = self.generation.shares.get(self.at) {
             share.used.store(now + 1, Relaxed);
         }
     }
@@ -182,7 +203,7 @@ impl<'g> Opening<'g> {
 
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
-        if let Some(share) = self.generation.get(self.at) {
+        if let Some(share) = self.generation.shares.get(self.at) {
             share.opening.store(false, Relaxed);
             share.opened.notify_waiters();
         }
@@ -198,12 +219,12 @@ impl Share {
 }
 
 impl Pools {
-    fn generation(&self, now: u64) -> Arc<Vec<Share>> {
+    fn generation(&self, now: u64) -> Arc<Generation> {
         let until = self.until.load(Relaxed);
         if now >= until
             && self.until.compare_exchange(until, now + millis(self.age), Relaxed, Relaxed).is_ok()
         {
-            self.generation.store(Arc::new(empty()));
+            self.generation.store(Arc::new(Generation::new()));
         }
         self.generation.load_full()
     }
@@ -221,8 +242,17 @@ impl Pools {
     }
 }
 
-fn empty() -> Vec<Share> {
-    (0..CONNECTIONS).map(|_| Share::default()).collect()
+impl Generation {
+    fn new() -> Self {
+        Self { shares: (0..CONNECTIONS).map(|_| Share::default()).collect(), plain: AtomicBool::new(false) }
+    }
+
+    fn pool(&self, at: usize, pools: &Pools) -> Pool<Connector, Body> {
+        match self.shares.get(at) {
+            Some(share) => share.pool.get_or_init(|| pools.build()).clone(),
+            None => pools.build(),
+        }
+    }
 }
 
 fn millis(span: Duration) -> u64 {
@@ -343,6 +373,8 @@ impl Service<Uri> for Dial {
 struct Connector {
     https: HttpsConnector<Dial>,
     limit: Duration,
+    /// Who may make a connection now.
+    opening: Arc<Semaphore>,
 }
 
 impl Service<Uri> for Connector {
@@ -355,10 +387,14 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let limit = self.limit;
+        let (limit, opening) = (self.limit, Arc::clone(&self.opening));
         let connecting = self.https.call(uri);
         Box::pin(async move {
-            match tokio::time::timeout(limit, connecting).await {
+            let connected = tokio::time::timeout(limit, async {
+                let _turn = opening.acquire().await?;
+                connecting.await
+            });
+            match connected.await {
                 Ok(connected) => connected,
                 Err(_) => Err(ConnectTimeout.into()),
             }

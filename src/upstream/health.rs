@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use arc_swap::ArcSwap;
 
 use super::breaker::Breaker;
+use super::hedge::{Credit, Pace};
 use super::retry::Budget;
 use super::throttle::Throttle;
 
@@ -50,6 +51,9 @@ pub(super) struct Health {
     pub(super) breakers: ByModel<Breaker>,
     pub(super) throttle: Arc<Throttle>,
     pub(super) budget: Budget,
+    /// How long answers take, by model and method; only where calls may be hedged.
+    pub(super) paces: ByModel<Pace>,
+    pub(super) credit: Credit,
     /// How often that budget was spent when a call could have been repeated.
     pub(super) denied: AtomicU64,
     /// Until when its credential is not believed in, in milliseconds.
@@ -62,6 +66,8 @@ impl Health {
             breakers: ByModel::default(),
             throttle: Throttle::new(most),
             budget: Budget::new(),
+            paces: ByModel::default(),
+            credit: Credit::default(),
             denied: AtomicU64::new(0),
             refused_until: AtomicU64::new(0),
         }

@@ -27,6 +27,7 @@ mod events;
 mod fail;
 mod federation;
 mod health;
+mod hedge;
 mod inherit;
 mod letter;
 mod look;
@@ -100,6 +101,8 @@ pub struct Answer {
     pub site: Arc<str>,
     /// How often the request was sent.
     pub attempts: u32,
+    /// How many of those calls were given up for this one while they were under way: Google may bill them too.
+    pub lost: u32,
     /// The tier that really served it (`x-gemini-service-tier`).
     pub service_tier: Option<String>,
     /// The answer.
@@ -188,12 +191,13 @@ impl Upstream {
     /// When a URL, a key or a credential file cannot be used.
     pub fn new(config: Config) -> Result<Self> {
         let client = connect::Client::new(config.timeouts.connect, &config.network)?;
+        let defaults = config.defaults();
         let network = inherit::network(config.timeouts.connect, &config.network);
         let sites = config.sites.into_iter();
         let sites =
             sites.map(|site| Site::new(site, config.programs, &client)).collect::<Result<Vec<_>>>()?;
         let names: Vec<_> = sites.iter().map(Site::shared_name).collect();
-        let routes = route::Routes::new(config.routes, &names, config.timeouts, config.retries)?;
+        let routes = route::Routes::new(config.routes, &names, &defaults)?;
         let mut known: Vec<&str> = Vec::new();
         let mut group_of = Vec::new();
         for site in &sites {
@@ -285,7 +289,7 @@ impl Upstream {
             let deadline = patience.first_by.map_or(patience.deadline, |by| by.min(patience.deadline));
             AnswerBody::Whole(self.whole(body, times.idle, deadline).await?)
         };
-        Ok(Answer { site: site.shared_name(), attempts, service_tier, body })
+        Ok(Answer { site: site.shared_name(), attempts, lost: 0, service_tier, body })
     }
 
     /// Reads a list or a thing; `path` is what follows the API version (`models?pageSize=1000`).

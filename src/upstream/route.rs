@@ -22,6 +22,16 @@ pub struct RouteConfig {
     pub times: Times,
     /// How often one request may return to a place that failed.
     pub retries: Option<u32>,
+    /// How many short whole calls in a hundred may be made twice.
+    pub hedge_percent: Option<u32>,
+}
+
+/// What holds where a route says nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Defaults {
+    pub(super) times: Timeouts,
+    pub(super) retries: u32,
+    pub(super) hedge_percent: u32,
 }
 
 /// How the sites of a route share the work.
@@ -69,6 +79,7 @@ pub(super) struct Route {
     pub(super) fallback: Vec<String>,
     pub(super) times: Timeouts,
     pub(super) retries: u32,
+    pub(super) hedge_percent: u32,
 }
 
 /// All routes.
@@ -81,12 +92,8 @@ pub(super) struct Routes {
 
 impl Routes {
     /// Checks that every name is known.
-    pub(super) fn new(
-        written: Vec<RouteConfig>,
-        names: &[Arc<str>],
-        times: Timeouts,
-        retries: u32,
-    ) -> Result<Self> {
+    pub(super) fn new(written: Vec<RouteConfig>, names: &[Arc<str>], defaults: &Defaults) -> Result<Self> {
+        let Defaults { times, retries, hedge_percent } = *defaults;
         let route = |route: RouteConfig| {
             let place = |name: &String| {
                 names.iter().position(|known| **known == **name).ok_or_else(|| {
@@ -105,11 +112,19 @@ impl Routes {
                 fallback: route.fallback,
                 times: route.times.over(times),
                 retries: route.retries.unwrap_or(retries),
+                hedge_percent: route.hedge_percent.unwrap_or(hedge_percent),
             })
         };
         let written = written.into_iter().map(route).collect::<Result<_>>()?;
-        let other =
-            Route { models: Vec::new(), sites: vec![0], weights: None, fallback: Vec::new(), times, retries };
+        let other = Route {
+            models: Vec::new(),
+            sites: vec![0],
+            weights: None,
+            fallback: Vec::new(),
+            times,
+            retries,
+            hedge_percent,
+        };
         Ok(Self { written, other })
     }
 
@@ -185,7 +200,7 @@ mod tests {
             balance: Balance::Spread(weights),
             ..RouteConfig::default()
         };
-        Routes::new(vec![route], &names(), Timeouts::default(), 2).unwrap()
+        Routes::new(vec![route], &names(), &Defaults::default()).unwrap()
     }
 
     #[test]
@@ -194,7 +209,7 @@ mod tests {
         assert_eq!(routes.find("gemini-x").sites, [2, 1]);
         assert_eq!(routes.find("other").order(9, &names()), [0]);
         let unknown = RouteConfig { sites: vec!["z".to_owned()], ..RouteConfig::default() };
-        assert!(Routes::new(vec![unknown], &names(), Timeouts::default(), 2).is_err());
+        assert!(Routes::new(vec![unknown], &names(), &Defaults::default()).is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use secrecy::SecretString;
 
-use super::route::RouteConfig;
+use super::route::{Defaults, RouteConfig};
 use crate::body::Body;
 
 /// Everything the way out needs to know. Printing it shows no secret.
@@ -25,6 +25,8 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// How often one request may return to a place that failed.
     pub retries: u32,
+    /// How many short whole calls in a hundred may be made twice when they are late; 0 is none.
+    pub hedge_percent: u32,
     /// The longest wait that a request sits through before it returns; longer ones are the client's.
     pub longest_wait: Duration,
     /// A call that takes longer to begin counts against its site, though it works.
@@ -80,12 +82,20 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             routes: Vec::new(),
             retries: 2,
+            hedge_percent: 0,
             longest_wait: Duration::from_secs(5),
             slow_start: None,
             max_in_flight: 20_000,
             network: Network::default(),
             programs: false,
         }
+    }
+}
+
+impl Config {
+    /// What a route is that changes nothing.
+    pub(super) fn defaults(&self) -> Defaults {
+        Defaults { times: self.timeouts, retries: self.retries, hedge_percent: self.hedge_percent }
     }
 }
 

@@ -227,6 +227,51 @@ pub(super) fn assertion(
 mod tests {
     use super::*;
 
+    fn client() -> Client {
+        Client::new(Duration::from_secs(1), &super::super::Network::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_thousand_callers_wait_for_one_token() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let granting = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut heard = [0; 4096];
+            assert!(socket.read(&mut heard).await.unwrap() > 0);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let json = r#"{"access_token":"t","expires_in":3600}"#;
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", json.len());
+            socket.write_all((head + json).as_bytes()).await.unwrap();
+            // A second exchange, on this connection or on another one, would be heard.
+            tokio::select! {
+                more = socket.read(&mut heard) => assert_eq!(more.unwrap_or(0), 0),
+                _ = listener.accept() => panic!("asked again"),
+                () = tokio::time::sleep(Duration::from_millis(300)) => {}
+            }
+        });
+        let (tokens, client) = (Tokens::new(Source::metadata(Some(&address))), client());
+        let all = futures_util::future::join_all((0..1000).map(|_| tokens.get(&client))).await;
+        assert!(all.iter().all(|token| token.as_ref().unwrap().header == "Bearer t"));
+        granting.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_is_still_good_is_used_while_no_other_can_be_had() {
+        let (tokens, client) = (Tokens::new(Source::metadata(Some("127.0.0.1:1"))), client());
+        let old = Arc::new(Token::new("old", Duration::from_secs(1000)).unwrap());
+        tokens.current.store(Some(Arc::clone(&old)));
+        tokio::time::advance(Duration::from_secs(850)).await;
+        let trying = tokio::time::timeout(Duration::from_mins(1), tokens.keep_fresh(&client));
+        assert!(trying.await.is_err(), "it never ends");
+        assert!(tokens.fetching.lock().await.is_some(), "it has tried, in vain");
+        assert!(Arc::ptr_eq(&tokens.get(&client).await.unwrap(), &old));
+        tokio::time::advance(Duration::from_secs(100)).await;
+        assert!(tokens.get(&client).await.is_err(), "and not beyond its end");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_token_is_renewed_ahead_of_its_end_and_not_used_at_its_end() {
         let now = Instant::now();

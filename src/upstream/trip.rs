@@ -91,7 +91,9 @@ pub struct Leg<'u> {
     site: &'u Site,
     /// Its place in the trip, and in the list of sites.
     index: usize,
-    site_index: usize,
+    pub(super) site_index: usize,
+    /// How many calls in a hundred may be made twice.
+    pub(super) hedge_percent: u32,
     model: Arc<str>,
     breaker: Arc<Breaker>,
     quota: Arc<Quota>,
@@ -419,6 +421,7 @@ impl<'u> Trip<'u> {
             site,
             index: at,
             site_index: place.site,
+            hedge_percent: if self.repeat == Repeat::Never { 0 } else { self.route.hedge_percent },
             model: Arc::clone(&self.model),
             breaker: Arc::clone(&place.breaker),
             quota: Arc::clone(&place.quota),

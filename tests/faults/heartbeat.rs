@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::stage::{Act, END, HELLO, Reply, Step, chat, event, gateway, opening, site, site_toml, status};
+use super::stage::{
+    Act, END, HELLO, Reply, Step, chat, event, gateway, opening, send_to, site, site_toml, status,
+};
 
 async fn ask(act: Act, stream: bool) -> Reply {
     let google = site(vec![act]).await;
@@ -20,15 +22,43 @@ async fn a_stream_shows_life_before_and_between_its_events() {
     let end = vec![Step::Say(event(END)), Step::Say(b"0\r\n\r\n".to_vec())];
     let late = [vec![thinking(), Step::Say(opening()), Step::Say(event(HELLO))], end.clone()].concat();
     let between = [vec![Step::Say(opening()), Step::Say(event(HELLO)), thinking()], end].concat();
-    for (act, served_by) in [(late, None), (between, Some("g"))] {
+    for (act, served_by) in [(late, "gateway"), (between, "g")] {
         let reply = ask(act, true).await;
         assert_eq!(reply.status, 200);
-        assert_eq!(reply.header("x-gemway-served-by"), served_by);
+        assert_eq!(reply.header("x-gemway-served-by"), Some(served_by));
         assert!(reply.header("content-type").unwrap().starts_with("text/event-stream"));
         let signs = reply.body.matches(": keep-alive\n").count();
         assert!((2..=4).contains(&signs), "{signs}: {}", reply.body);
         assert!(reply.body.contains("Hello") && reply.body.contains("[DONE]"), "{}", reply.body);
     }
+}
+
+/// Clients that count real events hear one; not before the response has begun, for it must be the first.
+#[tokio::test]
+async fn a_response_says_that_it_is_in_progress() {
+    let act = vec![
+        thinking(),
+        Step::Say(opening()),
+        Step::Say(event(HELLO)),
+        thinking(),
+        Step::Say(event(END)),
+        Step::Say(b"0\r\n\r\n".to_vec()),
+    ];
+    let google = site(vec![act]).await;
+    let toml = format!("[server]\nheartbeat = \"150ms\"\n{}", site_toml("g", google.address, "g"));
+    let gateway = gateway(&toml).await;
+    let body = r#"{"model":"m","input":"hi","stream":true}"#;
+    let reply = send_to(gateway.address, "/v1/responses", body).await;
+    let (before, after) = reply.body.split_once("event: response.created").unwrap();
+    assert!((2..=4).contains(&before.matches(": keep-alive\n").count()), "{before}");
+    assert!(!after.contains("keep-alive") && !before.contains("event:"), "{after}");
+    // One of its own, and those in between.
+    assert!((3..=5).contains(&after.matches("event: response.in_progress").count()), "{after}");
+    let numbers = reply.body.split("\"sequence_number\":").skip(1);
+    let numbers: Vec<usize> =
+        numbers.map(|rest| rest[..rest.find([',', '}']).unwrap()].parse().unwrap()).collect();
+    assert!(numbers.iter().copied().eq(0..numbers.len()), "{numbers:?}");
+    assert!(after.contains("event: response.completed"));
 }
 
 #[tokio::test]

@@ -9,7 +9,9 @@
 )]
 
 mod drain;
+mod health;
 mod heartbeat;
+mod hedge;
 mod http2;
 mod identity;
 mod leaving;

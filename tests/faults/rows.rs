@@ -33,10 +33,12 @@ async fn every_row() {
         let model = format!("row-{number}-{stream}");
         let (mut sites, mut names) = (Vec::new(), Vec::new());
         for (script, letter) in row.sites.clone().into_iter().zip(["a", "b", "c"]) {
+            let secure = matches!(script.first().map(Vec::as_slice), Some([Step::Deaf]));
             let standing = site(script).await;
             // The names that the client sees end in the letter.
             let name = format!("{model}-{letter}");
-            toml.push_str(&site_toml(&name, standing.address, &name));
+            let entry = site_toml(&name, standing.address, &name);
+            toml.push_str(&if secure { entry.replace("http://", "https://") } else { entry });
             names.push(name);
             sites.push(standing);
         }
@@ -57,14 +59,63 @@ async fn every_row() {
 async fn play(gateway: &Gateway, cast: &Cast) -> Option<String> {
     let Cast { row, model, stream, sites } = cast;
     let reply = chat(gateway.address, model, *stream, row.headers).await;
+    let asked: Vec<usize> = sites.iter().map(|site| site.asked.load(SeqCst)).collect();
+    let mut wrong = judge(row, *stream, &reply, &asked);
+    if wrong.is_empty() {
+        let missed = altered(row, &reply);
+        let missed = missed.filter(|(_, row)| judge(row, *stream, &reply, &asked).is_empty());
+        wrong.extend(missed.map(|(what, _)| format!("another {what} would not be noticed")));
+    }
+    (!wrong.is_empty()).then(|| {
+        let said: String = reply.body.chars().take(300).collect();
+        format!("{} (stream: {stream}): {}\n    {said}", row.name, wrong.join("; "))
+    })
+}
+
+/// The same row with one expectation that is not met: each of them must be able to fail.
+fn altered(row: &Row, reply: &Reply) -> impl Iterator<Item = (&'static str, Row)> {
+    let took = u64::try_from(reply.took.as_millis()).unwrap();
+    let ends = [End::Good, End::Refused("another_code"), End::Cut("another_code")];
+    let other_ends = ends.into_iter().filter(|end| *end != row.end);
+    let mut all: Vec<(&str, Row)> = other_ends.map(|end| ("end", Row { end, ..row.clone() })).collect();
+    let attempts = row.attempts + 1;
+    let mut asked = row.asked.clone();
+    match asked.first_mut() {
+        Some(first) => *first += 1,
+        None => asked.push(99),
+    }
+    all.extend([
+        ("status", Row { status: row.status + 1, ..row.clone() }),
+        ("number of calls", Row { asked, ..row.clone() }),
+        ("earliest time", Row { within: (took + 1, took + 2), ..row.clone() }),
+    ]);
+    if took > 0 {
+        all.push(("latest time", Row { within: (0, took - 1), ..row.clone() }));
+    }
+    if !tells(row, "x-gemway-attempts") {
+        all.push(("number of attempts", Row { attempts, ..row.clone() }));
+    }
+    for (at, (name, _)) in row.tells.iter().enumerate() {
+        let mut row = row.clone();
+        row.tells[at].1 = Some("something else");
+        all.push((name, row));
+    }
+    all.into_iter()
+}
+
+fn tells(row: &Row, name: &str) -> bool {
+    row.tells.iter().any(|(told, _)| *told == name)
+}
+
+/// What a row has to complain of.
+fn judge(row: &Row, stream: bool, reply: &Reply, asked: &[usize]) -> Vec<String> {
     let mut wrong = Vec::new();
     if reply.status != row.status {
         wrong.push(format!("status {}", reply.status));
     }
-    if let Some(what) = misended(row.end, *stream, &reply) {
+    if let Some(what) = misended(row.end, stream, reply) {
         wrong.push(what);
     }
-    let asked: Vec<usize> = sites.iter().map(|site| site.asked.load(SeqCst)).collect();
     let fits = match row.asked.as_slice() {
         [] => asked.iter().sum::<usize>() == row.attempts as usize,
         expected => asked == expected,
@@ -72,8 +123,9 @@ async fn play(gateway: &Gateway, cast: &Cast) -> Option<String> {
     if !fits {
         wrong.push(format!("calls {asked:?} and not {:?}", row.asked));
     }
-    let own = row.tells.iter().any(|(name, _)| *name == "x-gemway-attempts");
-    if !own && reply.header("x-gemway-attempts") != Some(row.attempts.to_string().as_str()) {
+    if !tells(row, "x-gemway-attempts")
+        && reply.header("x-gemway-attempts") != Some(row.attempts.to_string().as_str())
+    {
         wrong.push(format!("attempts {:?} and not {}", reply.header("x-gemway-attempts"), row.attempts));
     }
     for (name, value) in &row.tells {
@@ -90,10 +142,7 @@ async fn play(gateway: &Gateway, cast: &Cast) -> Option<String> {
     if took < row.within.0 || took > row.within.1 {
         wrong.push(format!("took {took} ms and not {:?}", row.within));
     }
-    (!wrong.is_empty()).then(|| {
-        let said: String = reply.body.chars().take(300).collect();
-        format!("{} (stream: {stream}): {}\n    {said}", row.name, wrong.join("; "))
-    })
+    wrong
 }
 
 fn misended(end: End, stream: bool, reply: &Reply) -> Option<String> {

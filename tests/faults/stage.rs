@@ -30,6 +30,10 @@ pub(crate) enum Step {
     Close,
     /// Answers well, streamed or whole as asked, and takes the next request.
     Serve,
+    /// Nobody listens there at all; the only step of a site.
+    Absent,
+    /// Somebody listens and never answers the greeting of TLS; the only step of a site.
+    Deaf,
 }
 
 /// What a site does with one request.
@@ -56,6 +60,7 @@ pub(crate) async fn site(acts: Vec<Act>) -> Site {
 /// The same, at this address.
 pub(crate) async fn site_at(address: SocketAddr, acts: Vec<Act>) -> Site {
     let listener = TcpListener::bind(address).await.unwrap();
+    let only = acts.first().and_then(|act| act.first()).cloned();
     let address = listener.local_addr().unwrap();
     let (asked, open, said): (Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
     let heard = Arc::new(Mutex::new(Vec::new()));
@@ -67,6 +72,18 @@ pub(crate) async fn site_at(address: SocketAddr, acts: Vec<Act>) -> Site {
         heard: Arc::clone(&heard),
     };
     let acts = Arc::new(acts);
+    match only {
+        // Its port is another one's some day, but not in this test.
+        Some(Step::Absent) => return site,
+        Some(Step::Deaf) => {
+            tokio::spawn(async move {
+                let _listener = listener;
+                std::future::pending::<()>().await;
+            });
+            return site;
+        }
+        _ => {}
+    }
     tokio::spawn(async move {
         loop {
             let (socket, _) = listener.accept().await.unwrap();
@@ -112,7 +129,7 @@ async fn play(
                     socket.set_zero_linger().unwrap();
                     return;
                 }
-                Step::Close => return,
+                Step::Close | Step::Absent | Step::Deaf => return,
             };
             if said.is_err() {
                 return;
@@ -211,6 +228,7 @@ pub(crate) fn status(code: u16, name: &str, details: &str) -> Vec<u8> {
 /// A running gateway.
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: Shutdown,
 }
@@ -243,10 +261,10 @@ pub(crate) async fn gateway_in(toml: &str, env: &dyn Fn(&str) -> Option<String>)
     .await
     .unwrap();
     let (metrics, shutdown) = (Arc::new(Metrics::new()), Shutdown::default());
-    let address = server.address().unwrap();
+    let (address, admin) = (server.address().unwrap(), server.admin_address().unwrap());
     tokio::spawn(server.run(Arc::new(gateway), Arc::clone(&metrics), shutdown.clone()));
     tokio::spawn(care);
-    Gateway { address, metrics, shutdown }
+    Gateway { address, admin, metrics, shutdown }
 }
 
 /// A site's entry in the configuration.
@@ -304,6 +322,11 @@ async fn exchange(gateway: SocketAddr, request: &[u8]) -> Reply {
     Reply { status, head: head.to_owned(), body: body.to_owned(), took: begun.elapsed() }
 }
 
+/// One request with this body to another endpoint.
+pub(crate) async fn send_to(gateway: SocketAddr, path: &str, body: &str) -> Reply {
+    exchange(gateway, &request_to(path, body, "")).await
+}
+
 /// The bytes of one chat request.
 pub(crate) fn chat_request(model: &str, stream: bool, headers: &str) -> Vec<u8> {
     let body =
@@ -312,7 +335,11 @@ pub(crate) fn chat_request(model: &str, stream: bool, headers: &str) -> Vec<u8> 
 }
 
 fn request_of(body: &str, headers: &str) -> Vec<u8> {
-    let mut text = String::from("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+    request_to("/v1/chat/completions", body, headers)
+}
+
+fn request_to(path: &str, body: &str, headers: &str) -> Vec<u8> {
+    let mut text = format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
     write!(text, "{headers}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
         .unwrap();
     text.into_bytes()

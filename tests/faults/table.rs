@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::stage::Step::{Close, Drip, Reset, Say, Serve, Stall, Wait};
+use super::stage::Step::{Absent, Close, Deaf, Drip, Reset, Say, Serve, Stall, Wait};
 use super::stage::{Act, END, HELLO, chunk, event, events, opening, status, whole};
 
 /// How a reply ends.
@@ -24,6 +24,7 @@ pub(crate) enum Way {
     Both,
 }
 
+#[derive(Clone)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     /// The scripts of the sites, in order.
@@ -45,6 +46,9 @@ pub(crate) struct Row {
     pub(crate) tells: Vec<(&'static str, Option<&'static str>)>,
 }
 
+/// Nothing is waited for but the short pauses between two tries.
+const AT_ONCE: (u64, u64) = (0, 1500);
+
 fn row(name: &'static str, sites: Vec<Vec<Act>>, status: u16, end: End) -> Row {
     let asked = sites.iter().map(|_| 1).collect();
     Row {
@@ -55,7 +59,7 @@ fn row(name: &'static str, sites: Vec<Vec<Act>>, status: u16, end: End) -> Row {
         end,
         attempts: 1,
         asked,
-        within: (0, 2500),
+        within: AT_ONCE,
         headers: "",
         route: "",
         tells: Vec::new(),
@@ -65,6 +69,17 @@ fn row(name: &'static str, sites: Vec<Vec<Act>>, status: u16, end: End) -> Row {
 impl Row {
     fn calls(mut self, asked: &[usize]) -> Self {
         self.attempts = u32::try_from(asked.iter().sum::<usize>()).unwrap();
+        self.asked = asked.to_vec();
+        self
+    }
+    /// So many calls, of which no site heard.
+    fn unheard(mut self, calls: u32) -> Self {
+        self.attempts = calls;
+        self.asked.fill(0);
+        self
+    }
+    /// What each site heard of them.
+    fn heard(mut self, asked: &[usize]) -> Self {
         self.asked = asked.to_vec();
         self
     }
@@ -98,6 +113,11 @@ impl Row {
 const RETRY_INFO: &str = r#"{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"0.4s"}"#;
 const RETRY_LATE: &str = r#"{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"36s"}"#;
 const RETRY_VERY_LATE: &str = r#"{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"90s"}"#;
+const RETRY_NOW: &str = r#"{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"0.000000001s"}"#;
+const RETRY_BEFORE: &str = r#"{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"-1s"}"#;
+const RETRY_NEVER: &str = r#"{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"abc"}"#;
+const RETRY_YEARS: &str =
+    r#"{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"1000000000s"}"#;
 const PER_DAY: &str = r#"{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"36s"}"#;
 const PER_MINUTE: &str = r#"{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"GenerateRequestsPerMinutePerProjectPerModel"}]},{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"0.4s"}"#;
 const KEY_INVALID: &str =
@@ -136,6 +156,7 @@ pub(crate) fn rows() -> Vec<Row> {
     all.extend(quotas());
     all.extend(connections());
     all.extend(answers());
+    all.extend(odd_answers());
     all.extend(streams());
     all.extend(elsewhere());
     all.extend(wishes());
@@ -212,6 +233,13 @@ fn statuses() -> Vec<Row> {
             502,
             End::Refused("upstream_error"),
         ),
+        row(
+            "503 in a list once",
+            vec![then_serve(say(whole(503, &format!("[{ERROR_EVENT}]"))))],
+            200,
+            End::Good,
+        )
+        .calls(&[2]),
         row("503 with a wait", vec![then_serve(say(status(503, "UNAVAILABLE", RETRY_INFO)))], 200, End::Good)
             .calls(&[2])
             .within(400, 2500),
@@ -281,6 +309,16 @@ fn quotas() -> Vec<Row> {
         )
         .calls(&[1, 1])
         .within(0, 1000),
+        row("429 with a wait of nothing", vec![then_serve(quota(RETRY_NOW))], 200, End::Good).calls(&[2]),
+        row("429 with a wait before now", vec![then_serve(quota(RETRY_BEFORE))], 200, End::Good).calls(&[2]),
+        row("429 with a wait that is none", vec![then_serve(quota(RETRY_NEVER))], 200, End::Good).calls(&[2]),
+        row(
+            "429 with a wait of thirty years",
+            vec![always(quota(RETRY_YEARS))],
+            429,
+            End::Refused("rate_limit_exceeded"),
+        )
+        .tells("x-should-retry", Some("false")),
         row("429 as the first event", vec![then_serve(say(events(&[QUOTA_EVENT])))], 200, End::Good)
             .way(Way::Stream)
             .calls(&[2]),
@@ -290,6 +328,35 @@ fn quotas() -> Vec<Row> {
 fn connections() -> Vec<Row> {
     let bad = |name, act: Act, code| row(name, vec![always(act)], 502, End::Refused(code)).calls(&[3]);
     vec![
+        row("nobody listens", vec![always(vec![Absent])], 502, End::Refused("upstream_unreachable"))
+            .unheard(3),
+        row(
+            "nobody listens anywhere",
+            vec![always(vec![Absent]), always(vec![Absent]), always(vec![Absent])],
+            502,
+            End::Refused("upstream_unreachable"),
+        )
+        .unheard(5)
+        .tells("x-should-retry", Some("false")),
+        row("nobody listens here, well there", vec![always(vec![Absent]), serve()], 200, End::Good)
+            .calls_in_all(2)
+            .heard(&[0, 1])
+            .tells("x-gemway-served-by", Some("b")),
+        row(
+            "a greeting without an answer",
+            vec![always(vec![Deaf])],
+            504,
+            End::Refused("upstream_connect_timeout"),
+        )
+        .on("retries = 1\nfirst_event_timeout = \"5s\"\n")
+        .unheard(2)
+        .within(2000, 4000),
+        row("a greeting without an answer, well there", vec![always(vec![Deaf]), serve()], 200, End::Good)
+            .calls_in_all(2)
+            .on("first_event_timeout = \"5s\"\n")
+            .heard(&[0, 1])
+            .within(1000, 2500)
+            .tells("x-gemway-served-by", Some("b")),
         row("a reset before the head", vec![then_serve(vec![Reset])], 200, End::Good).calls(&[2]),
         row("a close before the head", vec![then_serve(vec![Close])], 200, End::Good).calls(&[2]),
         row("a close within the head", vec![then_serve(raw("HTTP/1.1 20"))], 200, End::Good).calls(&[2]),
@@ -418,6 +485,61 @@ fn answers() -> Vec<Row> {
     ]
 }
 
+fn odd_answers() -> Vec<Row> {
+    vec![
+        row(
+            "another type than it is",
+            vec![always(vec![Say(format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{END}",
+                END.len()
+            )
+            .into_bytes())])],
+            200,
+            End::Good,
+        )
+        .way(Way::Whole),
+        row(
+            "no length, and half an answer",
+            vec![always(raw("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{\"cand"))],
+            502,
+            End::Refused("upstream_invalid_response"),
+        )
+        .way(Way::Whole)
+        .calls(&[2]),
+        row(
+            "an answer with a trailer",
+            vec![always(say(
+                format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\ntrailer: \
+                     x-sum\r\n\r\n{:x}\r\n{END}\r\n0\r\nx-sum: 1\r\n\r\n",
+                    END.len()
+                )
+                .into_bytes(),
+            ))],
+            200,
+            End::Good,
+        )
+        .way(Way::Whole),
+        row(
+            "a NUL in the head",
+            vec![always(raw("HTTP/1.1 200 OK\r\nx: a\0b\r\ncontent-length: 2\r\n\r\n{}"))],
+            502,
+            End::Refused("upstream_invalid_response"),
+        )
+        .calls(&[3]),
+        row(
+            "a length beside chunks",
+            vec![always(raw(
+                "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            ))],
+            502,
+            End::Refused("upstream_invalid_response"),
+        )
+        .way(Way::Whole)
+        .calls(&[2]),
+    ]
+}
+
 fn streams() -> Vec<Row> {
     let cut = |name, act: Act, code| row(name, vec![always(act)], 200, End::Cut(code)).way(Way::Stream);
     vec![
@@ -474,6 +596,13 @@ fn streams() -> Vec<Row> {
         row("a head, then a close", vec![then_serve(vec![Say(opening()), Close])], 200, End::Good)
             .way(Way::Stream)
             .calls(&[2]),
+        row(
+            "a list in place of a stream",
+            vec![always(say(whole(200, &format!("[{HELLO},{END}]"))))],
+            200,
+            End::Good,
+        )
+        .way(Way::Stream),
         row("garbage as the first event", vec![then_serve(say(events(&["{nope"])))], 200, End::Good)
             .way(Way::Stream)
             .calls(&[2]),
@@ -593,8 +722,7 @@ fn wishes() -> Vec<Row> {
         .within(0, 300),
         row("a deadline that cannot be read", vec![serve()], 400, End::Refused("invalid_value"))
             .asking("x-request-timeout: tomorrow\r\n")
-            .calls(&[0])
-            .tells("x-gemway-attempts", None),
+            .calls(&[0]),
         row(
             "no retries, said the operator",
             vec![always(unavailable())],

@@ -8,7 +8,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response};
 use parking_lot::Mutex;
 
-use super::walk::{ATTEMPTS, DROPPED, SERVED_BY};
+use super::walk::{ATTEMPTS, DROPPED, SERVED_BY, with_lost};
 use super::{Gateway, patience};
 use crate::api::gateway::admit::Size;
 use crate::api::{Ctx, Incoming, Reply};
@@ -41,8 +41,9 @@ struct Work<'w> {
     /// The plan for the first choice among the sites.
     plan: &'w Plan<'w>,
     backend: Backend,
-    /// What has been used so far: told at once, for Google bills it even if another call fails.
-    used: Mutex<Usage>,
+    /// What has been used so far, as the client is told and as it is booked: the latter at once, for Google bills it
+    /// even if another call fails.
+    used: Mutex<(Usage, Usage)>,
 }
 
 /// What came of one call.
@@ -81,7 +82,7 @@ impl Gateway {
             names: (&name, &model),
             plan: &plan,
             backend,
-            used: Mutex::new(Usage::default()),
+            used: Mutex::default(),
         };
         let deadline = self.upstream.trip(&wish(&work)?).deadline();
         // Whichever fails first ends all others, so nobody waits for a slow one of a request that has failed.
@@ -89,7 +90,7 @@ impl Gateway {
         let done = tokio::time::timeout_at(deadline, calls.buffer_unordered(AT_ONCE).try_collect::<Vec<_>>());
         let mut done = done.await.map_err(|_elapsed| late())??;
         done.sort_unstable_by_key(|done| done.first);
-        let usage = *work.used.lock();
+        let (usage, _) = *work.used.lock();
         replied(&work, done, &usage)
     }
 
@@ -149,16 +150,18 @@ impl Gateway {
                 preview: false,
                 trace: work.cx.meter.traceparent(),
             };
-            let answer = self.call_on(work.cx, leg, &ask).await?;
+            let answer = self.call_on(work.cx, leg, &ask, true).await?;
             sent += answer.attempts;
             let AnswerBody::Whole(bytes) = answer.body else {
                 return Err(Error::internal("an answer that is not streamed came as a stream"));
             };
             let vectors = Vectors::read(plan.shape(), &call, &bytes)?;
             let guessed = || Usage { input: plan.estimate(&call), estimated: true, ..Usage::default() };
-            let mut used = work.used.lock();
-            used.add(&vectors.usage.unwrap_or_else(guessed));
-            work.cx.meter.usage(*used);
+            let usage = vectors.usage.unwrap_or_else(guessed);
+            let (told, booked) = &mut *work.used.lock();
+            told.add(&usage);
+            booked.add(&with_lost(usage, answer.lost));
+            work.cx.meter.usage(*booked);
             all.push(vectors);
         }
         Ok((all, sent.saturating_sub(1)))

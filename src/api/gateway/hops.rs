@@ -31,6 +31,8 @@ pub(super) struct Opened {
     pub(super) source: Box<dyn EventSource>,
     /// Calls beyond one.
     pub(super) again: u32,
+    /// Calls that were given up for others, see [`crate::upstream::Answer::lost`].
+    pub(super) lost: u32,
     /// `x-gemini-service-tier`.
     pub(super) tier: Option<String>,
 }
@@ -49,18 +51,19 @@ impl Gateway {
         branches: usize,
     ) -> Result<Opened> {
         if branches < 2 {
-            return self.begin_one(cx, leg, call).await;
+            return self.begin_one(cx, leg, call, true).await;
         }
-        let opened = try_join_all((0..branches).map(|_| self.begin_one(cx, leg, call))).await?;
+        let opened = try_join_all((0..branches).map(|_| self.begin_one(cx, leg, call, false))).await?;
         let again = opened.iter().map(|opened| opened.again + 1).sum::<u32>().saturating_sub(1);
         let tier = opened.first().and_then(|opened| opened.tier.clone());
         let branches: Vec<_> = opened.into_iter().map(|opened| Some(opened.source)).collect();
         let source = Fanned { fan: Fan::new(branches.len()), branches, batch: Vec::new() };
-        Ok(Opened { source: Box::new(source), again, tier })
+        Ok(Opened { source: Box::new(source), again, lost: 0, tier })
     }
 
-    async fn begin_one(&self, cx: &Ctx, leg: &Leg<'_>, call: &Call) -> Result<Opened> {
-        let answer = self.call_on(cx, leg, call).await?;
+    async fn begin_one(&self, cx: &Ctx, leg: &Leg<'_>, call: &Call, hedged: bool) -> Result<Opened> {
+        let answer = self.call_on(cx, leg, call, hedged).await?;
+        let lost = answer.lost;
         let source: Box<dyn EventSource> = match answer.body {
             AnswerBody::Whole(bytes) => Box::new(Whole(Some(bytes))),
             AnswerBody::Stream(events) if self.catalog.traits(&call.model).long_decode => Box::new(Long {
@@ -70,13 +73,15 @@ impl Gateway {
                 label: self.labels.get(&call.model).cloned(),
                 call: call.clone(),
                 patience: leg.patience().continued(),
-                cx: cx.clone(),
+                // Without the request's headers: they are windows into the buffer that the request was read into, and
+                // would keep it for as long as the stream is open.
+                cx: Ctx { headers: Arc::default(), ..cx.clone() },
                 state: State::Reading(Box::new(events)),
                 batch: Vec::new(),
             }),
             AnswerBody::Stream(events) => Box::new(events),
         };
-        Ok(Opened { source, again: answer.attempts.saturating_sub(1), tier: answer.service_tier })
+        Ok(Opened { source, again: answer.attempts.saturating_sub(1), lost, tier: answer.service_tier })
     }
 }
 

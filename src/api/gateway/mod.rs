@@ -36,6 +36,7 @@ mod keeping;
 mod media;
 mod models;
 mod native;
+mod opening;
 mod patience;
 mod recent;
 mod responses;

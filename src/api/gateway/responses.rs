@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::Gateway;
 use super::admit::Size;
 use super::keeping::{Prepared, Slot};
+use super::opening;
 use super::walk::{ATTEMPTS, Asked, DROPPED, Operation};
 use crate::api::{Ctx, Incoming, Reply};
 use crate::catalog::Traits;
@@ -211,8 +212,13 @@ impl Operation for Responses<'_> {
     }
 
     fn session(&self) -> Option<u64> {
-        let key = self.asked.prompt_cache_key.as_ref()?;
-        Some(upstream::hash(key.decode().as_bytes()))
+        if let Some(key) = &self.asked.prompt_cache_key {
+            return Some(upstream::hash(key.decode().as_bytes()));
+        }
+        if let Some(conversation) = self.asked.conversation {
+            return Some(upstream::hash(opening::id(conversation).as_bytes()));
+        }
+        opening::of(&self.history.items, self.asked.input)
     }
 
     fn most(&self) -> Option<u64> {

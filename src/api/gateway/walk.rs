@@ -204,10 +204,10 @@ impl Gateway {
                         closing: None,
                     }));
                 }
-                Heard::Reply(((body, usage), again)) => {
+                Heard::Reply((Told { body, usage, lost }, again)) => {
                     trip.worked(leg);
                     headers.insert(ATTEMPTS, (trip.sent() + again).into());
-                    cx.meter.usage(usage);
+                    cx.meter.usage(with_lost(usage, lost));
                     return Ok(Reply::Whole { body, headers });
                 }
             }
@@ -238,7 +238,7 @@ impl Gateway {
             trace: cx.meter.traceparent(),
         };
         let branches = operation.branches(&asked.shape);
-        let Opened { mut source, again, tier } =
+        let Opened { mut source, again, lost, tier } =
             self.begin(cx, leg, &call, branches).await.map_err(Unheard::Call)?;
         if let Some(tier) = tier {
             operation.served(&mut asked.shape, &tier);
@@ -254,21 +254,28 @@ impl Gateway {
             verdict(&first, inner.is_none(), operation, (&asked.shape, stamp)).map_err(Unheard::Answer)?;
             return Ok(Heard::Events((Primed { first, inner, course: None }, again)));
         }
-        let reply = operation.reply(&asked.shape, stamp, &first).map_err(Unheard::Answer)?;
-        Ok(Heard::Reply((reply, again)))
+        let (body, usage) = operation.reply(&asked.shape, stamp, &first).map_err(Unheard::Answer)?;
+        Ok(Heard::Reply((Told { body, usage, lost }, again)))
     }
 
-    /// The call of one leg, counted.
+    /// The call of one leg, counted. `hedged`: it may be made twice where the route allows that.
     ///
     /// # Errors
     /// As [`crate::upstream::Upstream::call`].
-    pub(super) async fn call_on(&self, cx: &Ctx, leg: &Leg<'_>, call: &Call) -> Result<Answer> {
+    pub(super) async fn call_on(&self, cx: &Ctx, leg: &Leg<'_>, call: &Call, hedged: bool) -> Result<Answer> {
         let begun = Instant::now();
-        let answer = self.upstream.call_on(leg, call).await;
+        let answer = if hedged {
+            self.upstream.call_hedged(leg, call).await
+        } else {
+            self.upstream.call_on(leg, call).await
+        };
         cx.meter.waited(provider(leg.site()), begun.elapsed());
         let label = self.labels.get(&call.model).map_or(UNRESOLVED, String::as_str);
         cx.called(leg.site().name(), label, answer.as_ref().map(|_| 200));
         if let Ok(answer) = &answer {
+            for _ in 0..answer.lost {
+                cx.metrics.attempt(leg.site().name(), label, None, Some("given_up"));
+            }
             cx.meter.served(answer.service_tier.as_deref().map(Tier::from_google));
         }
         answer
@@ -290,7 +297,7 @@ impl Gateway {
         loop {
             let leg = trip.next().await?;
             let asked = call(&leg)?;
-            match self.call_on(cx, &leg, &asked).await {
+            match self.call_on(cx, &leg, &asked, true).await {
                 Ok(answer) => {
                     let sent = trip.sent() + answer.attempts.saturating_sub(1);
                     trip.worked(leg);
@@ -329,7 +336,24 @@ fn headers(trip: &Trip<'_>, leg: &Leg<'_>, dropped: &[String]) -> HeaderMap {
 /// What came of one leg, and how many calls it took beyond one.
 pub(super) enum Heard {
     Events((Primed, u32)),
-    Reply(((Bytes, Usage), u32)),
+    Reply((Told, u32)),
+}
+
+/// A whole reply.
+pub(super) struct Told {
+    body: Bytes,
+    usage: Usage,
+    /// Calls that were given up for the one which brought it.
+    lost: u32,
+}
+
+/// What is booked where calls were given up on the way: they may have used as much, and nobody will say.
+pub(super) fn with_lost(usage: Usage, lost: u32) -> Usage {
+    let mut all = usage;
+    for _ in 0..lost {
+        all.add(&Usage { estimated: true, ..usage });
+    }
+    all
 }
 
 impl Heard {

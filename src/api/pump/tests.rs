@@ -65,7 +65,7 @@ fn bench(script: Vec<(Vec<&'static str>, Result<bool>)>) -> Bench {
     };
     let cut = CancellationToken::new();
     let meter = Meter::start(sink, Entry::default());
-    let response = response(stream, meter, cut.clone(), Metrics::new().stream("chat", None, None));
+    let response = response(stream, meter, cut.clone(), Metrics::new().stream("chat", None, None), None);
     Bench { body: response.into_body(), kept, cut }
 }
 
@@ -124,9 +124,8 @@ fn frames(turns: usize) -> Vec<String> {
     };
     let sink: Arc<dyn Sink> = Arc::new(Kept::default());
     let meter = Meter::start(sink, Entry::default());
-    let mut body =
-        response(stream, meter, CancellationToken::new(), Metrics::new().stream("chat", None, None))
-            .into_body();
+    let open = Metrics::new().stream("chat", None, None);
+    let mut body = response(stream, meter, CancellationToken::new(), open, None).into_body();
     let mut frames = Vec::new();
     let mut cx = Context::from_waker(std::task::Waker::noop());
     for _ in 0..100 {

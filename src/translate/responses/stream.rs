@@ -206,6 +206,22 @@ impl Machine for ResponsesMachine {
         self.complete(out).map(|(_, _, usage)| usage)
     }
 
+    /// Some clients count real events only. Before the first one of a response there is none to say it with.
+    fn alive(&mut self, out: &mut BytesMut) -> bool {
+        if !self.state.begun || self.ended || self.desk.quiet {
+            return false;
+        }
+        let before = out.len();
+        let standing = Standing { status: "in_progress", ..Standing::default() };
+        let response = self.desk.response(&standing);
+        let told =
+            response.and_then(|response| self.writer(out).pen.lifecycle("response.in_progress", &response));
+        if told.is_err() {
+            out.truncate(before);
+        }
+        told.is_ok()
+    }
+
     fn fail(&mut self, failure: &Failure<'_>, out: &mut BytesMut) -> bool {
         if self.ended {
             return true;
