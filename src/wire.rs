@@ -140,6 +140,10 @@ pub struct Base64<'a>(Cow<'a, str>);
 
 impl<'a> Base64<'a> {
     /// Takes a payload, if no character of it would need an escape in JSON.
+    #[expect(
+        clippy::needless_bitwise_bool,
+        reason = "a branch for each byte would cost more than all of them"
+    )]
     pub fn new(payload: impl Into<Cow<'a, str>>) -> Option<Self> {
         let payload = payload.into();
         all(payload.as_bytes(), |byte| (byte >= 0x20) & (byte != b'"') & (byte != b'\\'))
@@ -164,6 +168,7 @@ impl<'a> Base64<'a> {
 
 /// A character of the usual alphabet.
 #[inline]
+#[expect(clippy::needless_bitwise_bool, reason = "a branch for each byte would cost more than all of them")]
 fn is_base64(byte: u8) -> bool {
     // One bit makes small letters of large ones; what it makes of other characters is none.
     let letter = (byte | 0x20).wrapping_sub(b'a') < 26;

@@ -68,6 +68,7 @@ fn signed(out: &mut impl Out, number: i64) {
 }
 
 #[inline]
+#[expect(clippy::needless_bitwise_bool, reason = "a branch for each byte would cost more than all of them")]
 fn plain(byte: u8) -> bool {
     (byte >= 0x20) & (byte != b'"') & (byte != b'\\')
 }

@@ -33,15 +33,13 @@ const GRACE: Duration = Duration::from_millis(500);
 /// When a limit that a person wrote cannot be read; SDKs' headers are ignored then.
 pub(super) fn read<'w>(headers: &HeaderMap, model: &'w str, streams: bool) -> Result<Wish<'w>> {
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let written = |name: &HeaderName, parse: fn(&str) -> Option<Duration>| match headers.get(name) {
-        None => Ok(None),
-        Some(value) => match value.to_str().ok().and_then(|text| parse(text.trim())) {
-            Some(limit) => Ok(Some(limit).filter(|limit| *limit >= SHORTEST)),
-            None => {
-                let message = format!("The header {name} does not hold a time limit.");
-                Err(Error::invalid(name.to_string(), message))
-            }
-        },
+    let written = |name: &HeaderName, parse: fn(&str) -> Option<Duration>| {
+        let Some(value) = headers.get(name) else { return Ok(None) };
+        let Some(limit) = value.to_str().ok().and_then(|text| parse(text.trim())) else {
+            let message = format!("The header {name} does not hold a time limit.");
+            return Err(Error::invalid(name.to_string(), message));
+        };
+        Ok(Some(limit).filter(|limit| *limit >= SHORTEST))
     };
     let whole = shorter(written(&TIMEOUT, seconds_or_duration)?, written(&TIMEOUT_MS, milliseconds)?);
     let sdk = |name: &HeaderName| {

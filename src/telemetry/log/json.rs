@@ -44,7 +44,7 @@ where
             LINE.try_with(|line| line.try_borrow_mut().ok().map(|mut line| std::mem::take(&mut *line)));
         let mut line = line.as_mut().ok().and_then(Option::take).unwrap_or_default();
         line.write(event)?;
-        let written = std::str::from_utf8(&line.json).map_err(|_| fmt::Error)?;
+        let Ok(written) = std::str::from_utf8(&line.json) else { return Err(fmt::Error) };
         out.write_str(written)?;
         if line.json.capacity() <= ROOM && line.text.capacity() <= ROOM {
             // At the thread's end there is nothing to keep it in.
