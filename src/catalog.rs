@@ -41,6 +41,19 @@ pub enum Level {
     Xhigh,
 }
 
+impl Level {
+    /// Its name in lower case.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Minimal => "minimal",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Xhigh => "xhigh",
+        }
+    }
+}
+
 /// What one model family can do. Unknown models get safe defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traits {
@@ -52,6 +65,12 @@ pub struct Traits {
     pub penalties: bool,
     /// responseLogprobs is taken.
     pub logprobs: bool,
+    /// seed is taken.
+    pub seed: bool,
+    /// stopSequences are taken.
+    pub stops: bool,
+    /// serviceTier is taken.
+    pub tiers: bool,
     /// Largest candidateCount.
     pub max_candidates: u32,
     /// The conversation may end with the model's turn.
@@ -115,6 +134,9 @@ impl Default for Traits {
             sampling: true,
             penalties: false,
             logprobs: false,
+            seed: true,
+            stops: true,
+            tiers: true,
             max_candidates: 1,
             prefill: false,
             call_ids: true,
@@ -375,6 +397,9 @@ struct Family {
     sampling: Option<bool>,
     penalties: Option<bool>,
     logprobs: Option<bool>,
+    seed: Option<bool>,
+    stops: Option<bool>,
+    tiers: Option<bool>,
     max_candidates: Option<u32>,
     prefill: Option<bool>,
     call_ids: Option<bool>,
@@ -418,6 +443,9 @@ impl Family {
             sampling: self.sampling.unwrap_or(base.sampling),
             penalties: self.penalties.unwrap_or(base.penalties),
             logprobs: self.logprobs.unwrap_or(base.logprobs),
+            seed: self.seed.unwrap_or(base.seed),
+            stops: self.stops.unwrap_or(base.stops),
+            tiers: self.tiers.unwrap_or(base.tiers),
             max_candidates: self.max_candidates.unwrap_or(base.max_candidates),
             prefill: self.prefill.unwrap_or(base.prefill),
             call_ids: self.call_ids.unwrap_or(base.call_ids),

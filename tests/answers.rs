@@ -456,6 +456,73 @@ async fn what_a_model_does_not_take_is_left_out_and_remembered() {
 }
 
 #[tokio::test]
+async fn each_parameter_that_a_model_refuses_is_left_out_once() {
+    let image = json!([{"type": "image_url", "image_url":
+        {"url": "data:image/png;base64,iVBORw0KGgo=", "detail": "low"}}]);
+    let cases: [(&str, Hook, Value, &str); 5] = [
+        (
+            "gemini-3.1-pro-preview",
+            |ask| {
+                let seed = ask["generationConfig"]["seed"].is_number();
+                seed.then(|| refusal("Seed is not enabled for models/gemini-3.1-pro-preview"))
+            },
+            json!({"seed": 3}),
+            "seed",
+        ),
+        (
+            "gemini-3.5-flash",
+            |ask| {
+                let stops = ask["generationConfig"]["stopSequences"].is_array();
+                stops.then(|| refusal("Stop sequences is not enabled for models/gemini-3.5-flash"))
+            },
+            json!({"stop": "z"}),
+            "stop",
+        ),
+        (
+            "gemini-3.5-flash",
+            |ask| {
+                let tier = ask["serviceTier"].is_string();
+                tier.then(|| refusal("Service tier flex is not supported for models/gemini-3.5-flash"))
+            },
+            json!({"service_tier": "flex"}),
+            "service_tier",
+        ),
+        (
+            "gemini-3-flash-preview",
+            |ask| {
+                let said = ask.to_string().contains("mediaResolution");
+                said.then(|| refusal("media_resolution is not supported for models/gemini-3-flash-preview"))
+            },
+            json!({"messages": [{"role": "user", "content": image}]}),
+            "detail",
+        ),
+        (
+            "gemini-3.6-flash",
+            |ask| {
+                let minimal = ask["generationConfig"]["thinkingConfig"]["thinkingLevel"] == "MINIMAL";
+                minimal.then(|| refusal("Thinking level MINIMAL is not supported for this model."))
+            },
+            json!({"reasoning_effort": "minimal"}),
+            "reasoning_effort",
+        ),
+    ];
+    for (model, hook, more, name) in cases {
+        let google = Google::with(None, hook).await;
+        let gateway = Gateway::before(&google).await;
+        for asked in [2, 3] {
+            let reply = gateway.chat(&request(model, false, "hi", &more)).await;
+            assert_eq!(reply.status(), 200, "{name}: {}", reply.body);
+            assert_eq!(reply.header("x-gemway-dropped-params"), Some(name));
+            assert_eq!(google.asked().len(), asked, "{name}");
+        }
+        if name == "reasoning_effort" {
+            let level = &google.asked()[2]["generationConfig"]["thinkingConfig"]["thinkingLevel"];
+            assert_eq!(level, "LOW", "the nearest that is left");
+        }
+    }
+}
+
+#[tokio::test]
 async fn another_refusal_is_the_clients() {
     let google = Google::with(None, |_| Some(refusal("Function calling is not enabled for models/x"))).await;
     let gateway = Gateway::before(&google).await;

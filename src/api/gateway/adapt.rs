@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::Gateway;
 use super::walk::{Asked, Heard, Operation, Unheard};
 use crate::api::Ctx;
-use crate::catalog::{Thinking, Traits};
+use crate::catalog::{Level, Thinking, Traits};
 use crate::error::{Error, Kind, Result};
 use crate::translate::{Signatures, Stamp, Target};
 use crate::upstream::Leg;
@@ -36,7 +36,13 @@ enum Lesson {
     ToolsWithSchema,
     Sampling,
     Thinking,
+    /// One of its levels.
+    Level(Level),
     ThinkingOff,
+    Seed,
+    Stops,
+    Tiers,
+    MediaResolution,
 }
 
 impl Lesson {
@@ -55,7 +61,13 @@ impl Lesson {
         if !refused {
             return None;
         }
-        let table: [(&[&str], Self); 13] = [
+        let levels = [Level::Minimal, Level::Low, Level::Medium, Level::High, Level::Xhigh]
+            .map(|level| (level, level.word()));
+        let level = levels.iter().find(|(_, word)| said.contains(&format!("thinking level {word} ")));
+        if let Some((level, _)) = level {
+            return Some(Self::Level(*level));
+        }
+        let table: [(&[&str], Self); 20] = [
             (&["penalty"], Self::Penalties),
             (&["logprobs"], Self::Logprobs),
             (&["multiple candidates"], Self::Candidates),
@@ -67,6 +79,13 @@ impl Lesson {
             (&["temperature"], Self::Sampling),
             (&["top_p"], Self::Sampling),
             (&["top_k"], Self::Sampling),
+            (&["seed"], Self::Seed),
+            (&["stop sequence"], Self::Stops),
+            (&["stop_sequence"], Self::Stops),
+            (&["service tier"], Self::Tiers),
+            (&["service_tier"], Self::Tiers),
+            (&["media resolution"], Self::MediaResolution),
+            (&["media_resolution"], Self::MediaResolution),
             (&["thinking level"], Self::Thinking),
             (&["thinking", "this model"], Self::Thinking),
         ];
@@ -82,7 +101,16 @@ impl Lesson {
             Self::Schema => traits.json_schema = false,
             Self::ToolsWithSchema => traits.tools_with_schema = false,
             Self::Sampling => traits.sampling = false,
+            Self::Seed => traits.seed = false,
+            Self::Stops => traits.stops = false,
+            Self::Tiers => traits.tiers = false,
+            Self::MediaResolution => traits.media_resolution = false,
             Self::Thinking => traits.thinking = Thinking::None,
+            Self::Level(refused) => {
+                if let Thinking::Levels(levels) = &mut traits.thinking {
+                    levels.retain(|level| *level != refused);
+                }
+            }
             Self::ThinkingOff => {
                 if let Thinking::Budget { can_be_off, .. } = &mut traits.thinking {
                     *can_be_off = false;
@@ -237,6 +265,11 @@ mod tests {
             ("Multiple candidates is not enabled for models/x", Some(Lesson::Candidates)),
             ("Developer instruction is not enabled for models/x", Some(Lesson::System)),
             ("Thinking level is not supported for this model.", Some(Lesson::Thinking)),
+            ("Thinking level MINIMAL is not supported for this model.", Some(Lesson::Level(Level::Minimal))),
+            ("Seed is not enabled for models/x", Some(Lesson::Seed)),
+            ("Stop sequences are not supported for models/x", Some(Lesson::Stops)),
+            ("Service tier flex is not supported for models/x", Some(Lesson::Tiers)),
+            ("Media resolution is not enabled for models/x", Some(Lesson::MediaResolution)),
             ("Budget 0 is invalid. This model only works in thinking mode.", Some(Lesson::ThinkingOff)),
             (
                 "Function calling with a response mime type: 'application/json' is unsupported",

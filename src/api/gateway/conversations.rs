@@ -47,7 +47,12 @@ impl Gateway {
         }
         let found = if incoming.method == Method::POST {
             let body = incoming.json(&cx).await?;
-            let metadata = metadata(&fields(&body)?)?;
+            let fields = fields(&body)?;
+            if fields.get("metadata").is_none() {
+                let error = Error::invalid("metadata", "Missing required parameter: 'metadata'.");
+                return Err(error.code("missing_required_parameter"));
+            }
+            let metadata = metadata(&fields)?;
             store.describe(tenant, &id, &metadata, self.clock.unix_seconds()).await?
         } else {
             store.conversation(tenant, &id).await?

@@ -88,15 +88,41 @@ pub(super) fn reference(item: &RawValue) -> Option<String> {
     }
 }
 
+/// Whether a message says who speaks and what: one that does not would spoil every later turn.
+fn spoken(fields: &Fields<'_>) -> Result<()> {
+    let lacking = |name: &'static str, message: &'static str| {
+        Err(Error::invalid(name, message).code("missing_required_parameter"))
+    };
+    match fields.text("role").as_deref() {
+        Some("user" | "assistant" | "system" | "developer") => {}
+        Some(_) => {
+            let message = "Supported values are: 'user', 'assistant', 'system' and 'developer'.";
+            return Err(Error::invalid("role", message));
+        }
+        None => return lacking("role", "An item needs a 'type', or a 'role' if it is a message."),
+    }
+    match fields.get("content").map(|content| content.get().as_bytes().first()) {
+        Some(Some(b'"' | b'[')) => Ok(()),
+        Some(_) => {
+            let message = "This must be a string or an array of parts.";
+            Err(Error::invalid("content", message).code("invalid_type"))
+        }
+        None => lacking("content", "This message needs a 'content': a string or parts."),
+    }
+}
+
 /// An item in the form in which it is listed.
 ///
 /// # Errors
-/// When it is no object.
+/// When it is no object, or a message that lacks what makes it one.
 pub(super) fn normal(item: &RawValue, ids: &Ids) -> Result<Item> {
     let fields: Fields<'_> = serde_json::from_str(item.get())
         .map_err(|error| Error::invalid("", "An item must be an object.").because(error))?;
     let kind = fields.text("type").unwrap_or_else(|| "message".to_owned());
     let id = fields.text("id").filter(|id| usable(id)).unwrap_or_else(|| ids.mint(prefix(&kind)));
+    if kind == "message" {
+        spoken(&fields)?;
+    }
     let mut json = String::with_capacity(item.get().len() + 96);
     json.push_str("{\"id\":");
     json.push_str(&quoted(&id));

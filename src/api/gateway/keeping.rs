@@ -8,10 +8,11 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::items;
+use super::live::Live;
 use super::stored::State;
 use super::{Gateway, conversations};
 use crate::api::Ctx;
-use crate::error::{Error, Kind, Origin, Result};
+use crate::error::{Error, Result};
 use crate::openai::responses::Request;
 use crate::store::{self, Chain, Item, Kept};
 use crate::translate::responses::{Done, Finished, History, Marks, Status, request};
@@ -29,11 +30,12 @@ impl Slot {
 
     /// The same for a client that may leave before the end: what there was by then is kept at once, for the client
     /// knows the response's id.
-    pub(super) fn done_or_left(&self, state: &Arc<State>, keeping: &Arc<Keeping>) -> Done {
-        let (told, state, keeping) = (self.done(), Arc::clone(state), Arc::clone(keeping));
+    pub(super) fn done_or_left(&self, state: &Arc<State>, keeping: &Arc<Keeping>, live: &Arc<Live>) -> Done {
+        let (told, state) = (self.done(), Arc::clone(state));
+        let (keeping, live) = (Arc::clone(keeping), Arc::clone(live));
         Box::new(move |finished| {
             if finished.status == Status::Gone {
-                drop(state.keep_apart(keeping, finished));
+                drop(state.keep_apart(keeping, finished, live));
             } else {
                 told(finished);
             }
@@ -142,6 +144,9 @@ impl Gateway {
                  input, or have its operator configure `[store] url = \"sqlite:gemway.db\"`."
             )));
         };
+        if self.state.lives.find(tenant, id).is_some() {
+            return Err(unfinished(id));
+        }
         match store.chain(tenant, id).await? {
             Chain::Found(history) => Ok(history),
             Chain::Missing(missing) if missing == id => {
@@ -158,14 +163,13 @@ impl Gateway {
                      `conversation`."
                 ),
             )),
-            Chain::Unfinished(unfinished) => Err(Error::new(
-                Kind::Invalid,
-                Origin::Client,
-                format!("The response '{unfinished}' is not finished yet."),
-            )
-            .at("previous_response_id")),
+            Chain::Unfinished(id) => Err(unfinished(&id)),
         }
     }
+}
+
+fn unfinished(id: &str) -> Error {
+    Error::invalid("previous_response_id", format!("The response '{id}' is not finished yet."))
 }
 
 fn raw(item: Item) -> Result<Box<RawValue>> {
@@ -214,10 +218,16 @@ impl State {
         self: &Arc<Self>,
         keeping: Arc<Keeping>,
         finished: Finished,
+        live: Arc<Live>,
     ) -> Option<JoinHandle<()>> {
         let runtime = Handle::try_current().ok()?;
         let state = Arc::clone(self);
-        let keep = async move { state.keep_finished(&keeping, finished).await };
+        let keep = async move {
+            if !state.lives.deleted(&finished.id) {
+                state.keep_finished(&keeping, finished).await;
+            }
+            drop(live);
+        };
         Some(self.runs.spawn(keep, &runtime))
     }
 

@@ -33,6 +33,7 @@ mod hops;
 mod interactions;
 mod items;
 mod keeping;
+mod live;
 mod media;
 mod models;
 mod native;

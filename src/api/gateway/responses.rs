@@ -11,10 +11,12 @@ use parking_lot::Mutex;
 use super::Gateway;
 use super::admit::Size;
 use super::keeping::{Prepared, Slot};
+use super::live::Live;
 use super::opening;
 use super::walk::{ATTEMPTS, Asked, DROPPED, Operation};
 use crate::api::{Ctx, Incoming, Reply};
 use crate::catalog::Traits;
+use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::openai::responses::Request;
 use crate::translate::chat::fill;
@@ -41,16 +43,18 @@ impl Gateway {
         }
         let Prepared { history, keeping } = prepared;
         let (slot, keeping) = (Slot::default(), Arc::new(keeping));
-        let done = slot.done_or_left(&self.state, &keeping);
+        let live = Live::new(&self.state, &keeping.tenant, keeping.created);
+        let done = slot.done_or_left(&self.state, &keeping, &live);
         let mut operation = Responses::new(&cx, &body, asked, history, Some(done))?;
         operation.store = keeping.stored && self.state.kept().is_some();
+        operation.live = operation.store.then(|| Arc::clone(&live));
         let state = Arc::clone(&self.state);
         Ok(match self.walk(&cx, operation).await? {
             Reply::Stream(mut stream) => {
                 // Kept before its end is told, so that whoever hears of the end finds it.
                 stream.closing = Some(Box::new(move || {
                     Box::pin(async move {
-                        let kept = slot.take().and_then(|finished| state.keep_apart(keeping, finished));
+                        let kept = slot.take().and_then(|finished| state.keep_apart(keeping, finished, live));
                         if let Some(kept) = kept {
                             // Its failure is in the log.
                             let _ = kept.await;
@@ -161,6 +165,8 @@ pub(super) struct Responses<'b> {
     pub(super) store: bool,
     /// Its id and time, where they are known before.
     pub(super) named: Option<(String, u64)>,
+    /// Where it can be found before its end, if it is kept.
+    live: Option<Arc<Live>>,
     /// Who hears of the end.
     done: Mutex<Option<Done>>,
     /// Media that the request still waits for.
@@ -190,7 +196,8 @@ impl<'b> Responses<'b> {
         }
         let store = asked.store != Some(false);
         let (wanted, media) = (Vec::new(), BTreeMap::new());
-        Ok(Self { body, asked, history, model, store, named: None, done: Mutex::new(done), wanted, media })
+        let (named, live, done) = (None, None, Mutex::new(done));
+        Ok(Self { body, asked, history, model, store, named, live, done, wanted, media })
     }
 }
 
@@ -229,7 +236,8 @@ impl Operation for Responses<'_> {
         // Read again, since what is asked takes the request apart; nothing is copied by that.
         let mut asked = request::parse(self.body)?;
         asked.store = Some(self.store);
-        let Ask { mut request, shape, dropped } = request::ask(asked, &self.history, target, signatures)?;
+        let Ask { mut request, mut shape, dropped } = request::ask(asked, &self.history, target, signatures)?;
+        shape.clock = Some(Clock::System);
         self.wanted = fill(&mut request, &self.media);
         let body = wire::encode(&request, self.body).map_err(Error::internal)?;
         Ok(Asked { body, shape, dropped, several: false })
@@ -244,7 +252,14 @@ impl Operation for Responses<'_> {
     }
 
     fn machine(&self, shape: Shape, stamp: Stamp) -> ResponsesMachine {
-        ResponsesMachine::new(shape, stamp).telling(self.done.lock().take())
+        let id = stamp.id.clone();
+        let machine = ResponsesMachine::new(shape, stamp).telling(self.done.lock().take());
+        if let Some(live) = &self.live
+            && let Ok(json) = machine.standing()
+        {
+            live.begin(&id, json);
+        }
+        machine
     }
 
     fn trial(&self, shape: Shape, stamp: Stamp) -> ResponsesMachine {

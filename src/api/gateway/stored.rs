@@ -7,6 +7,7 @@ use http::{HeaderMap, Method};
 use parking_lot::Mutex;
 
 use super::background::Runs;
+use super::live::Lives;
 use super::recent::Recent;
 use super::{Gateway, items};
 use crate::api::{Ctx, Incoming, Reply};
@@ -32,6 +33,8 @@ pub struct State {
     pub(super) recent: Recent,
     /// What goes on in the background.
     pub(super) runs: Runs,
+    /// What goes on while its client waits.
+    pub(super) lives: Lives,
     /// This process, as the owner of what it works on.
     pub(super) owner: String,
     /// The gateway in force, for work that outlives its request.
@@ -51,6 +54,7 @@ impl State {
             store,
             recent: Recent::default(),
             runs: Runs::default(),
+            lives: Lives::default(),
             owner: Ids::Random.mint("gw_"),
             gateway: Mutex::default(),
         }
@@ -147,7 +151,9 @@ impl State {
     /// 404 when there is none, 503 when the store is away.
     pub(super) async fn look(&self, tenant: &str, id: &str) -> Result<Response> {
         let Some(store) = &self.store else { return Err(unknown(id)) };
-        let found = store.response(tenant, id).await?.ok_or_else(|| unknown(id))?;
+        let Some(found) = store.response(tenant, id).await? else {
+            return self.lives.find(tenant, id).ok_or_else(|| unknown(id));
+        };
         if found.lease.is_some_and(|lease| lease < Clock::System.unix_seconds()) && !self.runs.has(id) {
             self.give_up(store, Clock::System.unix_seconds()).await?;
             return store.response(tenant, id).await?.ok_or_else(|| unknown(id));
@@ -208,6 +214,7 @@ impl Gateway {
         let tenant = cx.tenant.name();
         let found = self.state.look(tenant, &id).await?;
         if incoming.method == Method::DELETE {
+            self.state.lives.delete(tenant, &id);
             self.state.store()?.delete(tenant, &id).await?;
             self.state.runs.stop(&id);
             let id = items::quoted(&id);

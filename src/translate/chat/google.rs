@@ -223,9 +223,15 @@ fn cached<'a>(extension: &mut Option<Extension<'a>>) -> Result<Option<Text<'a>>>
 /// How closely to look at all media of a request.
 pub(in crate::translate) fn media_resolution(
     extension: Option<&Extension<'_>>,
+    target: &Target<'_>,
+    drops: &mut Drops,
 ) -> Result<Option<&'static str>> {
     let Some(Extension { google, place }) = extension else { return Ok(None) };
     let Some(word) = &google.media_resolution else { return Ok(None) };
+    if !target.traits.media_resolution {
+        drops.note(&format!("{place}.media_resolution"), "this model looks at media in one way")?;
+        return Ok(None);
+    }
     let word = word.decode().to_ascii_uppercase();
     match word.strip_prefix("MEDIA_RESOLUTION_").unwrap_or(&word) {
         "LOW" => Ok(Some("MEDIA_RESOLUTION_LOW")),

@@ -238,7 +238,7 @@ pub fn ask<'a>(
         tools: toolbox.tools,
         tool_config: toolbox.config,
         generation_config: generation,
-        service_tier: sampling::service_tier(request.service_tier.as_ref(), &mut drops)?,
+        service_tier: sampling::service_tier(request.service_tier.as_ref(), target, &mut drops)?,
         contents,
         ..GenerateRequest::default()
     };

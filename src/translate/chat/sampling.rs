@@ -69,10 +69,14 @@ pub(super) fn build<'a>(
     sampled(request, target, &mut config, drops)?;
     counted(request, target, &mut config, shape, drops)?;
     config.stop_sequences = stops(request.stop, drops)?;
+    if !target.traits.stops && !config.stop_sequences.is_empty() {
+        drops.note("stop", "this model takes no stop sequences")?;
+        config.stop_sequences.clear();
+    }
     shape.may_be_empty = !config.stop_sequences.is_empty();
     config.thinking_config = thinking(request, extension, target, shape, drops)?;
     modalities(request, target, &mut config, shape, drops)?;
-    config.media_resolution = google::media_resolution(extension)?;
+    config.media_resolution = google::media_resolution(extension, target, drops)?;
     config.image_config = google::image_config(extension, target, drops)?;
     unheard(request, drops)?;
     // An empty configuration is left out: compared as JSON, for it has a field for everything.
@@ -162,7 +166,9 @@ fn counted(
         config.max_output_tokens = Some(ceiling);
     }
 
-    if let Some(seed) = request.seed {
+    if request.seed.is_some() && !traits.seed {
+        drops.note("seed", "this model takes no seed")?;
+    } else if let Some(seed) = request.seed {
         config.seed = Some(if let Ok(seed) = i32::try_from(seed) {
             seed
         } else {
@@ -512,10 +518,15 @@ fn spoken_by(voice: &str) -> Cow<'_, str> {
 /// Google's name of the tier.
 pub(in crate::translate) fn service_tier(
     tier: Option<&Text<'_>>,
+    target: &Target<'_>,
     drops: &mut Drops,
 ) -> Result<Option<&'static str>> {
     let Some(tier) = tier else { return Ok(None) };
     Ok(match tier.decode().as_ref() {
+        "default" | "standard" | "flex" | "priority" if !target.traits.tiers => {
+            drops.note("service_tier", "this model has no tiers")?;
+            None
+        }
         "auto" | "" => None,
         "default" | "standard" => Some("standard"),
         "flex" => Some("flex"),

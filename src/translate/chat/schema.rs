@@ -59,7 +59,7 @@ fn says_false(raw: &RawValue) -> bool {
 /// Whether a schema's root describes an object, itself or through references.
 pub(super) fn is_object(raw: &RawValue) -> bool {
     let typed = peek(raw).is_some_and(|peek| match peek.kind {
-        Some(kind) => kind.get() == "\"object\"",
+        Some(kind) => kind.get().eq_ignore_ascii_case("\"object\""),
         None => peek.properties.is_some(),
     });
     if typed || memmem::find(raw.get().as_bytes(), b"\"$ref\"").is_none() {
@@ -84,7 +84,8 @@ pub(super) fn answer(raw: &RawValue) -> Result<Json<'_>> {
     let text = raw.get().as_bytes();
     let risky: [&[u8]; 4] = [b"\"const\"", b"\"$ref\"", b"\"allOf\"", b"\"definitions\""];
     // An escaped key is no key anybody writes by hand, and reading it costs little.
-    let needed = risky.iter().any(|key| memmem::find(text, key).is_some());
+    let named = |name: &[u8]| memmem::find(text, name).is_some();
+    let needed = risky.iter().any(|key| named(key)) || LOUD.iter().any(|kind| named(kind.as_bytes()));
     if needed { rewritten(raw, false) } else { Ok(Json::Raw(raw)) }
 }
 
@@ -115,6 +116,10 @@ pub(super) struct Walk<'r> {
     /// The root must be an object, not a reference to one.
     object: bool,
 }
+
+/// Types as Google's older form of schemas writes them; some clients send that form here too.
+const LOUD: [&str; 7] =
+    ["\"OBJECT\"", "\"STRING\"", "\"ARRAY\"", "\"INTEGER\"", "\"NUMBER\"", "\"BOOLEAN\"", "\"NULL\""];
 
 /// Keywords whose value is a map of schemas.
 const MAPS: [&str; 5] = ["properties", "$defs", "definitions", "patternProperties", "dependentSchemas"];
@@ -189,6 +194,9 @@ impl<'r> Walk<'r> {
                     out.insert("enum".to_owned(), json!([value]));
                 }
                 ("definitions", Value::Object(_)) | ("$schema" | "const", _) => {}
+                ("type", Value::String(kind)) if LOUD.iter().any(|loud| loud.trim_matches('"') == kind) => {
+                    out.insert(key.clone(), kind.to_ascii_lowercase().into());
+                }
                 (name, Value::Object(inner)) if MAPS.contains(&name) => {
                     let mut made = Map::with_capacity(inner.len());
                     for (key, value) in inner {

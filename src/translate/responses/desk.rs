@@ -6,8 +6,11 @@
 
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::Shape;
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::translate::Stamp;
 use crate::usage::Usage;
@@ -64,6 +67,7 @@ pub(super) struct Failed<'s> {
 pub(super) struct Desk {
     pub(super) stamp: Stamp,
     echo: String,
+    clock: Option<Clock>,
     /// Only the response at the end is wanted, not the events.
     pub(super) quiet: bool,
     /// The tier that was asked for, or serves the request once Google has said so.
@@ -135,11 +139,12 @@ pub(super) fn json<T: Serialize>(value: &T) -> Result<Box<RawValue>> {
 }
 
 impl Desk {
-    pub(super) fn new(stamp: Stamp, echo: String, tier: Option<&'static str>) -> Self {
+    pub(super) fn new(stamp: Stamp, shape: &Shape) -> Self {
         Self {
             stamp,
-            echo,
-            tier,
+            echo: shape.echo.clone(),
+            clock: shape.clock,
+            tier: shape.tier,
             quiet: false,
             sequence: 0,
             items: Vec::new(),
@@ -160,6 +165,8 @@ impl Desk {
             object: &'static str,
             created_at: u64,
             status: &'static str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            completed_at: Option<Value>,
             error: Option<Failed<'h>>,
             incomplete_details: Option<Reason>,
             model: &'h str,
@@ -170,6 +177,10 @@ impl Desk {
             object: "response",
             created_at: self.stamp.created,
             status: standing.status,
+            completed_at: self.clock.map(|clock| match standing.status {
+                "completed" => Value::from(clock.unix_seconds()),
+                _ => Value::Null,
+            }),
             error: standing.error,
             incomplete_details: standing.incomplete.map(|reason| Reason { reason }),
             model: &self.stamp.model,

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::chat;
+use crate::clock::Clock;
 use crate::gemini::ask::GenerateRequest;
 
 mod calls;
@@ -127,6 +128,8 @@ pub struct Shape {
     pub encrypted: bool,
     /// The sources of a search are wanted (`web_search_call.action.sources`).
     pub sources: bool,
+    /// Whether the response says when it was completed, and by which clock.
+    pub clock: Option<Clock>,
     /// Pictures were asked for, in this way; the item repeats it.
     pub picture: Option<Picture>,
 }

@@ -130,7 +130,7 @@ pub fn ask<'a>(
 
     let mut generation = Some(sampled(&request, logprobs, target, &mut drops)?);
     if let Some(config) = &mut generation {
-        config.media_resolution = google::media_resolution(extension.as_ref())?;
+        config.media_resolution = google::media_resolution(extension.as_ref(), target, &mut drops)?;
         config.image_config = google::image_config(extension.as_ref(), target, &mut drops)?;
         config.thinking_config = thinking(&request, extension.as_ref(), target, &mut shape, &mut drops)?;
     }
@@ -163,7 +163,7 @@ pub fn ask<'a>(
         tools: toolbox.tools,
         tool_config: toolbox.config,
         generation_config: generation,
-        service_tier: service_tier(request.service_tier.as_ref(), &mut drops)?,
+        service_tier: service_tier(request.service_tier.as_ref(), target, &mut drops)?,
         contents,
         ..GenerateRequest::default()
     };

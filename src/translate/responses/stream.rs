@@ -73,7 +73,7 @@ impl ResponsesMachine {
     /// A translator for one stream.
     pub fn new(shape: Shape, stamp: Stamp) -> Self {
         Self {
-            desk: Desk::new(stamp.clone(), shape.echo.clone(), shape.tier),
+            desk: Desk::new(stamp.clone(), &shape),
             session: Session::new(shape.reading.clone(), stamp),
             state: State::default(),
             shape,
@@ -87,6 +87,15 @@ impl ResponsesMachine {
     pub fn telling(mut self, done: Option<Done>) -> Self {
         self.done = done;
         self
+    }
+
+    /// The response as it is while it is made.
+    ///
+    /// # Errors
+    /// `Internal` only.
+    pub fn standing(&self) -> Result<String> {
+        let standing = Standing { status: "in_progress", ..Standing::default() };
+        Ok(String::from(Box::<str>::from(self.desk.response(&standing)?)))
     }
 
     /// Begins the response, if nothing has begun it yet: before Google has said anything.

@@ -201,3 +201,82 @@ def test_what_a_client_left_in_the_middle_of_is_kept_as_cancelled(kept):
             time.sleep(0.05)
     assert left.status == "cancelled" and left.output_text
     assert left.output[-1].status == "incomplete"
+
+
+@pytest.mark.parametrize(
+    ("item", "param"),
+    [
+        ({"content": "x"}, "items[1].role"),
+        ({"type": "message", "role": "user"}, "items[1].content"),
+        ({"role": "narrator", "content": "x"}, "items[1].role"),
+        ("x", "items[1]"),
+    ],
+)
+def test_a_conversation_takes_no_item_that_would_spoil_it(kept, item, param):
+    conversation = kept.conversations.create()
+    items = [{"role": "user", "content": "hello"}, item]
+    with pytest.raises(openai.BadRequestError) as refused:
+        kept.conversations.items.create(conversation.id, items=items)
+    assert refused.value.param == param
+    with pytest.raises(openai.BadRequestError) as refused:
+        kept.post(f"/conversations/{conversation.id}", body={}, cast_to=object)
+    assert refused.value.param == "metadata"
+    for wrong in (5, {}, ""):
+        with pytest.raises(openai.BadRequestError) as refused:
+            kept.responses.create(model=MODEL, input="x", extra_body={"conversation": wrong})
+        assert refused.value.param == "conversation"
+    assert not list(kept.conversations.items.list(conversation.id))
+
+
+def test_a_compacted_chain_and_conversation(kept):
+    if not hasattr(kept.responses, "compact"):
+        pytest.skip("this SDK cannot ask")
+    conversation = kept.conversations.create()
+    first = kept.responses.create(model=MODEL, input="the word is gorse")
+    kept.responses.create(model=MODEL, input="the word is furze", conversation=conversation.id)
+    said = "the word is broom"
+    short = kept.responses.compact(model=MODEL, input=said)
+    for before in ({"previous_response_id": first.id}, {"extra_body": {"conversation": conversation.id}}):
+        long = kept.responses.compact(model=MODEL, input=said, **before)
+        # What stood before was read too.
+        assert long.usage.input_tokens > short.usage.input_tokens + 5
+        (compaction,) = long.output
+        assert compaction.type == "compaction" and compaction.encrypted_content
+        carried = [compaction.model_dump(exclude_none=True), {"role": "user", "content": "the word is heath"}]
+        assert "heath" in kept.responses.create(model=MODEL, input=carried).output_text
+        kept.responses.compact(model=MODEL, **before)
+    with pytest.raises(openai.BadRequestError) as refused:
+        kept.responses.compact(model=MODEL, previous_response_id="resp_none")
+    assert refused.value.code == "previous_response_not_found"
+
+
+def test_a_response_says_when_it_was_completed(kept):
+    made = kept.responses.create(model=MODEL, input="Hello")
+    assert made.created_at <= made.to_dict()["completed_at"] <= time.time() + 1
+    queued = kept.responses.create(model=MODEL, input="Hello", background=True)
+    assert queued.to_dict()["completed_at"] is None
+    assert until_over(kept, queued).to_dict()["completed_at"] >= queued.created_at
+
+
+def test_a_response_can_be_asked_for_while_its_client_is_told_it(kept):
+    with kept.responses.create(model=MODEL, input=LONG, stream=True) as stream:
+        events = iter(stream)
+        identity = next(events).response.id
+        going = kept.responses.retrieve(identity)
+        assert going.status == "in_progress" and going.output == []
+        with pytest.raises(openai.BadRequestError):
+            kept.responses.cancel(identity)
+        with pytest.raises(openai.BadRequestError) as refused:
+            kept.responses.create(model=MODEL, input="?", previous_response_id=identity)
+        assert "not finished" in refused.value.message
+        last = list(events)[-1]
+    assert last.type == "response.completed"
+    assert kept.responses.retrieve(identity).status == "completed"
+
+    with kept.responses.create(model=MODEL, input=LONG, stream=True) as stream:
+        events = iter(stream)
+        identity = next(events).response.id
+        kept.responses.delete(identity)
+        assert list(events)[-1].type == "response.completed"
+    with pytest.raises(openai.NotFoundError):
+        kept.responses.retrieve(identity)
