@@ -180,7 +180,7 @@ fn answers(bench: &mut Criterion) -> Result<(), Box<dyn Error>> {
     for (name, times) in [("short", 4), ("long", 40), ("of 1 MiB", 23_000)] {
         let whole = [event(&"The quick brown fox jumps over the \"lazy\" dog.\n".repeat(times), true)];
         reply::reply(&Shape::default(), &stamp(), &whole)?;
-        bench.bench_function(format!("reply/{name}"), |bencher| {
+        bench.bench_function(&format!("reply/{name}"), |bencher| {
             bencher.iter_batched(
                 stamp,
                 |stamp| reply::reply(&Shape::default(), &stamp, black_box(&whole)),
@@ -278,7 +278,7 @@ fn books(bench: &mut Criterion) -> Result<(), Box<dyn Error>> {
             worst: None,
             bounded: false,
         };
-        bench.bench_function(format!("limits/{name}"), |bencher| {
+        bench.bench_function(&format!("limits/{name}"), |bencher| {
             bencher.iter(|| {
                 if let Some(Ok(permit)) = limiter.admit(black_box(&claim)).now_or_never() {
                     permit.settle(&Used { tokens, nanos: None });
