@@ -143,6 +143,7 @@ struct Inner {
     message: Cow<'static, str>,
     param: Option<Cow<'static, str>>,
     code: Option<Cow<'static, str>>,
+    of_tokens: bool,
     source: Option<Source>,
 }
 
@@ -159,6 +160,7 @@ impl Error {
             message: message.into(),
             param: None,
             code: None,
+            of_tokens: false,
             source: None,
         }))
     }
@@ -191,6 +193,18 @@ impl Error {
     pub fn code(mut self, code: impl Into<Cow<'static, str>>) -> Self {
         self.0.code = Some(code.into());
         self
+    }
+
+    /// The limit that was reached is one of tokens, not of requests.
+    #[must_use]
+    pub fn of_tokens(mut self) -> Self {
+        self.0.of_tokens = true;
+        self
+    }
+
+    /// Whether the limit that was reached is one of tokens.
+    pub fn is_of_tokens(&self) -> bool {
+        self.0.of_tokens
     }
 
     /// Says whether trying again can help.

@@ -38,6 +38,16 @@ pub enum Credentials {
     Caller,
 }
 
+impl Credentials {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Caller => "caller",
+        }
+    }
+}
+
 /// What a client proves itself with.
 #[derive(Clone)]
 pub enum Proof {

@@ -68,6 +68,14 @@ impl<'a> Text<'a> {
         }
     }
 
+    /// Its length in bytes, about: an escape counts as it is written.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Raw(raw) => raw.get().len().saturating_sub(2),
+            Self::Plain(text) => text.len(),
+        }
+    }
+
     /// Whether the text is `""`.
     pub fn is_empty(&self) -> bool {
         match self {

@@ -27,7 +27,7 @@ const SIDEWAYS: &[(&str, &str)] = &[("wire", "body"), ("sse", "error"), ("memory
 const KEPT: &[(&str, &[&str])] = &[
     ("prometheus", &["telemetry"]),
     ("gcp_auth", &["upstream"]),
-    ("rustls", &["upstream", "fetch", "server"]),
+    ("rustls", &["upstream", "fetch", "server", "store"]),
     ("clap", &["cli", "config", "main"]),
     ("toml", &["catalog", "config", "meter"]),
     ("redis", &["limits"]),

@@ -4,10 +4,12 @@
 //! too; a test compares the two.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use http::{Method, Request, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -18,7 +20,7 @@ use subtle::ConstantTimeEq;
 use crate::api::{Engine, Operator, render};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result};
-use crate::keys::stored::{Shelf, Spec};
+use crate::keys::stored::{self, Shelf, Spec};
 use crate::keys::{KeyConfig, Stored};
 use crate::limits::{Amount, Budget, Limiter, Quota};
 use crate::meter::ledger::{self, Dimension, Query};
@@ -27,12 +29,19 @@ use crate::store::Place;
 /// What is served, as `OpenAPI` describes it.
 pub const OPENAPI: &str = include_str!("openapi.json");
 
-/// Everything the operator's API looks at.
-pub struct Admin {
-    /// Who may ask.
-    pub key: SecretString,
+/// What of the configuration the operator's API looks at.
+#[derive(Debug)]
+pub struct Desk {
+    /// Who may ask; nobody where there is none.
+    pub key: Option<SecretString>,
     /// Keys of the configuration.
     pub configured: Vec<KeyConfig>,
+}
+
+/// Everything the operator's API looks at.
+pub struct Admin {
+    /// The configuration in force.
+    pub desk: Arc<ArcSwap<Desk>>,
     /// Keys of the store, where there is one, and where they are in force.
     pub shelf: Option<(Arc<Shelf>, Stored)>,
     /// All limits.
@@ -47,6 +56,14 @@ impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Admin").finish_non_exhaustive()
     }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rotation {
+    /// How long the old secret is let in beside the new one.
+    #[serde(default)]
+    grace: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -67,6 +84,12 @@ impl Operator for Admin {
                 Err(error) => {
                     let look = render::describe(error.kind());
                     let mut response = json_response(look.status, render::body(&error).into());
+                    if look.status == StatusCode::METHOD_NOT_ALLOWED {
+                        let path: Vec<&str> = request.uri().path().trim_matches('/').split('/').collect();
+                        if let Ok(value) = HeaderValue::from_str(&allowed(&path).join(", ")) {
+                            response.headers_mut().insert(ALLOW, value);
+                        }
+                    }
                     if look.status == StatusCode::UNAUTHORIZED {
                         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
                     }
@@ -101,7 +124,9 @@ impl Admin {
         let given = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
         let Some((scheme, given)) = given.split_at_checked(7) else { return false };
         let digest = |secret: &[u8]| -> [u8; 32] { Sha256::digest(secret).into() };
-        let same = digest(given).ct_eq(&digest(self.key.expose_secret().as_bytes()));
+        let desk = self.desk.load();
+        let Some(key) = &desk.key else { return false };
+        let same = digest(given).ct_eq(&digest(key.expose_secret().as_bytes()));
         scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(same)
     }
 
@@ -125,7 +150,8 @@ impl Admin {
             (&Method::POST, ["admin", "v1", "keys", name, "rotate"]) => {
                 let name = decoded(name);
                 let own = name.clone();
-                let fresh = self.on_shelf(move |shelf| shelf.rotate(&own)).await?;
+                let grace = grace(request.body())?;
+                let fresh = self.on_shelf(move |shelf| shelf.rotate(&own, grace)).await?;
                 ok(json!({ "name": name, "secret": fresh.secret, "hash": fresh.hash }))
             }
             (&Method::DELETE, ["admin", "v1", "keys", name]) => {
@@ -140,7 +166,14 @@ impl Admin {
                 let ready = self.engine.ready();
                 let detail: serde_json::Map<_, _> =
                     ready.detail.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
-                ok(json!({ "ready": ready.ready, "simulator": ready.simulator, "detail": detail }))
+                ok(json!({
+                    "ready": ready.ready, "simulator": ready.simulator, "detail": detail,
+                    "sites": self.engine.sites(),
+                }))
+            }
+            (method, path) if !allowed(path).is_empty() => {
+                let words = format!("{method} is not served here, but {}.", allowed(path).join(" and "));
+                Err(Error::new(Kind::MethodNotAllowed, Origin::Client, words))
             }
             _ => Err(missing()),
         }
@@ -174,7 +207,7 @@ impl Admin {
         };
         let asked: NewKey = serde_json::from_slice(body).map_err(wrong)?;
         let spec: Spec = serde_json::from_value(Value::Object(asked.spec)).map_err(wrong)?;
-        if self.configured.iter().any(|key| key.name == asked.name) {
+        if self.desk.load().configured.iter().any(|key| key.name == asked.name) {
             let words = format!("The configuration has a key named '{}'.", asked.name);
             return Err(Error::new(Kind::Conflict, Origin::Client, words).at("name"));
         }
@@ -186,23 +219,25 @@ impl Admin {
 
     /// All keys, without their secrets.
     async fn keys(&self) -> Result<Vec<Value>> {
-        let mut all: Vec<Value> = self.configured.iter().map(|key| {
+        let mut all: Vec<Value> = self.desk.load().configured.iter().map(|key| {
             json!({
                 "name": key.name, "source": "configuration", "models": key.models, "labels": key.labels,
                 "limits": quota(&key.quota), "budget": key.budget.map(|budget| self.budget(&key.name, &budget)),
-                "expires": key.expires,
+                "credentials": key.credentials.as_str(), "expires": key.expires,
             })
         }).collect();
         if let Some((shelf, _)) = &self.shelf {
-            let shelf = Arc::clone(shelf);
+            let reader = Arc::clone(shelf);
             let listed =
-                tokio::task::spawn_blocking(move || shelf.list()).await.map_err(Error::internal)??;
+                tokio::task::spawn_blocking(move || reader.list()).await.map_err(Error::internal)??;
             for key in listed {
                 let budget = key.spec.budget()?.map(|budget| self.budget(&key.name, &budget));
                 all.push(json!({
                     "name": key.name, "source": "store", "models": key.spec.models, "labels": key.spec.labels,
                     "limits": quota(&key.spec.quota()), "budget": budget, "expires": key.expires,
+                    "credentials": shelf.credentials(&key.spec).as_str(),
                     "created": key.created, "revoked": key.revoked, "hint": key.hint,
+                    "old_secret_until": key.old_until,
                 }));
             }
         }
@@ -288,10 +323,30 @@ fn asked(error: Error) -> Error {
     Error::new(Kind::Invalid, Origin::Client, error.message().to_owned()).because(error)
 }
 
+/// The methods of a path that there is.
+fn allowed(path: &[&str]) -> &'static [&'static str] {
+    match path {
+        ["admin", "openapi.json"] | ["admin", "v1", "limits" | "usage" | "sites"] => &["GET"],
+        ["admin", "v1", "keys"] => &["GET", "POST"],
+        ["admin", "v1", "keys", _] => &["GET", "DELETE"],
+        ["admin", "v1", "keys", _, "rotate"] => &["POST"],
+        _ => &[],
+    }
+}
+
+fn grace(body: &Bytes) -> Result<Duration> {
+    if body.is_empty() {
+        return Ok(Duration::ZERO);
+    }
+    let wrong = |words: String| Error::invalid("grace", words);
+    let asked: Rotation = serde_json::from_slice(body)
+        .map_err(|error| wrong(format!("The body is not {{\"grace\": \"24h\"}}: {error}.")))?;
+    let Some(text) = asked.grace else { return Ok(Duration::ZERO) };
+    stored::grace(&text)
+}
+
 fn expiry(text: &str) -> Result<u64> {
-    let millis = ledger::instant(text, 0).map_err(asked)?;
-    u64::try_from(millis / 1000)
-        .map_err(|error| Error::invalid("expires", "This is a time that has passed long ago.").because(error))
+    stored::expiry(text, Clock::System.unix_seconds())
 }
 
 fn decoded(text: &str) -> String {

@@ -18,7 +18,9 @@ use crate::keys::Tenant;
 use crate::meter::Meter;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Streaming;
+use crate::upstream::Report;
 
+mod batches;
 pub mod gateway;
 mod heartbeat;
 pub mod intake;
@@ -56,6 +58,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Whether requests can be served.
     fn ready(&self) -> Readiness;
+
+    /// How the places to call stand.
+    fn sites(&self) -> Vec<Report> {
+        Vec::new()
+    }
 
     /// Tells what only shows when somebody looks; called for each scrape.
     fn observe(&self, metrics: &Metrics) {

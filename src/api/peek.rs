@@ -7,12 +7,16 @@
 use bytes::{Bytes, BytesMut};
 use memchr::memmem::Finder;
 
+use super::batches;
 use crate::gemini::answer::UsageMetadata;
 use crate::translate::counts::Counts;
 use crate::usage::Usage;
 
 /// The longest object of counts.
 const LONGEST: usize = 16 << 10;
+
+/// The largest batch that is read; Google's own bound for answers in line is below.
+const LARGEST_BATCH: usize = 64 << 20;
 
 /// Which dialect's counts are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub enum Told {
     UsageMetadata,
     /// Interactions: `usage`.
     Usage,
+    /// A batch: the counts of all its answers, once it has them.
+    Batch,
     /// Classic predictions: `token_count` of each input, to be summed.
     TokenCount,
 }
@@ -28,7 +34,7 @@ pub enum Told {
 impl Told {
     const fn name(self) -> &'static [u8] {
         match self {
-            Self::UsageMetadata => b"\"usageMetadata\"",
+            Self::UsageMetadata | Self::Batch => b"\"usageMetadata\"",
             Self::Usage => b"\"usage\"",
             Self::TokenCount => b"\"token_count\"",
         }
@@ -48,6 +54,8 @@ pub struct Peek {
     interaction: Option<Usage>,
     summed: u64,
     seen: u64,
+    /// All of it, where it has to be read as a whole.
+    whole: BytesMut,
 }
 
 /// The beginning of a value whose end is in a piece that has not come yet.
@@ -123,12 +131,19 @@ impl Peek {
             interaction: None,
             summed: 0,
             seen: 0,
+            whole: BytesMut::new(),
         }
     }
 
     /// Looks at the next piece of the body.
     pub fn feed(&mut self, piece: &Bytes) {
         self.seen += piece.len() as u64;
+        if self.told == Told::Batch {
+            if self.whole.len() + piece.len() <= LARGEST_BATCH {
+                self.whole.extend_from_slice(piece);
+            }
+            return;
+        }
         let mut rest: &[u8] = piece;
         if self.kept.is_none() && !self.tail.is_empty() {
             match self.across(rest) {
@@ -197,6 +212,7 @@ impl Peek {
         let before = value.iter().take_while(|byte| **byte == b':' || byte.is_ascii_whitespace()).count();
         let value = value.get(before..).unwrap_or_default();
         match self.told {
+            Told::Batch => {}
             Told::UsageMetadata => {
                 if let Ok(said) = serde_json::from_slice::<UsageMetadata<'_>>(value) {
                     self.counts.take(&said);
@@ -221,6 +237,7 @@ impl Peek {
         match self.told {
             Told::UsageMetadata => self.counts.known().then(|| self.counts.usage()),
             Told::Usage => self.interaction,
+            Told::Batch => batches::usage(&self.whole),
             Told::TokenCount => (self.summed > 0).then(|| Usage { input: self.summed, ..Usage::default() }),
         }
     }

@@ -29,6 +29,7 @@ use crate::error::{Error, Kind, Origin, Result, Retry};
 use crate::meter::{Meter, Outcome};
 use crate::telemetry::metrics::Streaming;
 use crate::translate::Machine;
+use crate::usage::Usage;
 
 /// How often the pump steps back for the upstream's task; a handing over takes two turns, sometimes three.
 const TURNS: u8 = 3;
@@ -165,16 +166,33 @@ impl Live {
     }
 }
 
+impl Live {
+    /// What an answer has taken that does not come to its end: what Google counted, and an estimate of the rest.
+    fn broken(&self) -> Usage {
+        let mut usage = self.machine.usage();
+        usage.output = usage.output.saturating_add(self.machine.uncounted());
+        usage.estimated |= usage.total() > 0;
+        usage
+    }
+}
+
 impl Pump {
     fn end(&mut self, failure: Option<Error>) {
         let mut live = self.live.take();
         if let Some(live) = &mut live {
-            self.meter.usage(live.machine.usage());
             live.events.ended(failure.as_ref());
         }
         match failure {
-            None => self.complete(),
+            None => {
+                if let Some(live) = &live {
+                    self.meter.usage(live.machine.usage());
+                }
+                self.complete();
+            }
             Some(error) => {
+                if let Some(live) = &live {
+                    self.meter.usage(live.broken());
+                }
                 self.meter.fail(&error, render::code(&error));
                 let out = &mut self.out;
                 // The machine may be what failed: the usual event is then the last resort.
@@ -313,7 +331,7 @@ impl HttpBody for Pump {
 impl Drop for Pump {
     fn drop(&mut self) {
         if let Some(live) = &self.live {
-            self.meter.usage(live.machine.usage());
+            self.meter.usage(live.broken());
             self.meter.end(Outcome::ClientGone);
         }
     }

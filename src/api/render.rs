@@ -76,11 +76,16 @@ pub fn code(error: &Error) -> Option<&str> {
     error.explicit_code().or(describe(error.kind()).code)
 }
 
+/// The `type` that the client sees.
+fn family(error: &Error) -> &'static str {
+    if error.is_of_tokens() { "tokens" } else { describe(error.kind()).family }
+}
+
 /// The JSON of an error.
 pub fn body(error: &Error) -> Vec<u8> {
     let object = ErrorObject {
         message: message(error),
-        kind: describe(error.kind()).family.to_owned(),
+        kind: family(error).to_owned(),
         param: error.param().map(str::to_owned),
         code: code(error).map(str::to_owned),
     };
@@ -144,7 +149,7 @@ pub(super) fn ceil_seconds(wait: Duration) -> u64 {
 /// The error for a front that has its own way to end a stream.
 pub fn failure<T>(error: &Error, tell: impl FnOnce(&Failure<'_>) -> T) -> T {
     let message = message(error);
-    let kind = describe(error.kind()).family;
+    let kind = family(error);
     tell(&Failure { message: &message, kind, code: code(error), param: error.param() })
 }
 

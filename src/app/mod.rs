@@ -5,11 +5,12 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 
-use crate::admin::Admin;
-use crate::api::gateway::{Gateway, Learned, Listing, State, Unpaid};
+use crate::admin::{Admin, Desk};
+use crate::api::gateway::{Batches, Gateway, Learned, Listing, State, Unpaid};
 use crate::api::{Engine, Intake, Operator};
 use crate::body::Body;
 use crate::catalog::Pattern;
@@ -22,8 +23,8 @@ use crate::keys::stored::{self, Shelf};
 use crate::keys::{Keys, Stored};
 use crate::limits::{Limiter, Period, Spent};
 use crate::memory::Memory;
-use crate::meter::Books;
 use crate::meter::ledger::{self, Dimension, Durability, Ledger, Query};
+use crate::meter::{Books, Terms};
 use crate::server::{self, Shutdown};
 use crate::simulator::{self, Simulator};
 use crate::store::{self, Place, Store};
@@ -70,12 +71,14 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
             (Some(spans), Some(carrier))
         }
     };
-    let books = Books::with(Arc::clone(&metrics), Arc::clone(&gateway.prices), ledger.clone());
+    let terms = Arc::new(ArcSwap::from_pointee(terms(&config, &gateway)));
+    let desk = Arc::new(ArcSwap::from_pointee(desk(&config)));
+    let books = Books::with(Arc::clone(&metrics), Arc::clone(&terms), ledger.clone());
     gateway.limiter = limiter(&config, &metrics).await?;
     let limiter = gateway.limiter.clone();
     let shelf = shelf(&config, &gateway).await?;
     let stored_keys = gateway.keys.stored();
-    let books = books.showing_cost(config.cost_header).tracing(spans).logging(config.log.share);
+    let books = books.tracing(spans).logging(config.log.share);
     let server = server::bind(server::Config {
         listen: config.listen.to_string(),
         admin_listen: config.admin_listen.to_string(),
@@ -100,8 +103,8 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
     let drain_timeout = config.server.drain_timeout;
     let current = Arc::new(Current::new(gateway));
     let engine: Arc<dyn Engine> = Arc::<Current>::clone(&current);
-    let operator =
-        operator(&config, &limiter, shelf.clone().map(|shelf| (shelf, stored_keys.clone())), &engine);
+    let kept = shelf.clone().map(|shelf| (shelf, stored_keys.clone()));
+    let operator = operator(&config, &desk, &limiter, kept, &engine);
     let server = server.operated(operator);
     let watch = Watch {
         current,
@@ -112,6 +115,9 @@ pub async fn serve(config: Config, flags: Overrides, seen: Seen) -> Result<()> {
         began: config,
         tls,
         metrics: Arc::clone(&metrics),
+        terms,
+        desk,
+        shelf: shelf.clone(),
     };
     let begun = OnceLock::new();
     let serving = async {
@@ -168,17 +174,27 @@ async fn follow(shelf: Option<Arc<Shelf>>, stored: Stored) {
     }
 }
 
+/// What requests cost under a configuration, and who is told.
+fn terms(config: &Config, gateway: &Gateway) -> Terms {
+    Terms { prices: Arc::clone(&gateway.prices), shows_cost: config.cost_header }
+}
+
+/// What the operator's API shows of a configuration.
+fn desk(config: &Config) -> Desk {
+    Desk { key: config.admin_key.clone(), configured: config.key_configs() }
+}
+
 /// The operator's API, where there is a key for it.
 fn operator(
     config: &Config,
+    desk: &Arc<ArcSwap<Desk>>,
     limiter: &Limiter,
     shelf: Option<(Arc<Shelf>, Stored)>,
     engine: &Arc<dyn Engine>,
 ) -> Option<Arc<dyn Operator>> {
-    let key = config.admin_key.clone()?;
+    config.admin_key.as_ref()?;
     Some(Arc::new(Admin {
-        key,
-        configured: config.key_configs(),
+        desk: Arc::clone(desk),
         shelf,
         limiter: limiter.clone(),
         ledger: config.ledger.as_ref().map(|ledger| ledger.place.clone()),
@@ -196,6 +212,7 @@ async fn shelf(config: &Config, gateway: &Gateway) -> Result<Option<Arc<Shelf>>>
     let Some(place) = place else { return Ok(None) };
     let file = matches!(place, Place::Sqlite(_));
     let (shelf, stored) = (Arc::new(Shelf::new(place)), gateway.keys.stored());
+    shelf.unless_said(config.credentials.into());
     let (reading, into) = (Arc::clone(&shelf), stored.clone());
     let read = tokio::task::spawn_blocking(move || reading.load(&into)).await.map_err(Error::internal)?;
     match read {
@@ -315,6 +332,7 @@ pub fn gateway(config: &Config) -> Result<(Gateway, impl Future<Output = ()> + S
         state: Arc::default(),
         strict: config.strict,
         unpaid: Unpaid::default(),
+        batches: Batches::default(),
         open_places: config
             .sites
             .iter()

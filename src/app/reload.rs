@@ -13,14 +13,19 @@ use futures_util::future::BoxFuture;
 use http::HeaderMap;
 use secrecy::ExposeSecret;
 
+use crate::admin::Desk;
 use crate::api::gateway::Gateway;
 use crate::api::routes::Endpoint;
 use crate::api::{Ctx, Engine, Incoming, Readiness, Reply};
 use crate::config::{Config, Overrides, Seen};
 use crate::error::{Error, Kind, Origin, Result};
 use crate::keys::Tenant;
+use crate::keys::stored::Shelf;
+use crate::meter::Terms;
 use crate::server::{Hangups, Tls};
+use crate::store::Place;
 use crate::telemetry::Metrics;
+use crate::upstream::Report;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -55,6 +60,10 @@ impl Engine for Current {
         self.0.load().ready()
     }
 
+    fn sites(&self) -> Vec<Report> {
+        self.0.load().sites()
+    }
+
     fn observe(&self, metrics: &Metrics) {
         self.0.load().observe(metrics);
     }
@@ -74,6 +83,10 @@ pub(super) struct Watch {
     pub(super) began: Config,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) metrics: Arc<Metrics>,
+    /// What else follows the configuration: prices, what operators see, keys of the store.
+    pub(super) terms: Arc<ArcSwap<Terms>>,
+    pub(super) desk: Arc<ArcSwap<Desk>>,
+    pub(super) shelf: Option<Arc<Shelf>>,
 }
 
 impl Watch {
@@ -126,6 +139,11 @@ impl Watch {
         gateway.inherit(&self.current.0.load());
         let gateway = Arc::new(gateway);
         gateway.state.serve_with(&gateway);
+        self.terms.store(Arc::new(super::terms(config, &gateway)));
+        self.desk.store(Arc::new(super::desk(config)));
+        if let Some(shelf) = &self.shelf {
+            shelf.unless_said(config.credentials.into());
+        }
         self.care = Box::pin(gateway.upstream.background());
         self.current.0.store(gateway);
         Ok(())
@@ -141,8 +159,28 @@ fn fixed(old: &Config, new: &Config) -> impl Iterator<Item = &'static str> {
         ("log", old.log != new.log),
         ("store", old.store.as_ref().map(place) != new.store.as_ref().map(place)),
         ("tls", old.tls.is_some() != new.tls.is_some()),
+        ("admin_key", old.admin_key.is_some() != new.admin_key.is_some()),
+        ("ledger", ledger(old) != ledger(new)),
+        ("limits", shared(old) != shared(new)),
     ];
     changed.into_iter().filter_map(|(what, changed)| changed.then_some(what))
+}
+
+/// Where the ledger is, for comparing.
+fn ledger(config: &Config) -> Option<(String, crate::config::Durability)> {
+    let ledger = config.ledger.as_ref()?;
+    let place = match &ledger.place {
+        Place::Sqlite(path) => path.display().to_string(),
+        Place::Postgres(url) => url.expose_secret().to_owned(),
+    };
+    Some((place, ledger.durability))
+}
+
+/// How limits are shared, for comparing; the rules themselves are taken over.
+fn shared(config: &Config) -> impl PartialEq {
+    let limits = &config.limits;
+    let redis = limits.redis.as_ref().map(|url| url.expose_secret().to_owned());
+    (redis, limits.ca_file.clone(), limits.on_store_failure, limits.replicas, limits.store_timeout)
 }
 
 /// Where state is kept, for comparing.

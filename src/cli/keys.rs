@@ -8,13 +8,15 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
 use super::UsageFormat;
 use crate::clock::Clock;
 use crate::config::{Config, Overrides};
-use crate::keys::stored::{Fresh, Shelf, Spec, SpecBudget, SpecPeriod, StoredKey};
+use crate::error::Result;
+use crate::keys::stored::{self, Fresh, Shelf, Spec, SpecBudget, SpecCredentials, SpecPeriod, StoredKey};
 use crate::meter::ledger;
 use crate::store::Place;
 
@@ -39,10 +41,13 @@ pub enum Verb {
     Create(Box<CreateArgs>),
     /// List the store's keys.
     List,
-    /// Give a key a new secret; the old one is refused within a second.
+    /// Give a key a new secret; the old one is refused within a second, or after a while.
     Rotate {
         /// The key.
         name: String,
+        /// How long the old secret is let in beside the new one (24h).
+        #[arg(long, value_name = "SPAN")]
+        grace: Option<String>,
     },
     /// End a key for good; it is refused within a second.
     Revoke {
@@ -89,9 +94,21 @@ pub struct CreateArgs {
     /// The budget's span.
     #[arg(long, value_name = "SPAN", default_value = "day")]
     pub budget_per: Span,
-    /// From this day (2027-01-31, UTC) or time (RFC 3339) on it is not let in any more.
+    /// From this day (2027-01-31, UTC) or time (RFC 3339) on, or after this span (90d), it is not let in any more.
     #[arg(long, value_name = "TIME")]
     pub expires: Option<String>,
+    /// Whose Google credential goes upstream; unless given, as the configuration says for everybody.
+    #[arg(long, value_name = "WHOSE")]
+    pub credentials: Option<Whose>,
+}
+
+/// Whose Google credential goes upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Whose {
+    /// The gateway's own.
+    Gateway,
+    /// The caller's own.
+    Caller,
 }
 
 /// The span of a budget.
@@ -135,15 +152,16 @@ fn answer(args: &KeysArgs, config: &Config) -> Result<String, String> {
                 return Err(format!("the configuration has a key named {} already", create.name));
             }
             let fresh = match &shelf {
-                None => Fresh::make(),
+                None => Fresh::make().map_err(said)?,
                 Some(shelf) => shelf
-                    .create(&create.name, &create.spec(), expiry(create.expires.as_deref())?)
+                    .create(&create.name, &create.spec(), create.expiry().map_err(said)?)
                     .map_err(said)?,
             };
             Ok(show(args.format, &create.name, &fresh, shelf.is_some()))
         }
-        Verb::Rotate { name } => {
-            let fresh = kept()?.rotate(name).map_err(said)?;
+        Verb::Rotate { name, grace } => {
+            let grace = grace.as_deref().map_or(Ok(Duration::ZERO), stored::grace).map_err(said)?;
+            let fresh = kept()?.rotate(name, grace).map_err(said)?;
             Ok(show(args.format, name, &fresh, true))
         }
         Verb::Revoke { name } => {
@@ -174,14 +192,17 @@ impl CreateArgs {
                     Span::Month => SpecPeriod::Month,
                 },
             }),
+            credentials: self.credentials.map(|whose| match whose {
+                Whose::Gateway => SpecCredentials::Gateway,
+                Whose::Caller => SpecCredentials::Caller,
+            }),
         }
     }
-}
 
-fn expiry(text: Option<&str>) -> Result<Option<u64>, String> {
-    let Some(text) = text else { return Ok(None) };
-    let millis = ledger::instant(text, 0).map_err(|error| error.message().to_owned())?;
-    u64::try_from(millis / 1000).map(Some).map_err(|error| format!("--expires: {error}"))
+    fn expiry(&self) -> Result<Option<u64>> {
+        let now = Clock::System.unix_seconds();
+        self.expires.as_deref().map(|text| stored::expiry(text, now)).transpose()
+    }
 }
 
 fn show(format: UsageFormat, name: &str, fresh: &Fresh, kept: bool) -> String {
@@ -193,7 +214,7 @@ fn show(format: UsageFormat, name: &str, fresh: &Fresh, kept: bool) -> String {
                 serde_json::json!({ "name": name, "secret": secret, "hash": hash, "stored": kept })
             )
         }
-        UsageFormat::Csv => format!("name,secret,hash\n{name},{secret},{hash}\n"),
+        UsageFormat::Csv => format!("name,secret,hash\n{},{secret},{hash}\n", ledger::csv(name)),
         UsageFormat::Table => {
             let rest = if kept {
                 "It is in force within a second."
@@ -201,7 +222,8 @@ fn show(format: UsageFormat, name: &str, fresh: &Fresh, kept: bool) -> String {
                 "There is no [store], so it is not kept: put the hash into [[keys]] of the configuration."
             };
             format!(
-                "{secret}\n\nname = \"{name}\"\nhash = \"{hash}\"\n\nThe secret is shown this once. {rest}\n"
+                "{secret}\n\nname = {}\nhash = \"{hash}\"\n\nThe secret is shown this once. {rest}\n",
+                serde_json::Value::from(name)
             )
         }
     }
@@ -219,7 +241,8 @@ fn list(format: UsageFormat, keys: &[StoredKey]) -> String {
             at.and_then(|at| i64::try_from(at).ok()).and_then(|at| jiff::Timestamp::from_second(at).ok());
         at.map_or_else(|| "-".to_owned(), |at| at.to_string())
     };
-    let comma = if format == UsageFormat::Csv { "," } else { "\t" };
+    let (comma, named): (_, fn(&str) -> String) =
+        if format == UsageFormat::Csv { (",", ledger::csv) } else { ("\t", str::to_owned) };
     let mut text = ["name", "secret", "state", "created", "expires"].join(comma) + "\n";
     for key in keys {
         let state = match (key.revoked, key.expires) {
@@ -229,7 +252,7 @@ fn list(format: UsageFormat, keys: &[StoredKey]) -> String {
         };
         let hint = format!("…{}", key.hint);
         let line =
-            [key.name.as_str(), &hint, state, &time(Some(key.created)), &time(key.expires)].join(comma);
+            [&named(&key.name), &hint, state, &time(Some(key.created)), &time(key.expires)].join(comma);
         text.push_str(&line);
         text.push('\n');
     }

@@ -182,6 +182,7 @@ pub enum Period {
 #[serde(deny_unknown_fields)]
 pub(super) struct Limits {
     pub(super) redis: Option<Spanned<String>>,
+    pub(super) ca_file: Option<String>,
     pub(super) on_store_failure: Option<OnStoreFailure>,
     pub(super) replicas: Option<u32>,
     pub(super) store_timeout: Option<Span>,

@@ -263,6 +263,8 @@ pub enum Amount {
 pub struct Limits {
     /// Where replicas share them, if they do; may hold a password.
     pub redis: Option<SecretString>,
+    /// Whom its certificate is checked against, in place of the machine's roots: a PEM file.
+    pub ca_file: Option<PathBuf>,
     /// What happens while it is away.
     pub on_store_failure: OnStoreFailure,
     /// How many replicas there are, for the time without it.
@@ -485,6 +487,7 @@ impl Config {
         let limits = &self.limits;
         limits.redis.as_ref().map(|url| Sharing {
             url: url.clone(),
+            ca_file: limits.ca_file.clone(),
             on_failure: match limits.on_store_failure {
                 OnStoreFailure::Local => OnFailure::Local,
                 OnStoreFailure::Deny => OnFailure::Deny,

@@ -328,9 +328,9 @@ impl Resolver<'_> {
         let redis = written.and_then(|limits| limits.redis.as_ref());
         let redis = redis.map(|url| self.secret(url)).transpose()?;
         if let (Some(url), Some(written)) = (&redis, written.and_then(|limits| limits.redis.as_ref()))
-            && !url.expose_secret().starts_with("redis://")
+            && !["redis://", "rediss://"].iter().any(|scheme| url.expose_secret().starts_with(scheme))
         {
-            return Err(self.complaint(written, "the url must begin with redis://"));
+            return Err(self.complaint(written, "the url must begin with redis://, or rediss:// for TLS"));
         }
         let mut rules = Vec::new();
         for rule in written.iter().flat_map(|limits| &limits.rules) {
@@ -340,6 +340,7 @@ impl Resolver<'_> {
         let timeout = written.and_then(|limits| limits.store_timeout);
         Ok(Limits {
             redis,
+            ca_file: written.and_then(|limits| limits.ca_file.as_ref()).map(PathBuf::from),
             on_store_failure,
             replicas: written.and_then(|limits| limits.replicas).unwrap_or(1),
             store_timeout: timeout.map_or(Duration::from_millis(50), |span| span.0),

@@ -68,7 +68,7 @@ impl Config {
                 }
                 SiteKind::Vertex { .. } | SiteKind::GeminiApi { .. } | SiteKind::Simulator => None,
             });
-            for path in credentials.chain(config.catalog.clone()) {
+            for path in credentials.chain(config.catalog.clone()).chain(config.prices.clone()) {
                 seen.note(&path, &std::fs::read(&path));
             }
         }

@@ -64,6 +64,7 @@ pub(super) fn show(config: &Config) -> String {
     top.table("limits", |limits| {
         limits
             .maybe("redis", config.limits.redis.as_ref().map(|_| MASK))
+            .maybe("ca_file", config.limits.ca_file.as_ref().map(|path| path.display().to_string()))
             .put("on_store_failure", on_store_failure)
             .put("replicas", i64::from(config.limits.replicas))
             .put("store_timeout", span(config.limits.store_timeout));

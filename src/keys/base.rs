@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql, TransactionBehavior, params_from_iter};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::runtime::{Builder, Runtime};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 use super::stored::unusable;
 use crate::error::{Error, Result};
+use crate::store::Link;
 
 /// How long a server may take to answer, and another process may hold a file.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -105,10 +106,9 @@ pub(super) struct Postgres {
 impl Postgres {
     pub(super) fn connect(url: &SecretString) -> Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(Error::internal)?;
-        let connected = runtime.block_on(async {
-            let connecting = tokio_postgres::connect(url.expose_secret(), NoTls);
-            tokio::time::timeout(PATIENCE, connecting).await
-        });
+        let mut link = Link::parse(url)?;
+        link.config().application_name("gemway keys").connect_timeout(PATIENCE);
+        let connected = runtime.block_on(async { tokio::time::timeout(PATIENCE, link.connect()).await });
         let (client, connection) = connected.map_err(late)?.map_err(away)?;
         // It ends when the client goes.
         runtime.spawn(async move { connection.await.ok() });

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -28,11 +28,13 @@ const LOOK: Duration = Duration::from_millis(500);
 /// The form of the tables; a newer one is refused.
 const VERSION: i64 = 1;
 
-const TABLES: [&str; 2] = [
+const TABLES: [&str; 3] = [
     "CREATE TABLE IF NOT EXISTS client_keys (name TEXT PRIMARY KEY, hash TEXT NOT NULL, hint TEXT NOT NULL, \
      spec TEXT NOT NULL, created BIGINT NOT NULL, expires BIGINT, revoked BIGINT)",
     "CREATE TABLE IF NOT EXISTS client_keys_state (one BIGINT PRIMARY KEY, version BIGINT NOT NULL, \
      revision BIGINT NOT NULL)",
+    // Secrets that are let in for a while beside the one that replaced them.
+    "CREATE TABLE IF NOT EXISTS client_keys_old (name TEXT PRIMARY KEY, hash TEXT NOT NULL, until BIGINT NOT NULL)",
 ];
 
 /// What a key may do, in the words of the configuration.
@@ -66,6 +68,28 @@ pub struct Spec {
     /// What it may spend.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<SpecBudget>,
+    /// Whose credential goes upstream; unless it says, as the configuration says for everybody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<SpecCredentials>,
+}
+
+/// Whose credential goes upstream, in the words of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpecCredentials {
+    /// The gateway's own.
+    Gateway,
+    /// The caller's own.
+    Caller,
+}
+
+impl From<SpecCredentials> for Credentials {
+    fn from(written: SpecCredentials) -> Self {
+        match written {
+            SpecCredentials::Gateway => Self::Gateway,
+            SpecCredentials::Caller => Self::Caller,
+        }
+    }
 }
 
 /// A budget, in the words of the configuration.
@@ -145,8 +169,13 @@ pub struct StoredKey {
     pub expires: Option<u64>,
     /// When it was revoked.
     pub revoked: Option<u64>,
+    /// Until when the secret before this one is let in too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_until: Option<u64>,
     #[serde(skip)]
     hash: [u8; 32],
+    #[serde(skip)]
+    old_hash: Option<[u8; 32]>,
 }
 
 /// A new secret, to be shown once.
@@ -166,10 +195,14 @@ impl std::fmt::Debug for Fresh {
 
 impl Fresh {
     /// A secret that nobody can guess.
-    pub fn make() -> Self {
+    ///
+    /// # Errors
+    /// `Internal` on a machine without randomness.
+    pub fn make() -> Result<Self> {
+        getrandom::fill(&mut [0; 8]).map_err(Error::internal)?;
         let secret = Ids::Random.mint(&Ids::Random.mint("sk-gw-"));
         let hash = format!("sha256:{}", hex::write(&Sha256::digest(secret.as_bytes())));
-        Self { secret, hash }
+        Ok(Self { secret, hash })
     }
 
     fn hint(&self) -> &str {
@@ -186,6 +219,8 @@ pub(super) fn unusable(text: impl Into<String>) -> Error {
 pub struct Shelf {
     place: Place,
     base: Mutex<Option<Box<dyn Base>>>,
+    /// Keys that do not say forward their caller's own credential.
+    forward: AtomicBool,
 }
 
 impl std::fmt::Debug for Shelf {
@@ -197,7 +232,20 @@ impl std::fmt::Debug for Shelf {
 impl Shelf {
     /// Keys at a place; nothing is opened yet.
     pub fn new(place: Place) -> Self {
-        Self { place, base: Mutex::new(None) }
+        Self { place, base: Mutex::new(None), forward: AtomicBool::new(false) }
+    }
+
+    /// Whose credential goes upstream with keys that do not say; in force when the keys are read the next time.
+    pub fn unless_said(&self, credentials: Credentials) {
+        self.forward.store(credentials == Credentials::Caller, Ordering::Relaxed);
+    }
+
+    /// Whose credential goes upstream with a key.
+    pub fn credentials(&self, spec: &Spec) -> Credentials {
+        let unsaid = || {
+            if self.forward.load(Ordering::Relaxed) { Credentials::Caller } else { Credentials::Gateway }
+        };
+        spec.credentials.map_or_else(unsaid, Credentials::from)
     }
 
     fn open(&self) -> Result<Box<dyn Base>> {
@@ -244,7 +292,7 @@ impl Shelf {
             return Err(Error::invalid("name", "A name has 1 to 100 characters and no spaces."));
         }
         spec.budget()?;
-        let fresh = Fresh::make();
+        let fresh = Fresh::make()?;
         let spec = serde_json::to_string(spec).map_err(Error::internal)?;
         let add = "INSERT INTO client_keys (name, hash, hint, spec, created, expires) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
                    ON CONFLICT (name) DO NOTHING RETURNING name";
@@ -267,16 +315,25 @@ impl Shelf {
         Ok(fresh)
     }
 
-    /// Gives a key a new secret; the old one is not let in any more.
+    /// Gives a key a new secret. The old one is let in for `grace` more, and never one before that.
     ///
     /// # Errors
     /// `NotFound` when there is no such key.
-    pub fn rotate(&self, name: &str) -> Result<Fresh> {
-        let fresh = Fresh::make();
+    pub fn rotate(&self, name: &str, grace: Duration) -> Result<Fresh> {
+        let fresh = Fresh::make()?;
+        let forget = "DELETE FROM client_keys_old WHERE name = ?1";
+        let mut statements = vec![RAISE, (forget, vec![name.into()])];
+        if !grace.is_zero() {
+            let keep = "INSERT INTO client_keys_old (name, hash, until) SELECT name, hash, CAST(?2 AS BIGINT) \
+                        FROM client_keys WHERE name = ?1 AND revoked IS NULL";
+            let until = Clock::System.unix_seconds().saturating_add(grace.as_secs().max(1));
+            statements.push((keep, vec![name.into(), int(Some(until))]));
+        }
         let change =
             "UPDATE client_keys SET hash = ?2, hint = ?3 WHERE name = ?1 AND revoked IS NULL RETURNING name";
         let values = vec![name.into(), fresh.hash.as_str().into(), fresh.hint().into()];
-        let found = self.run(&[RAISE, (change, values)].map(own))?;
+        statements.push((change, values));
+        let found = self.run(&statements)?;
         if found.is_empty() { Err(missing(name)) } else { Ok(fresh) }
     }
 
@@ -296,9 +353,23 @@ impl Shelf {
     /// # Errors
     /// When the database cannot be read.
     pub fn list(&self) -> Result<Vec<StoredKey>> {
-        let all = "SELECT name, hash, hint, spec, created, expires, revoked FROM client_keys ORDER BY name";
+        self.read_all().map(|(keys, _)| keys)
+    }
+
+    /// All keys that can be read, and whether there are any at all.
+    fn read_all(&self) -> Result<(Vec<StoredKey>, bool)> {
+        let all = "SELECT k.name, k.hash, k.hint, k.spec, k.created, k.expires, k.revoked, o.hash, o.until \
+                   FROM client_keys k LEFT JOIN client_keys_old o ON o.name = k.name ORDER BY k.name";
         let rows = self.run(&[(all, Vec::new())])?;
-        rows.iter().map(|row| read(row)).collect()
+        let mut keys = Vec::with_capacity(rows.len());
+        for row in &rows {
+            match read(row) {
+                Ok(key) => keys.push(key),
+                // One that cannot be read is nobody's; the others are not to suffer for it.
+                Err(error) => tracing::error!(error = error.message(), "a key of the store is passed over"),
+            }
+        }
+        Ok((keys, !rows.is_empty()))
     }
 
     /// How often the keys were changed.
@@ -312,10 +383,17 @@ impl Shelf {
     /// # Errors
     /// When the database cannot be read.
     pub fn load(&self, stored: &Stored) -> Result<()> {
-        let all = self.list()?;
-        let live: Vec<KeyConfig> =
-            all.iter().filter(|key| key.revoked.is_none()).map(StoredKey::config).collect::<Result<_>>()?;
-        stored.put(&live, !all.is_empty());
+        let (all, any) = self.read_all()?;
+        let mut live = Vec::with_capacity(all.len());
+        for key in all.iter().filter(|key| key.revoked.is_none()) {
+            let config = key.config(self.credentials(&key.spec))?;
+            if let (Some(hash), Some(until)) = (key.old_hash, key.old_until) {
+                let expires = Some(key.expires.map_or(until, |expires| expires.min(until)));
+                live.push(KeyConfig { proof: Proof::Sha256(hash), expires, ..config.clone() });
+            }
+            live.push(config);
+        }
+        stored.put(&live, any);
         Ok(())
     }
 }
@@ -324,6 +402,40 @@ const RAISE: Statement = ("UPDATE client_keys_state SET revision = revision + 1"
 
 fn own(statement: Statement) -> Statement {
     statement
+}
+
+/// How long an old secret is let in beside the new one: `24h`, at most a year.
+///
+/// # Errors
+/// `Invalid` for anything else.
+pub fn grace(text: &str) -> Result<Duration> {
+    let most = Duration::from_hours(24 * 365);
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|grace| *grace <= most)
+        .ok_or_else(|| Error::invalid("grace", "A span such as \"24h\" is needed, of at most a year."))
+}
+
+/// When a key ends, in seconds since 1970: a day (`2027-01-31`, UTC), a time (RFC 3339), or a span from now (`90d`).
+///
+/// # Errors
+/// `Invalid` for anything else, and for what has passed.
+pub fn expiry(text: &str, now: u64) -> Result<u64> {
+    let wrong = |words: String| Error::invalid("expires", words);
+    let seconds = if let Ok(span) = humantime::parse_duration(text) {
+        now.checked_add(span.as_secs())
+    } else if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        u64::try_from(time.as_second()).ok()
+    } else {
+        let day = text.parse::<jiff::civil::Date>().and_then(|day| day.to_zoned(jiff::tz::TimeZone::UTC));
+        let day = day.map_err(|error| {
+            wrong(format!("A day (2027-01-31, UTC), a time (RFC 3339) or a span (90d) is needed: {error}."))
+        })?;
+        u64::try_from(day.timestamp().as_second()).ok()
+    };
+    seconds
+        .filter(|at| *at > now && i64::try_from(*at).is_ok())
+        .ok_or_else(|| wrong("This is a time that has passed, or none.".to_owned()))
 }
 
 fn int(number: Option<u64>) -> Value {
@@ -335,28 +447,33 @@ fn missing(name: &str) -> Error {
 }
 
 fn read(row: &[Value]) -> Result<StoredKey> {
-    let [name, hash, hint, spec, created, expires, revoked] = row else {
+    let [name, hash, hint, spec, created, expires, revoked, old_hash, old_until] = row else {
         return Err(unusable("the store of keys has rows of another form"));
     };
     let time = |value: &Value| value.int().and_then(|number| u64::try_from(number).ok());
     let broken = |what: &str| unusable(format!("the key '{}' in the store has a broken {what}", name.text()));
-    Ok(StoredKey {
+    let digest = |value: &Value| value.text().strip_prefix("sha256:").and_then(hex::read);
+    let key = StoredKey {
         name: name.text().to_owned(),
         hint: hint.text().to_owned(),
         spec: serde_json::from_str(spec.text()).map_err(|error| broken("specification").because(error))?,
         created: time(created).unwrap_or(0),
         expires: time(expires),
         revoked: time(revoked),
-        hash: hash.text().strip_prefix("sha256:").and_then(hex::read).ok_or_else(|| broken("hash"))?,
-    })
+        old_until: time(old_until),
+        hash: digest(hash).ok_or_else(|| broken("hash"))?,
+        old_hash: digest(old_hash),
+    };
+    key.spec.budget().map_err(|error| broken("budget").because(error))?;
+    Ok(key)
 }
 
 impl StoredKey {
-    fn config(&self) -> Result<KeyConfig> {
+    fn config(&self, credentials: Credentials) -> Result<KeyConfig> {
         Ok(KeyConfig {
             models: self.spec.models.clone(),
             quota: self.spec.quota(),
-            credentials: Credentials::Gateway,
+            credentials,
             labels: self.spec.labels.clone(),
             budget: self.spec.budget()?,
             expires: self.expires,
@@ -371,16 +488,16 @@ pub async fn follow(shelf: Arc<Shelf>, stored: Stored) {
     loop {
         tokio::time::sleep(LOOK).await;
         let (shelf, stored) = (Arc::clone(&shelf), stored.clone());
-        let look = move || -> Result<i64> {
-            let revision = shelf.revision()?;
-            if known != Some(revision) {
+        let look = move || -> Result<(i64, bool)> {
+            let now = (shelf.revision()?, shelf.forward.load(Ordering::Relaxed));
+            if known != Some(now) {
                 shelf.load(&stored)?;
             }
-            Ok(revision)
+            Ok(now)
         };
         match tokio::task::spawn_blocking(look).await {
-            Ok(Ok(revision)) => {
-                known = Some(revision);
+            Ok(Ok(now)) => {
+                known = Some(now);
                 if std::mem::take(&mut away) {
                     tracing::info!("the store of keys is back");
                 }
@@ -393,12 +510,4 @@ pub async fn follow(shelf: Arc<Shelf>, stored: Stored) {
             Err(error) => tracing::error!(%error, "a look at the store of keys failed"),
         }
     }
-}
-
-/// The store at a URL.
-///
-/// # Errors
-/// `Invalid` for a place that keeps nothing.
-pub fn shelf(url: &SecretString) -> Result<Shelf> {
-    Place::parse(url).map(Shelf::new)
 }

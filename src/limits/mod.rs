@@ -34,7 +34,7 @@ pub use budget::{Amount, Budget, Period, Spent};
 pub use shared::{OnFailure, Sharing};
 
 use local::Local;
-use shared::Shared;
+use shared::{Missed, Shared};
 
 /// How much may be done; an absent number is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -281,35 +281,84 @@ impl Limiter {
     /// `RateLimited`, `QuotaSpent` for a budget, `Overloaded` when the shared store is away and that is how it
     /// is to be.
     pub async fn admit(&self, claim: &Claim<'_>) -> Result<Permit, Refusal> {
-        let mut charges = self.charges(claim)?;
+        let charges = self.charges(claim)?;
         if charges.is_empty() {
             return Ok(Permit::free());
         }
+        let key = hash(claim.key);
         if let Some(shared) = &self.0.shared {
             let seeds: Vec<u64> = charges.iter().map(|charge| self.0.local.seed(charge)).collect();
-            match shared.admit(&charges, &seeds).await {
+            return match shared.admit(claim.key, &charges, &seeds).await {
                 Ok((verdict, lease)) => {
-                    for (charge, state) in charges.iter().zip(verdict.as_deref().unwrap_or_default()) {
-                        self.0.local.learn(charge, state);
-                    }
-                    return self.verdict(charges, verdict, Some(lease), claim);
+                    self.learn(shared, &charges, &verdict);
+                    self.verdict(charges, verdict, Some(lease), claim)
                 }
-                Err(OnFailure::Local) => {
-                    for charge in &mut charges {
-                        if !matches!(charge.what, What::Budget { .. }) {
-                            charge.limit = charge.limit.div_ceil(shared.replicas());
-                        }
-                    }
+                Err(missed) => self.without(shared, missed, charges, claim),
+            };
+        }
+        let verdict = self.0.local.admit(&charges, key);
+        self.verdict(charges, verdict, None, claim)
+    }
+
+    /// Keeps what the shared store said, for the time without it.
+    fn learn(&self, shared: &Shared, charges: &[Charge], verdict: &Verdict) {
+        let replicas = shared.replicas();
+        match verdict {
+            Ok(states) => {
+                for (charge, state) in charges.iter().zip(states) {
+                    self.0.local.learn(charge, state, true, replicas);
                 }
-                Err(OnFailure::Allow) => return Ok(Permit::free()),
-                Err(OnFailure::Deny) => {
-                    self.0.accounts.refused("store", "store");
-                    return Err(Refusal { error: store_away(), headers: Vec::new() });
+            }
+            Err(refused) => {
+                if let Some(charge) = charges.get(refused.at) {
+                    let none = State { remaining: 0, ..refused.state };
+                    self.0.local.learn(charge, &none, false, replicas);
                 }
             }
         }
-        let verdict = self.0.local.admit(&charges, hash(claim.key));
-        self.verdict(charges, verdict, None, claim)
+    }
+
+    /// Decides without the shared store, as the operator wants it.
+    fn without(
+        &self,
+        shared: &Shared,
+        missed: Missed,
+        charges: Vec<Charge>,
+        claim: &Claim<'_>,
+    ) -> Result<Permit, Refusal> {
+        let at = self.0.local.now();
+        let parts = |charge: &Charge| match &charge.what {
+            What::Budget { .. } => charge.clone(),
+            What::Minute | What::Day | What::Input | What::Output | What::Total | What::Flights => {
+                Charge { limit: self.0.local.part(charge, shared.replicas()), ..charge.clone() }
+            }
+        };
+        let (took, decided) = match missed.then {
+            OnFailure::Local => {
+                let charges: Vec<Charge> = charges.iter().map(parts).collect();
+                let verdict = self.0.local.admit(&charges, hash(claim.key));
+                let took = verdict.is_ok();
+                (took, self.verdict(charges, verdict, None, claim))
+            }
+            OnFailure::Allow => (true, Ok(Permit::free())),
+            OnFailure::Deny => {
+                self.0.accounts.refused("store", "store");
+                (false, Err(Refusal { error: store_away(), headers: Vec::new() }))
+            }
+        };
+        match missed.late {
+            Some(late) => {
+                let limiter = self.clone();
+                tokio::spawn(async move {
+                    if let Some(shared) = &limiter.0.shared {
+                        shared.reconcile(late, &charges, took.then_some(at), &limiter.0.local).await;
+                    }
+                });
+            }
+            None if took => charges.iter().for_each(|charge| self.0.local.untold(charge, at)),
+            None => {}
+        }
+        decided
     }
 
     fn verdict(
@@ -391,7 +440,7 @@ impl Limiter {
         match &self.0.shared {
             None => sweep.await,
             Some(shared) => {
-                tokio::join!(sweep, shared.care());
+                tokio::join!(sweep, shared.care(&self.0.local));
             }
         }
     }
@@ -516,7 +565,7 @@ impl Held {
         match (&self.lease, &inner.shared) {
             (Some(lease), Some(shared)) => {
                 for (charge, actual) in self.charges.iter().zip(actual) {
-                    inner.local.learn_settled(charge, *actual);
+                    inner.local.learn_settled(charge, *actual, self.key);
                 }
                 shared.settle(lease, &self.charges, actual);
             }
@@ -604,13 +653,16 @@ fn refused(charge: &Charge, state: &State, claim: &Claim<'_>) -> Error {
         "model" => format!("for the model '{}'", claim.model),
         _ => "for this gateway".to_owned(),
     };
-    Error::new(
+    let error = Error::new(
         Kind::RateLimited,
         Origin::Gateway,
         format!("Rate limit reached {whose}: {words}. Please try again in {}.", go_duration(wait)),
-    )
-    .code("rate_limit_exceeded")
-    .retry(Retry::After(wait))
+    );
+    let error = error.code("rate_limit_exceeded").retry(Retry::After(wait));
+    match &charge.what {
+        What::Input | What::Output | What::Total => error.of_tokens(),
+        What::Minute | What::Day | What::Flights | What::Budget { .. } => error,
+    }
 }
 
 fn unpriced(model: &str) -> Error {

@@ -3,8 +3,8 @@
 local clock = redis.call('TIME')
 local now = (tonumber(clock[1]) - 1767225600) * 1000 + tonumber(clock[2]) / 1000
 local place, lease = ARGV[1], tonumber(ARGV[2])
-for i = 1, #KEYS / 2 do
-  local a, b, base = KEYS[2 * i - 1], KEYS[2 * i], 3 + (i - 1) * 5
+for i = 1, #KEYS / 3 do
+  local a, b, base = KEYS[3 * i - 2], KEYS[3 * i - 1], 3 + (i - 1) * 5
   local kind, limit, cost = ARGV[base], tonumber(ARGV[base + 1]), tonumber(ARGV[base + 2])
   local span, word = tonumber(ARGV[base + 3]), ARGV[base + 4]
   if word == 'keep' then

@@ -344,6 +344,7 @@ fn redis(name: &str) -> Vec<Limiter> {
     let url = std::env::var("GEMWAY_TEST_REDIS").expect("GEMWAY_TEST_REDIS names a server");
     let sharing = Sharing {
         url: url.into(),
+        ca_file: None,
         on_failure: OnFailure::Deny,
         replicas: 3,
         // A busy machine must not decide what is tested here.
@@ -407,10 +408,82 @@ async fn replicas_on_one_redis_share_tokens_places_and_budgets() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the test command starts a Redis for it"]
+async fn redis_gives_each_key_its_share_of_a_common_limit() {
+    #[expect(clippy::disallowed_methods, reason = "a test learns from the test command where the server is")]
+    let url = std::env::var("GEMWAY_TEST_REDIS").expect("GEMWAY_TEST_REDIS names a server");
+    let client = redis::Client::open(url).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let script = redis::Script::new(include_str!("shared.lua"));
+    let name = format!("shares-{}", std::process::id());
+    // Twenty in a second and a half, so that the window turns over while we look.
+    let mut ask = async |who: &str| {
+        let mut call = script.prepare_invoke();
+        for key in ["a", "b", "f", "born"] {
+            call.key(format!("{name}:{key}"));
+        }
+        call.arg("").arg(60_000).arg("0").arg("r").arg(20).arg(1).arg(1500).arg(who);
+        let answer: Vec<String> = call.invoke_async(&mut connection).await.unwrap();
+        answer[0] == "1"
+    };
+    let (began, mut flood, mut calm) = (Instant::now(), 0, 0);
+    while began.elapsed() < Duration::from_secs(6) {
+        let counts = u32::from(began.elapsed() > Duration::from_secs(2));
+        for _ in 0..5 {
+            flood += counts * u32::from(ask("flood").await);
+        }
+        calm += counts * u32::from(ask("calm").await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(calm * 100 >= (flood + calm) * 40 && flood + calm >= 40, "{calm} against {flood}");
+}
+
+#[tokio::test]
+async fn requests_at_once_and_tokens_of_a_common_rule_are_shared() {
+    let rule = |quota| Rule { name: "all".to_owned(), quota, ..Rule::default() };
+    let none = Quota::default();
+    let (limiter, _) = limiter(vec![rule(Quota { concurrent_requests: Some(10), ..Quota::default() })]);
+    let mut flood = std::collections::VecDeque::new();
+    for _ in 0..20 {
+        flood.extend(limiter.admit(&claim("flood", &none, 0)).await);
+    }
+    assert_eq!(flood.len(), 10, "nobody else wants any");
+    let mut calm = Vec::new();
+    for _ in 0..20 {
+        calm.extend(limiter.admit(&claim("calm", &none, 0)).await);
+        drop(flood.pop_front());
+        flood.extend(limiter.admit(&claim("flood", &none, 0)).await);
+    }
+    assert!(calm.len() >= 4 && flood.len() >= 4, "{} against {}", calm.len(), flood.len());
+    let (limiter, hand) =
+        self::limiter(vec![rule(Quota { tokens_per_minute: Some(6000), ..Quota::default() })]);
+    let mut used = [0, 0];
+    for tick in 0..1800 {
+        hand.fetch_add(100, Ordering::Relaxed);
+        if tick == 600 {
+            // By then the full bucket of the beginning is shared out.
+            used = [0, 0];
+        }
+        // One asks for ten times what the other does, and more than there is.
+        for (key, cost, count) in [("flood", 100, 3), ("calm", 100, 1)] {
+            for _ in 0..count {
+                if let Ok(permit) = limiter.admit(&claim(key, &none, cost)).await {
+                    permit.settle(&self::used(cost, 0));
+                    used[usize::from(key == "calm")] += cost;
+                }
+            }
+        }
+    }
+    assert!(used[1] * 100 >= (used[0] + used[1]) * 45, "{used:?}");
+    assert!(used[0] + used[1] >= 11_000, "{used:?}");
+}
+
 #[tokio::test]
 async fn a_store_that_is_away_is_not_waited_for() {
     let nowhere = |on_failure, replicas| Sharing {
         url: "redis://127.0.0.1:1".to_owned().into(),
+        ca_file: None,
         on_failure,
         replicas,
         timeout: Duration::from_millis(50),
@@ -427,7 +500,7 @@ async fn a_store_that_is_away_is_not_waited_for() {
         admitted
     };
     let with = |on_failure| Limiter::sharing(Vec::new(), &nowhere(on_failure, 3), Accounts::new()).unwrap();
-    assert_eq!(count(with(OnFailure::Local)).await, 4);
+    assert_eq!(count(with(OnFailure::Local)).await, 3);
     assert_eq!(count(with(OnFailure::Allow)).await, 20);
     let deny = with(OnFailure::Deny);
     let error = admit(&deny, &quota, 0).await.unwrap_err().error;

@@ -58,6 +58,15 @@ impl Window {
         }
     }
 
+    /// The requests, each with the time at which it came, by a clock that says `now`.
+    pub(super) fn cells(&self, now: u64) -> Vec<(u64, u64)> {
+        let cell = |cell: &Cell| (now.saturating_sub(cell.age(now)), u64::from(cell.count));
+        match self {
+            Self::One(one) => vec![cell(one)],
+            Self::Many(list) => list.1.iter().map(cell).collect(),
+        }
+    }
+
     /// Until the oldest stops to count, and until the newest does.
     pub(super) fn waits(&self, now: u64, span: u64) -> (u64, u64) {
         let left = |cell: Cell| span.saturating_sub(cell.age(now));

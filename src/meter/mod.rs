@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
@@ -35,7 +36,7 @@ use price::Prices;
 pub enum Outcome {
     /// The client has its whole answer.
     Complete,
-    /// The request was at fault.
+    /// The request was at fault, or more than its key may ask for.
     Refused,
     /// We or Google were at fault.
     Failed,
@@ -64,6 +65,10 @@ impl Outcome {
         }
         if error.kind() == Kind::ClientGone {
             return Self::ClientGone;
+        }
+        if matches!(error.kind(), Kind::RateLimited | Kind::QuotaSpent) && error.origin() == Origin::Gateway {
+            // The operator wants it so.
+            return Self::Refused;
         }
         match error.origin() {
             Origin::Client => Self::Refused,
@@ -200,13 +205,21 @@ pub trait Sink: Send + Sync + fmt::Debug {
     }
 }
 
+/// What tokens cost and who is told, as long as a configuration is in force.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// The prices.
+    pub prices: Arc<Prices>,
+    /// Every reply tells what it cost.
+    pub shows_cost: bool,
+}
+
 /// Metrics, one line in the log, and the ledger where there is one.
 #[derive(Debug)]
 pub struct Books {
     metrics: Arc<Metrics>,
     ledger: Option<Ledger>,
-    prices: Arc<Prices>,
-    shows_cost: bool,
+    terms: Arc<ArcSwap<Terms>>,
     /// Which part of the requests that went well is logged, and how many there were.
     logged: f64,
     well: AtomicU64,
@@ -219,17 +232,16 @@ impl Books {
         Self {
             metrics,
             ledger: None,
-            prices: Arc::default(),
-            shows_cost: false,
+            terms: Arc::default(),
             logged: 1.0,
             well: AtomicU64::new(0),
             spans: None,
         }
     }
 
-    /// The same with prices, and with a ledger where there is one.
-    pub fn with(metrics: Arc<Metrics>, prices: Arc<Prices>, ledger: Option<Ledger>) -> Self {
-        Self { ledger, prices, ..Self::new(metrics) }
+    /// The same with terms, which may be replaced while it runs, and with a ledger where there is one.
+    pub fn with(metrics: Arc<Metrics>, terms: Arc<ArcSwap<Terms>>, ledger: Option<Ledger>) -> Self {
+        Self { ledger, terms, ..Self::new(metrics) }
     }
 
     /// The same, and each traced request's spans go there.
@@ -257,13 +269,6 @@ impl Books {
         )]
         let turn = self.well.fetch_add(1, Ordering::Relaxed) as f64;
         (turn * self.logged).floor() < ((turn + 1.0) * self.logged).floor()
-    }
-
-    /// The same, and every reply tells what it cost.
-    #[must_use]
-    pub fn showing_cost(mut self, shows: bool) -> Self {
-        self.shows_cost = shows;
-        self
     }
 }
 
@@ -355,14 +360,15 @@ impl Sink for Books {
     }
 
     fn shows_cost(&self) -> bool {
-        self.shows_cost
+        self.terms.load().shows_cost
     }
 
     fn cost(&self, entry: &Entry) -> Option<u64> {
         if entry.usage.total() == 0 {
             return Some(0);
         }
-        let price = self.prices.of(entry.dispatched.as_deref()?, entry.at / 1000)?;
+        let terms = self.terms.load();
+        let price = terms.prices.of(entry.dispatched.as_deref()?, entry.at / 1000)?;
         price.nanos(&entry.usage, entry.usage.tier)
     }
 
@@ -681,6 +687,9 @@ impl Drop for Inner {
                 entry.usage.input = estimate.input;
             }
         }
+        // An answer that broke was billed as far as it had come, and nobody says how far that was.
+        let broke = matches!(outcome, Outcome::Failed | Outcome::Drained) && entry.first_token.is_some();
+        entry.usage.estimated |= broke && entry.usage.total() > 0;
         entry.cost = self.sink.cost(entry);
         if let Some((permit, _)) = permit {
             let tokens = Tokens { input: entry.usage.prompt(), output: entry.usage.completion() };
@@ -831,6 +840,16 @@ mod tests {
             (0..100).filter(|_| books.is_logged()).count()
         };
         assert_eq!([logged(0.0), logged(0.1), logged(0.25), logged(1.0)], [0, 10, 25, 100]);
+    }
+
+    #[test]
+    fn a_limit_of_ours_is_no_failure_and_a_quota_of_googles_is() {
+        let outcome = |kind, origin| Outcome::of(&Error::new(kind, origin, "no"));
+        for kind in [Kind::RateLimited, Kind::QuotaSpent] {
+            assert_eq!(outcome(kind, Origin::Gateway), Outcome::Refused);
+            assert_eq!(outcome(kind, Origin::Upstream), Outcome::Failed);
+        }
+        assert_eq!(outcome(Kind::Overloaded, Origin::Gateway), Outcome::Failed);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::error::{Error, Kind, Origin, Result, Retry};
 
 mod conversations;
+mod link;
 mod place;
 mod plan;
 mod postgres;
@@ -26,6 +27,7 @@ mod sqlite;
 mod tests;
 
 pub use conversations::Conversation;
+pub use link::Link;
 pub use place::Place;
 pub use responses::{Chain, History, Kept, Orphan, Response};
 

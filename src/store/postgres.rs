@@ -8,12 +8,11 @@ use bytes::BytesMut;
 use futures_util::future::{BoxFuture, try_join_all};
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
-use tokio_postgres::config::SslMode;
+use tokio_postgres::Client;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, NoTls};
 
 use super::plan::{Database, Outcome, Row, Statement, Value, Work};
-use super::{away, schema, unusable};
+use super::{Link, away, schema, unusable};
 use crate::error::{Error, Kind, Origin, Result};
 
 /// Connections at once.
@@ -27,7 +26,7 @@ const PLAN: Duration = Duration::from_secs(30);
 const UPGRADE_LOCK: &str = "SELECT pg_advisory_xact_lock(7242311)";
 
 pub(super) struct Postgres {
-    config: tokio_postgres::Config,
+    link: Link,
     places: Semaphore,
     idle: Mutex<Vec<Line>>,
     upgraded: OnceCell<()>,
@@ -36,7 +35,7 @@ pub(super) struct Postgres {
 
 impl std::fmt::Debug for Postgres {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Postgres").field("hosts", &self.config.get_hosts()).finish_non_exhaustive()
+        f.debug_struct("Postgres").field("link", &self.link).finish_non_exhaustive()
     }
 }
 
@@ -52,22 +51,15 @@ impl Postgres {
     }
 
     pub(super) fn with_steps(url: &str, steps: &'static [&'static [&'static str]]) -> Result<Self> {
-        // Postgres's own words never quote the password.
-        let mut config: tokio_postgres::Config =
-            url.parse().map_err(|error| unusable(format!("[store] url cannot be read: {error}")))?;
-        if !matches!(config.get_ssl_mode(), SslMode::Disable | SslMode::Prefer) {
-            return Err(unusable(
-                "[store] url asks for TLS (sslmode), which this gateway does not speak to Postgres: use a \
-                 loopback or private address, a Unix socket, or a local proxy that does"
-                    .to_owned(),
-            ));
-        }
+        let mut link = Link::parse(&url.to_owned().into())
+            .map_err(|error| unusable(format!("[store] {}", error.message())))?;
+        let config = link.config();
         config.connect_timeout(CONNECT);
         if config.get_application_name().is_none() {
             config.application_name("gemway");
         }
         let places = Semaphore::new(LANES);
-        Ok(Self { config, places, idle: Mutex::default(), upgraded: OnceCell::new(), steps })
+        Ok(Self { link, places, idle: Mutex::default(), upgraded: OnceCell::new(), steps })
     }
 
     async fn line(&self) -> Result<Line> {
@@ -78,7 +70,7 @@ impl Postgres {
             }
         }
         let (client, connection) =
-            tokio::time::timeout(CONNECT, self.config.connect(NoTls)).await.map_err(away)?.map_err(away)?;
+            tokio::time::timeout(CONNECT, self.link.connect()).await.map_err(away)?.map_err(away)?;
         // It lives as long as its client, and carries what the client says.
         tokio::spawn(async move {
             if let Err(error) = connection.await {

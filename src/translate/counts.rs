@@ -19,6 +19,15 @@ pub struct Counts {
     by: Usage,
     tier: Option<&'static str>,
     hops: Option<Usage>,
+    /// Bytes of what was said since the candidates were counted last.
+    said: u64,
+}
+
+impl From<&Usage> for Counts {
+    /// What was counted before.
+    fn from(usage: &Usage) -> Self {
+        Self { hops: Some(*usage), ..Self::default() }
+    }
 }
 
 impl Counts {
@@ -28,6 +37,9 @@ impl Counts {
         if let Some(tier) = tier {
             self.by.tier = Tier::from_google(&tier);
             self.tier = service_tier(&tier).or(self.tier);
+        }
+        if said.candidates_token_count.is_some() {
+            self.said = 0;
         }
         latest(&mut self.prompt, said.prompt_token_count);
         latest(&mut self.cached, said.cached_content_token_count);
@@ -44,6 +56,16 @@ impl Counts {
     /// Takes the reason why a candidate ended: those that nobody knows are counted.
     pub fn ended(&mut self, native: &str) {
         self.by.odd_end |= !Finish::known(native);
+    }
+
+    /// So many bytes of an answer came along, in an event whose own counts are told after this.
+    pub fn said(&mut self, bytes: usize) {
+        self.said = self.said.saturating_add(bytes as u64);
+    }
+
+    /// Tokens of what was said and not counted, about: four bytes each.
+    pub fn uncounted(&self) -> u64 {
+        self.said.div_ceil(4)
     }
 
     /// The tier that served it, in the client's words.
@@ -246,5 +268,18 @@ mod tests {
             r#"{"promptTokenCount":10,"candidatesTokenCount":8,"thoughtsTokenCount":null}"#,
         ]);
         assert_eq!((usage.output, usage.thoughts), (8, 7));
+    }
+
+    #[test]
+    fn what_was_said_after_the_last_count_is_estimated() {
+        let mut counts = Counts::default();
+        let take = |counts: &mut Counts, text: &str| counts.take(&serde_json::from_str(text).unwrap());
+        counts.said(10);
+        take(&mut counts, r#"{"promptTokenCount":5,"totalTokenCount":5}"#);
+        counts.said(6);
+        assert_eq!((counts.usage().output, counts.uncounted()), (0, 4));
+        counts.said(6);
+        take(&mut counts, r#"{"promptTokenCount":5,"candidatesTokenCount":4}"#);
+        assert_eq!((counts.usage().output, counts.uncounted()), (4, 0));
     }
 }

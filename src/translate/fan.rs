@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::counts::{self, Counts};
 use super::splice::{Candidate, Splice, read};
 use crate::gemini::answer::each;
+use crate::usage::Usage;
 
 /// Makes the events of several requests those of one with several candidates.
 #[derive(Debug)]
@@ -45,10 +46,55 @@ impl Fan {
     }
 }
 
+/// Makes the counts of one request those of it and of others before it, whose answers said nothing.
+#[derive(Debug)]
+pub struct Added {
+    before: Counts,
+    own: Counts,
+}
+
+impl Added {
+    /// For what was counted before.
+    pub fn new(before: &Usage) -> Self {
+        Self { before: Counts::from(before), own: Counts::default() }
+    }
+
+    /// An event as the translator is to read it.
+    pub fn event(&mut self, event: Bytes) -> Bytes {
+        let Some((text, read)) = read(&event) else { return event };
+        let Some(raw) = read.usage_metadata else { return event };
+        let Ok(said) = serde_json::from_str(raw.get()) else { return event };
+        self.own.take(&said);
+        let mut sum = self.before;
+        sum.join(&self.own);
+        let mut splice = Splice::new(text);
+        splice.replace(raw.get(), counts::metadata(&sum));
+        splice.done().unwrap_or(event)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+
+    #[test]
+    fn what_was_answered_in_vain_is_counted_too() {
+        let before = Usage { input: 5, output: 1, ..Usage::default() };
+        let mut added = Added::new(&before);
+        let event = json!({"candidates": [{"index": 1}], "usageMetadata":
+            {"promptTokenCount": 5, "candidatesTokenCount": 2, "totalTokenCount": 7}});
+        for _ in 0..2 {
+            let event: Value = serde_json::from_slice(&added.event(event.to_string().into())).unwrap();
+            assert_eq!(event["candidates"][0]["index"], 1);
+            let counts = &event["usageMetadata"];
+            assert_eq!(
+                (&counts["promptTokenCount"], &counts["candidatesTokenCount"]),
+                (&10.into(), &3.into())
+            );
+            assert_eq!(counts["totalTokenCount"], 13);
+        }
+    }
 
     #[test]
     fn candidates_get_numbers_and_counts_add_up() {

@@ -107,6 +107,12 @@ pub trait Machine: Send + 'static {
     /// The counts seen so far.
     fn usage(&self) -> Usage;
 
+    /// Tokens that were given to the client since Google counted last, about: what a broken answer took beyond its
+    /// counts.
+    fn uncounted(&self) -> u64 {
+        0
+    }
+
     /// The upstream has ended: appends finish chunks, the usage chunk if asked for, and `[DONE]`.
     ///
     /// # Errors

@@ -39,6 +39,13 @@ impl<T: Default> ByModel<T> {
         self.known.load().get(model).map_or_else(|| Arc::clone(&self.rest), Arc::clone)
     }
 
+    /// All that are known, and under `*` what the rest share.
+    pub(super) fn each(&self) -> Vec<(String, Arc<T>)> {
+        let known = self.known.load();
+        let named = known.iter().map(|(model, one)| (model.to_string(), Arc::clone(one)));
+        named.chain([("*".to_owned(), Arc::clone(&self.rest))]).collect()
+    }
+
     /// How many models are so.
     pub(super) fn count(&self, are: impl Fn(&T) -> bool) -> usize {
         self.known.load().values().filter(|each| are(each)).count() + usize::from(are(&self.rest))

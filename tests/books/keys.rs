@@ -121,3 +121,44 @@ async fn the_operators_api_needs_its_key_and_changes_keys_at_once() {
     assert_eq!(usage["data"].as_array().unwrap().len(), 2, "{usage}");
     assert_eq!(admin("GET", "/admin/v1/usage?by=colour", "").await.status, 400);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_secret_may_live_on_for_a_while_and_a_broken_key_harms_no_other() {
+    let scratch = Scratch::new();
+    let config = format!("[store]\nurl = \"{}\"\n", scratch.ledger());
+    let file = scratch.file("keys.toml", &config);
+    let file = file.to_str().unwrap();
+    let gateway = Gateway::start(&scratch, &config).await;
+    let make = async |arguments: &[&str]| -> Value {
+        let (made, text) =
+            command(&[&["keys", "--config", file, "--format", "json"], arguments].concat()).await;
+        assert!(made, "{text}");
+        serde_json::from_str(&text).unwrap()
+    };
+    let secret = |made: &Value| made["secret"].as_str().unwrap().to_owned();
+    let first = secret(&make(&["create", "team-b", "--expires", "90d"]).await);
+    let other = secret(&make(&["create", "team-c", "--credentials", "caller"]).await);
+    let second = secret(&make(&["rotate", "team-b", "--grace", "5s"]).await);
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!((status(&gateway, &first).await, status(&gateway, &second).await), (200, 200));
+    // Its own credential goes to Google, which OpenAI's endpoints cannot do.
+    assert_eq!(status(&gateway, &other).await, 403);
+    tokio::time::sleep(Duration::from_millis(4500)).await;
+    assert_eq!((status(&gateway, &first).await, status(&gateway, &second).await), (401, 200));
+    let third = secret(&make(&["rotate", "team-b"]).await);
+    // What a newer release may have written.
+    let base = rusqlite::Connection::open(scratch.0.join("gemway.db")).unwrap();
+    base.execute("UPDATE client_keys SET spec = '{\"colour\":1}' WHERE name = 'team-c'", []).unwrap();
+    base.execute("UPDATE client_keys_state SET revision = revision + 1", []).unwrap();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let seen =
+        (status(&gateway, &second).await, status(&gateway, &third).await, status(&gateway, &other).await);
+    assert_eq!(seen, (401, 200, 401));
+    base.execute("DELETE FROM client_keys WHERE name = 'team-b'", []).unwrap();
+    base.execute("UPDATE client_keys_state SET revision = revision + 1", []).unwrap();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(status(&gateway, "").await, 401, "a store of broken keys lets nobody in without one");
+    for wrong in [["create", "x", "--expires", "2020-01-01"], ["rotate", "team-b", "--grace", "ages"]] {
+        assert!(!command(&[&["keys", "--config", file][..], &wrong].concat()).await.0, "{wrong:?}");
+    }
+}

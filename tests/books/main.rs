@@ -9,3 +9,4 @@ mod replicas;
 #[expect(dead_code, reason = "each suite uses its part")]
 #[path = "../support/mod.rs"]
 mod support;
+mod terms;

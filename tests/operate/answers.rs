@@ -75,7 +75,7 @@ async fn every_answer_is_signed() {
             "1",
         ),
         ("POST", "/v1beta/models/gemini-2.5-flash:streamGenerateContent", &[KEY], native, 200, site, "1"),
-        ("POST", "/v1beta/models/sim-503:generateContent", &[KEY], native, 503, site, "1"),
+        ("POST", "/v1beta/models/sim-503:generateContent", &[KEY], native, 503, site, "3"),
         ("POST", "/v1beta/models/gemini-2.5-flash:nothing", &[KEY], native, 404, own, "0"),
     ];
     let asked = table.len();

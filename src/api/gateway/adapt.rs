@@ -17,6 +17,7 @@ use crate::catalog::{Level, Thinking, Traits};
 use crate::error::{Error, Kind, Result};
 use crate::translate::{Signatures, Stamp, Target};
 use crate::upstream::Leg;
+use crate::usage::Usage;
 
 /// How long a lesson is believed: models change.
 const BELIEVED: Duration = Duration::from_hours(1);
@@ -220,11 +221,11 @@ impl Gateway {
         leg: &Leg<'_>,
         operation: &mut O,
         asked: Asked<O::Shape>,
-        stamp: &Stamp,
+        (stamp, vain): (&Stamp, Option<&Usage>),
     ) -> Result<Attempt<O::Shape>, Unheard> {
         let (mut asked, mut believed, mut lessons) = (asked, true, 0);
         loop {
-            let error = match self.hear(cx, leg, operation, &mut asked, stamp).await {
+            let error = match self.hear(cx, leg, operation, &mut asked, (stamp, vain)).await {
                 Ok(mut heard) => {
                     heard.again(lessons);
                     return Ok(Attempt { heard, shape: asked.shape, dropped: asked.dropped });

@@ -18,17 +18,22 @@ const INLINE: u64 = 1300;
 pub(super) struct Size {
     /// Tokens of the prompt, about.
     pub(super) input: u64,
+    /// The most tokens that the prompt can be, as a rule; looked for where there is a budget.
+    heaviest: Option<u64>,
     /// The most tokens of the answer, where the client named it.
     pub(super) most: Option<u64>,
     /// It may be served as a priority, at that price.
     dear: bool,
     /// It uses no tokens at all.
     free: bool,
+    /// How many answers there are to it, each as long as one may be; none means one.
+    answers: u64,
 }
 
 impl Size {
     /// A request that uses no tokens: it counts as a request, and costs nothing.
-    pub(super) const FREE: Self = Self { input: 0, most: None, dear: false, free: true };
+    pub(super) const FREE: Self =
+        Self { input: 0, most: None, dear: false, free: true, answers: 1, heaviest: None };
 
     /// A prompt of about so many tokens.
     pub(super) fn about(input: u64) -> Self {
@@ -37,18 +42,16 @@ impl Size {
 
     /// The size of what will be sent to Google: text by its length, inline media by the piece.
     pub(super) fn of(body: &Rope) -> Self {
-        let tokens = body.pieces().map(|piece| {
-            // The encoder leaves long base64 as a piece of its own.
-            let base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=-_".contains(byte);
-            if piece.len() > 1024 && piece.iter().take(512).all(base64) {
-                INLINE
-            } else {
-                piece.len() as u64 / 4
-            }
-        });
+        let tokens = body.pieces().map(|piece| if is_media(piece) { INLINE } else { piece.len() as u64 / 4 });
         // Inside of a text the quotes would be escaped.
         let dear = body.pieces().any(|piece| memchr::memmem::find(piece, b"\"priority\"").is_some());
         Self { dear, ..Self::about(tokens.sum()) }
+    }
+
+    /// With the most that the prompt can come to, where the key has a budget to be kept.
+    pub(super) fn weighed(self, cx: &Ctx, body: &Rope) -> Self {
+        let heaviest = || body.pieces().map(|piece| heaviest(piece)).sum();
+        Self { heaviest: cx.tenant.budget().map(|_| heaviest()), ..self }
     }
 
     /// A request that was not looked into: it may ask for the dearest tier.
@@ -56,10 +59,46 @@ impl Size {
         Self { dear: true, ..self }
     }
 
-    /// With the client's own bound on the answer.
+    /// What is sent so many times, and answered so many times.
+    pub(super) fn times(self, sent: u64, answers: u64) -> Self {
+        let sent = sent.max(1);
+        let heaviest = self.heaviest.map(|tokens| tokens.saturating_mul(sent));
+        Self { input: self.input.saturating_mul(sent), heaviest, answers, ..self }
+    }
+
+    /// With the client's own bound on all answers together.
     pub(super) fn bounded(self, most: Option<u64>) -> Self {
         Self { most, ..self }
     }
+}
+
+/// Whether a piece is inline media: the encoder leaves long base64 as a piece of its own.
+fn is_media(piece: &[u8]) -> bool {
+    let base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=-_".contains(byte);
+    piece.len() > 1024 && piece.iter().take(512).all(base64)
+}
+
+/// The most tokens that a piece comes to, as a rule. Prose has four letters a token and more; but each digit is a
+/// token, so is most punctuation, and other scripts have a token for two bytes. A picture is what its resolution
+/// makes it, whatever its bytes; a page takes a few hundred tokens and two kilobytes at least, sound at the lowest
+/// rates forty bytes a token.
+fn heaviest(piece: &[u8]) -> u64 {
+    if is_media(piece) {
+        let picture: [&[u8]; 4] = [b"/9j/", b"iVBOR", b"R0lGOD", b"UklGR"];
+        // WAVE begins as WebP does.
+        let wave = piece.get(11..16) == Some(b"XQVZF");
+        let fixed = picture.iter().any(|magic| piece.starts_with(magic)) && !wave;
+        return if fixed { 2 * INLINE } else { INLINE.max(piece.len() as u64 / 40) };
+    }
+    let (mut letters, mut others, mut foreign) = (0_u64, 0_u64, 0_u64);
+    for byte in piece {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b' ' => letters += 1,
+            128.. => foreign += 1,
+            _ => others += 1,
+        }
+    }
+    letters / 3 + others + foreign / 2
 }
 
 impl Gateway {
@@ -71,19 +110,26 @@ impl Gateway {
     pub(super) async fn admit(&self, cx: &Ctx, model: &str, size: Size) -> Result<()> {
         // What serves when nothing is known of the model is generous: a worst case must not be too small.
         let cap = self.catalog.traits(model).max_output_tokens.unwrap_or(65_536);
+        let answers = size.answers.max(1);
+        let cap = cap.saturating_mul(answers);
         let most = size.most.unwrap_or(cap);
+        let input = size.heaviest.map_or(size.input, |heaviest| heaviest.max(size.input));
         let worst = cx.tenant.budget().and_then(|budget| match budget.amount {
             _ if size.free => Some(0),
-            Amount::Tokens(_) => Some(size.input.saturating_add(most)),
+            Amount::Tokens(_) => Some(input.saturating_add(most)),
             Amount::Nanos(_) => {
                 let price = self.prices.of(model, self.clock.unix_seconds())?;
-                let dear = size.dear.then(|| price.worst(size.input, most, Tier::Priority)).flatten();
-                dear.or_else(|| price.worst(size.input, most, Tier::Standard))
+                let dear = size.dear.then(|| price.worst(input, most, Tier::Priority)).flatten();
+                dear.or_else(|| price.worst(input, most, Tier::Standard))
             }
         });
         let estimate = Tokens {
             input: size.input,
-            output: if size.free { 0 } else { size.most.map_or(ANSWER, |most| most.min(cap)) },
+            output: if size.free {
+                0
+            } else {
+                size.most.map_or(ANSWER.saturating_mul(answers), |most| most.min(cap))
+            },
         };
         let claim = Claim {
             key: cx.tenant.name(),
@@ -119,6 +165,30 @@ mod tests {
         body.push(Bytes::from(vec![b' '; 400]));
         body.push(Bytes::from(vec![b'A'; 1_000_000]));
         assert_eq!(Size::of(&body).input, 100 + INLINE);
+    }
+
+    #[test]
+    fn what_is_sent_several_times_is_paid_several_times() {
+        let size = Size::about(100).times(4, 4);
+        assert_eq!((size.input, size.answers), (400, 4));
+        let size = Size::about(100).times(1, 3);
+        assert_eq!(
+            (size.input, size.answers),
+            (100, 3),
+            "several candidates of one call read the prompt once"
+        );
+    }
+
+    #[test]
+    fn the_worst_case_of_a_prompt_knows_digits_and_other_scripts() {
+        assert_eq!(heaviest(b"one two three"), 13 / 3);
+        assert_eq!(heaviest(b"1234567890"), 10);
+        assert_eq!(heaviest("日本語".as_bytes()), 4);
+        let media = |begins: &[u8]| heaviest(&[begins, &vec![b'A'; 400_000]].concat());
+        assert_eq!(media(b"/9j/"), 2 * INLINE);
+        assert_eq!(media(b""), 10_000);
+        assert_eq!(media(b"UklGRgAAAABXQVZF"), 10_000);
+        assert_eq!(media(b"UklGRgAAAABXRUJQ"), 2 * INLINE);
     }
 
     #[test]

@@ -36,11 +36,9 @@ impl Gateway {
         let choices = asked.n.and_then(|n| u64::try_from(n).ok()).unwrap_or(1).max(1);
         let most = named.and_then(|most| u64::try_from(most).ok()).map(|most| most.saturating_mul(choices));
         let (wanted, media) = (Vec::new(), BTreeMap::new());
-        self.walk(
-            &cx,
-            Chat { whole: &whole, aside: &aside, asked: Some(asked), model, streams, most, wanted, media },
-        )
-        .await
+        let (whole, aside) = (&whole, &aside);
+        let asked = Some(asked);
+        self.walk(&cx, Chat { whole, aside, asked, model, streams, most, choices, wanted, media }).await
     }
 }
 
@@ -53,6 +51,7 @@ struct Chat<'b> {
     model: String,
     streams: bool,
     most: Option<u64>,
+    choices: u64,
     /// Media that the request still waits for.
     wanted: Vec<Wanted>,
     media: BTreeMap<String, Media>,
@@ -128,6 +127,10 @@ impl Operation for Chat<'_> {
 
     fn given(&mut self, media: BTreeMap<String, Media>) {
         self.media.extend(media);
+    }
+
+    fn choices(&self) -> u64 {
+        self.choices
     }
 
     fn branches(&self, shape: &Shape) -> usize {

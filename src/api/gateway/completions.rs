@@ -63,7 +63,8 @@ impl Gateway {
         cx.tenant.may_use(&dispatched)?;
         let input = (body.len() * setup.each) as u64 / 4;
         let most = choice(0).most().map(|most| most.saturating_mul(count as u64));
-        self.admit(&cx, &dispatched, Size::about(input).bounded(most)).await?;
+        let size = Size::about(input).times(1, count as u64).bounded(most);
+        self.admit(&cx, &dispatched, size).await?;
         let walks = stream::iter(0..count).map(|number| self.walk_with(&cx, choice(number), true));
         let replies: Result<Vec<Reply>> = walks.buffered(AT_ONCE).try_collect().await;
         let usage = *used.lock();
@@ -167,7 +168,7 @@ fn merged(replies: Vec<Reply>, stamp: Stamp, include_usage: bool) -> Result<Repl
         headers.add(next);
         streams.push(Live { events, machine: Some(machine), usage: Usage::default() });
     }
-    let used = Arc::new(Mutex::new(Usage::default()));
+    let used = Arc::default();
     let events = Merged { streams, next: 0, batch: Vec::new(), used: Arc::clone(&used) };
     let machine = Joint { stamp, include_usage, used };
     Ok(Reply::Stream(Stream {
@@ -190,8 +191,11 @@ struct Merged {
     /// Who is looked at first the next time, so that nobody is kept waiting.
     next: usize,
     batch: Vec<Bytes>,
-    used: Arc<Mutex<Usage>>,
+    used: Arc<Mutex<Counted>>,
 }
+
+/// What Google has counted of all choices, and what of them it has not, about.
+type Counted = (Usage, u64);
 
 impl Live {
     /// Looks once at what came, and appends it as the client will see it. Whether there was anything.
@@ -243,7 +247,8 @@ impl EventSource for Merged {
         for live in &self.streams {
             used.add(&live.usage);
         }
-        *self.used.lock() = used;
+        let left = self.streams.iter().filter_map(|live| live.machine.as_ref());
+        *self.used.lock() = (used, left.map(|machine| machine.uncounted()).sum());
         let over = self.streams.iter().all(|live| live.machine.is_none());
         if !out.is_empty() {
             moved = true;
@@ -263,7 +268,7 @@ impl EventSource for Merged {
 struct Joint {
     stamp: Stamp,
     include_usage: bool,
-    used: Arc<Mutex<Usage>>,
+    used: Arc<Mutex<Counted>>,
 }
 
 impl Machine for Joint {
@@ -273,7 +278,11 @@ impl Machine for Joint {
     }
 
     fn usage(&self) -> Usage {
-        *self.used.lock()
+        self.used.lock().0
+    }
+
+    fn uncounted(&self) -> u64 {
+        self.used.lock().1
     }
 
     fn finish(&mut self, out: &mut BytesMut) -> Result<Usage> {

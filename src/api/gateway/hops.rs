@@ -14,10 +14,11 @@ use super::Gateway;
 use crate::api::{Ctx, EventSource};
 use crate::error::{Error, Result, Retry};
 use crate::telemetry::metrics::UNRESOLVED;
-use crate::translate::fan::Fan;
+use crate::translate::fan::{Added, Fan};
 use crate::translate::fault::from_event;
 use crate::translate::hops::{Hops, Next};
 use crate::upstream::{AnswerBody, Call, Events, Leg, Patience, Upstream};
+use crate::usage::Usage;
 use crate::wire::Rope;
 
 /// The longest pause before an answer is resumed; Google asking for more ends it instead.
@@ -105,6 +106,29 @@ impl EventSource for Whole {
     fn poll_next(&mut self, _: &mut Context<'_>, batch: &mut Vec<Bytes>) -> Poll<Result<bool>> {
         batch.extend(self.0.take());
         Poll::Ready(Ok(false))
+    }
+}
+
+/// An answer after others that came to nothing: its counts are told with theirs.
+pub(super) struct After {
+    inner: Box<dyn EventSource>,
+    added: Added,
+}
+
+impl After {
+    pub(super) fn new(inner: Box<dyn EventSource>, before: &Usage) -> Self {
+        Self { inner, added: Added::new(before) }
+    }
+}
+
+impl EventSource for After {
+    fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Bytes>) -> Poll<Result<bool>> {
+        let before = batch.len();
+        let polled = self.inner.poll_next(cx, batch);
+        for event in batch.iter_mut().skip(before) {
+            *event = self.added.event(std::mem::take(event));
+        }
+        polled
     }
 }
 

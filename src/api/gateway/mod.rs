@@ -18,7 +18,7 @@ use crate::limits::Limiter;
 use crate::memory::Memory;
 use crate::meter::price::Prices;
 use crate::telemetry::{self, Metrics};
-use crate::upstream::{Site, Upstream};
+use crate::upstream::{Report, Site, Upstream};
 
 mod adapt;
 mod admit;
@@ -47,6 +47,7 @@ mod walk;
 pub use adapt::Learned;
 pub use interactions::Unpaid;
 pub use models::Listing;
+pub use native::Batches;
 pub use stored::State;
 
 /// Everything the walk stands on; made by `app`.
@@ -80,6 +81,8 @@ pub struct Gateway {
     pub open_places: HashSet<String>,
     /// Interactions in the background whose cost is not booked yet.
     pub unpaid: Unpaid,
+    /// Batches whose cost is not booked yet.
+    pub batches: Batches,
     /// Upstream's models, and when they were read.
     pub listed: Listing,
     /// Model ids that may become metric labels: those the catalogue names.
@@ -98,6 +101,7 @@ impl Gateway {
         self.signatures = Arc::clone(&old.signatures);
         self.ids = Arc::clone(&old.ids);
         self.unpaid = old.unpaid.clone();
+        self.batches = old.batches.clone();
         old.limiter.adopt(self.limiter.rules().to_vec());
         self.limiter = old.limiter.clone();
         self.keys.inherit(&old.keys);
@@ -191,6 +195,10 @@ impl Engine for Gateway {
             detail.push(("upstream".to_owned(), words.to_owned()));
         }
         Readiness { ready: true, simulator, detail }
+    }
+
+    fn sites(&self) -> Vec<Report> {
+        self.upstream.reports()
     }
 }
 

@@ -16,6 +16,7 @@ use super::admit::Size;
 use super::homes::Homed;
 use super::hops::{self, Opened};
 use super::{Gateway, patience};
+use crate::api::peek::{self, Peek};
 use crate::api::{Ctx, EventSource, Reply, Stream};
 use crate::error::{Error, Result, Retry};
 use crate::telemetry::metrics::UNRESOLVED;
@@ -70,6 +71,10 @@ pub(super) trait Operation: Send + Sync {
     }
     /// Takes what was fetched, by address, before it is asked again.
     fn given(&mut self, _media: BTreeMap<String, Media>) {}
+    /// How many candidates the client wants.
+    fn choices(&self) -> u64 {
+        1
+    }
     /// How many requests with one candidate each make the answer.
     fn branches(&self, _: &Self::Shape) -> usize {
         1
@@ -137,7 +142,9 @@ impl Gateway {
         let named = operation.named();
         let (id, created) = named.unwrap_or_else(|| (self.ids.mint(O::PREFIX), self.clock.unix_seconds()));
         let stamp = Stamp { id, created, model: name, ids: Arc::clone(&self.ids), signatures };
-        let (mut hollow, mut settled) = (false, !trip.has_choice());
+        // What was answered in vain is billed too, and told with the rest.
+        let mut vain: Option<Box<Usage>> = None;
+        let mut settled = !trip.has_choice();
         loop {
             let paused = Instant::now();
             let leg = trip.next().await?;
@@ -167,13 +174,15 @@ impl Gateway {
             }
             let stamp = Stamp { signatures: homed, ..stamp.clone() };
             if !admitted {
-                let size = Size::of(&asked.body).bounded(operation.most());
+                let sent = operation.branches(&asked.shape) as u64;
+                let size = Size::of(&asked.body).weighed(cx, &asked.body);
+                let size = size.times(sent, operation.choices()).bounded(operation.most());
                 self.admit(cx, leg.model(), size).await?;
                 admitted = true;
             }
             let asked = self.supplied(cx, &leg, &mut operation, asked, &stamp).await?;
             let Attempt { heard, shape, dropped } =
-                match self.attempt(cx, &leg, &mut operation, asked, &stamp).await {
+                match self.attempt(cx, &leg, &mut operation, asked, (&stamp, vain.as_deref())).await {
                     Ok(attempt) => attempt,
                     Err(Unheard::Call(error)) => {
                         trip.failed(leg, error)?;
@@ -181,10 +190,10 @@ impl Gateway {
                     }
                     // An empty or malformed answer: the model deserves one more chance, and nothing was sent yet.
                     Err(Unheard::Answer(error)) => {
-                        if hollow || error.retries() != Retry::Soon || wish.repeat == Repeat::Never {
+                        if vain.is_some() || error.retries() != Retry::Soon || wish.repeat == Repeat::Never {
                             return Err(error.attempts(trip.sent()));
                         }
-                        hollow = true;
+                        vain = Some(Box::new(cx.meter.entry().usage));
                         trip.failed(leg, error)?;
                         continue;
                     }
@@ -224,7 +233,7 @@ impl Gateway {
         leg: &Leg<'_>,
         operation: &O,
         asked: &mut Asked<O::Shape>,
-        stamp: &Stamp,
+        (stamp, vain): (&Stamp, Option<&Usage>),
     ) -> Result<Heard, Unheard> {
         // Families with an output cap per request are always streamed upstream.
         let streams = operation.streams();
@@ -243,6 +252,9 @@ impl Gateway {
         if let Some(tier) = tier {
             operation.served(&mut asked.shape, &tier);
         }
+        if let Some(vain) = vain {
+            source = Box::new(hops::After::new(source, vain));
+        }
         let (mut first, mut more) = (Vec::new(), true);
         // Events without a candidate say nothing to the client; what follows decides.
         while more && (!streams || first.len() < HELD && !first.iter().any(|event| says(event, "candidates")))
@@ -251,10 +263,12 @@ impl Gateway {
         }
         if streams {
             let inner = more.then_some(source);
-            verdict(&first, inner.is_none(), operation, (&asked.shape, stamp)).map_err(Unheard::Answer)?;
+            verdict(&first, inner.is_none(), operation, (&asked.shape, stamp))
+                .map_err(|error| billed(cx, &first, error))?;
             return Ok(Heard::Events((Primed { first, inner, course: None }, again)));
         }
-        let (body, usage) = operation.reply(&asked.shape, stamp, &first).map_err(Unheard::Answer)?;
+        let (body, usage) =
+            operation.reply(&asked.shape, stamp, &first).map_err(|error| billed(cx, &first, error))?;
         Ok(Heard::Reply((Told { body, usage, lost }, again)))
     }
 
@@ -371,6 +385,18 @@ pub(super) enum Unheard {
     Call(Error),
     /// There was one, and it says nothing.
     Answer(Error),
+}
+
+/// An answer that says nothing to the client has its price all the same.
+fn billed(cx: &Ctx, events: &[Bytes], error: Error) -> Unheard {
+    let mut counts = Peek::new(peek::Told::UsageMetadata);
+    for event in events {
+        counts.feed(event);
+    }
+    if let Some(usage) = counts.usage() {
+        cx.meter.usage(usage);
+    }
+    Unheard::Answer(error)
 }
 
 /// OpenTelemetry's name for a site's kind.

@@ -23,7 +23,7 @@ use crate::store::Place;
 use crate::telemetry::Accounts;
 use crate::usage::Usage;
 
-pub use query::{Dimension, Format, Group, Query, instant, render};
+pub use query::{Dimension, Format, Group, Query, csv, instant, render};
 
 /// Rows that may wait for the thread, and as many again for a database that is away.
 const QUEUE: usize = 16_384;

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, Statement};
 
 use super::{Book, Group, Query, Row, VERSION_TABLE, insert, int, missing, unusable};
 use crate::error::{Error, Result};
+use crate::store::Link;
 
 /// How long a connection may take to come about, and a group to be written.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -19,7 +20,7 @@ const WRITE: Duration = Duration::from_secs(4);
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7242312)";
 
 pub(super) struct Postgres {
-    config: Config,
+    link: Link,
     /// The thread's own; connections live in it.
     runtime: Runtime,
     line: Option<(Client, Statement)>,
@@ -27,7 +28,7 @@ pub(super) struct Postgres {
 
 impl Postgres {
     pub(super) fn new(url: &SecretString) -> Result<Self> {
-        Ok(Self { config: config(url)?, runtime: runtime()?, line: None })
+        Ok(Self { link: link(url)?, runtime: runtime()?, line: None })
     }
 }
 
@@ -35,13 +36,10 @@ fn runtime() -> Result<Runtime> {
     Builder::new_current_thread().enable_all().build().map_err(Error::internal)
 }
 
-fn config(url: &SecretString) -> Result<Config> {
-    let mut config: Config = url
-        .expose_secret()
-        .parse()
-        .map_err(|error| unusable(format!("[ledger] url cannot be read: {error}")))?;
-    config.connect_timeout(CONNECT).application_name("gemway ledger");
-    Ok(config)
+fn link(url: &SecretString) -> Result<Link> {
+    let mut link = Link::parse(url).map_err(|error| unusable(format!("[ledger] {}", error.message())))?;
+    link.config().connect_timeout(CONNECT).application_name("gemway ledger");
+    Ok(link)
 }
 
 fn away(error: tokio_postgres::Error) -> Error {
@@ -50,8 +48,8 @@ fn away(error: tokio_postgres::Error) -> Error {
     unusable(format!("the ledger's Postgres: {}", said.unwrap_or_else(|| error.to_string()))).because(error)
 }
 
-async fn connect(config: &Config) -> Result<Client> {
-    let connected = tokio::time::timeout(CONNECT, config.connect(NoTls)).await;
+async fn connect(link: &Link) -> Result<Client> {
+    let connected = tokio::time::timeout(CONNECT, link.connect()).await;
     let late =
         |error: tokio::time::error::Elapsed| unusable("the ledger's Postgres does not answer").because(error);
     let (client, connection) = connected.map_err(late)?.map_err(away)?;
@@ -60,8 +58,8 @@ async fn connect(config: &Config) -> Result<Client> {
     Ok(client)
 }
 
-async fn ready(config: &Config) -> Result<(Client, Statement)> {
-    let mut client = connect(config).await?;
+async fn ready(link: &Link) -> Result<(Client, Statement)> {
+    let mut client = connect(link).await?;
     let change = client.transaction().await.map_err(away)?;
     change.execute(LOCK, &[]).await.map_err(away)?;
     change.batch_execute(VERSION_TABLE).await.map_err(away)?;
@@ -91,12 +89,12 @@ async fn write(client: &mut Client, statement: &Statement, rows: &[Row]) -> Resu
 
 impl Book for Postgres {
     fn append(&mut self, rows: &[Row], _: bool) -> Result<()> {
-        let (config, line) = (&self.config, &mut self.line);
+        let (link, line) = (&self.link, &mut self.line);
         let written = self.runtime.block_on(async {
             let work = async {
                 let (client, statement) = match line {
                     Some(line) => line,
-                    None => line.insert(ready(config).await?),
+                    None => line.insert(ready(link).await?),
                 };
                 write(client, statement, rows).await
             };
@@ -111,18 +109,23 @@ impl Book for Postgres {
     }
 }
 
+/// A text that Postgres takes: one row with a zero in the name of a model would keep out all behind it.
+fn plain(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 fn values(row: &Row) -> [Box<dyn ToSql + Sync + Send>; 25] {
     let number = |number: u64| Box::new(int(number));
     [
         Box::new(row.id.clone()),
         Box::new(row.at),
-        Box::new(row.request_id.clone()),
-        Box::new(row.key.clone()),
-        Box::new(row.labels.to_string()),
+        Box::new(plain(&row.request_id)),
+        Box::new(plain(&row.key)),
+        Box::new(plain(&row.labels)),
         Box::new(row.route),
-        Box::new(row.asked.clone()),
-        Box::new(row.model.clone()),
-        Box::new(row.site.clone()),
+        Box::new(row.asked.as_deref().map(plain)),
+        Box::new(row.model.as_deref().map(plain)),
+        Box::new(row.site.as_deref().map(plain)),
         Box::new(row.outcome),
         Box::new(i64::from(row.status)),
         Box::new(row.error),
@@ -143,9 +146,9 @@ fn values(row: &Row) -> [Box<dyn ToSql + Sync + Send>; 25] {
 }
 
 pub(super) fn ask(url: &SecretString, query: &Query) -> Result<Vec<Group>> {
-    let config = config(url)?;
+    let link = link(url)?;
     runtime()?.block_on(async {
-        let client = connect(&config).await?;
+        let client = connect(&link).await?;
         let (sql, values) = query.sql(true);
         let values: Vec<Box<dyn ToSql + Sync>> = values
             .into_iter()

@@ -236,7 +236,8 @@ fn lines(by: &[Dimension], groups: &[Group], unknown: &str) -> Vec<Vec<String>> 
     lines
 }
 
-fn csv(cell: &str) -> String {
+/// A cell of comma-separated text.
+pub fn csv(cell: &str) -> String {
     if cell.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", cell.replace('"', "\"\""))
     } else {

@@ -58,7 +58,8 @@ impl Sqlite {
 
 impl Book for Sqlite {
     fn append(&mut self, rows: &[Row], durable: bool) -> Result<()> {
-        self.write(rows, durable).map_err(|error| unusable("a write to the ledger failed").because(error))
+        self.write(rows, durable)
+            .map_err(|error| unusable(format!("a write to the ledger failed: {error}")).because(error))
     }
 }
 

@@ -62,7 +62,8 @@ async fn exercise(place: &Place) {
     ledger.commit(row("3", "a", 3_600_000)).await.unwrap();
     // A second word about the same request replaces the first.
     ledger.commit(Row { outcome: "failed", ..row("3", "a", 3_600_000) }).await.unwrap();
-    ledger.record(Row { cost: None, ..row("4", "c", 3000) });
+    // A name that a client made up; Postgres takes no zeros.
+    ledger.record(Row { cost: None, asked: Some("a\0b".to_owned()), ..row("4", "c", 3000) });
     ledger.close().await;
     let asking = |query: Query| {
         let place = place.clone();

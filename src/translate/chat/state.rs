@@ -122,6 +122,17 @@ pub(super) enum Role {
     Tool { index: usize, id: String, custom: bool },
 }
 
+/// Bytes of what an event says to the client: of the text and the calls that the model wrote.
+fn said(answer: &GenerateResponse<'_>) -> usize {
+    let contents = each(&answer.candidates).filter_map(|candidate| candidate.content.as_ref());
+    let parts = contents.flat_map(|content| each(&content.parts));
+    let bytes = parts.map(|part| {
+        let call = part.function_call.as_ref().and_then(|call| call.args).map_or(0, |args| args.get().len());
+        part.text.as_ref().map_or(0, Text::size) + call
+    });
+    bytes.sum()
+}
+
 /// How a choice ended.
 #[derive(Debug)]
 pub(in crate::translate) struct End {
@@ -155,6 +166,7 @@ impl Session {
         if answer.error.is_some() {
             return Err(fault::from_event(event));
         }
+        self.counts.said(said(&answer));
         if let Some(usage) = &answer.usage_metadata {
             self.counts.take(usage);
             if let Some(tier) = self.counts.tier() {

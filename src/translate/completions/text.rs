@@ -216,6 +216,10 @@ impl Machine for CompletionMachine {
         self.session.counts.usage()
     }
 
+    fn uncounted(&self) -> u64 {
+        self.session.counts.uncounted()
+    }
+
     fn finish(&mut self, out: &mut BytesMut) -> Result<Usage> {
         let usage = self.usage();
         if self.done {

@@ -23,6 +23,7 @@ mod hosted;
 mod input;
 mod items;
 mod marks;
+mod replay;
 pub mod request;
 pub mod stream;
 mod tools;

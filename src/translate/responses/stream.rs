@@ -208,6 +208,10 @@ impl Machine for ResponsesMachine {
         self.session.counts.usage()
     }
 
+    fn uncounted(&self) -> u64 {
+        self.session.counts.uncounted()
+    }
+
     fn finish(&mut self, out: &mut BytesMut) -> Result<Usage> {
         if self.ended {
             return Ok(self.usage());

@@ -207,9 +207,11 @@ impl Gateway {
         call: (&'s str, &'s str, &'s str),
         payload: &Payload,
     ) -> Result<Way<'s>> {
-        let (family, model, _) = call;
+        let (family, model, method) = call;
         let mut wish = patience::read(&cx.headers, model, false)?;
-        let alone = !matches!(family, "models" | "publishers/google/models");
+        // A tuned model and an operation under way are where they are.
+        let alone =
+            !matches!(family, "models" | "publishers/google/models") || method == "fetchPredictOperation";
         let mut sites = vec![near];
         if !alone {
             let place = match &native.surface {

@@ -11,7 +11,8 @@ use crate::api::Ctx;
 use crate::api::gateway::Gateway;
 use crate::api::gateway::admit::Size;
 use crate::api::native_routes::segment;
-use crate::api::passage::Framing;
+use crate::api::passage::{Framing, Told as Paid};
+use crate::api::peek::Told;
 use crate::api::render_google::Shape;
 use crate::body::{self, Body, Rope};
 use crate::error::{Error, Kind, Origin, Result};
@@ -48,6 +49,13 @@ impl Gateway {
             let replay = super::sift::length(&cx.headers).is_some_and(|length| length <= super::REPLAYABLE);
             payload(cx, incoming, replay).await?
         };
+        let owed = if method == Method::GET { self.batches.model(path) } else { None };
+        if let Some(model) = &owed {
+            cx.meter.model(model, self.labels.get(model).map(String::as_str));
+            cx.meter.dispatched(model);
+        }
+        let (batches, name) = (self.batches.clone(), path.to_owned());
+        let told = owed.is_some().then_some(Told::Batch);
         let shape = if collection == "webhooks" { Shape::Word } else { Shape::Rpc };
         let sending = Sending {
             way: Way::To(site, address.raw(), Again::of(cx, &method)?),
@@ -55,10 +63,10 @@ impl Gateway {
             query: query.as_deref(),
             payload,
             credential,
-            billing: Billing { shape, framing: Framing::Plain, ..Billing::FREE },
+            billing: Billing { told, shape, framing: Framing::Plain, ..Billing::FREE },
             rise,
             label: UNRESOLVED,
-            paid: None,
+            paid: owed.map(|_| Paid(Box::new(move || batches.paid(&name)))),
         };
         self.send(cx, sending, cut).await
     }

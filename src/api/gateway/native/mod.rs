@@ -19,12 +19,14 @@ use crate::telemetry::metrics::UNRESOLVED;
 use crate::translate::Backend;
 use crate::upstream::{Credential, Payload, RawPath, Site};
 
+mod batches;
 pub(super) mod journey;
 mod kept;
 pub(super) mod send;
 mod session;
 pub(super) mod sift;
 
+pub use batches::Batches;
 use journey::{Again, Way};
 use send::{Billing, Sending};
 
@@ -121,8 +123,14 @@ impl Gateway {
         cx.tenant.may_use(&model)?;
         let length = sift::length(&cx.headers);
         let told = told(method);
-        let estimate = if told.is_some() { length.unwrap_or(0) / 4 } else { 0 };
-        let size = if told.is_some() { Size::about(estimate).unread() } else { Size::FREE };
+        let batch = matches!(method, "batchGenerateContent" | "asyncBatchEmbedContent");
+        let estimate = if told.is_some() || batch { length.unwrap_or(0) / 4 } else { 0 };
+        let size = match told {
+            Some(_) => Size::about(estimate).unread(),
+            // It costs when it is done; whoever has nothing left is not to begin it.
+            None if batch => Size::about(estimate),
+            None => Size::FREE,
+        };
         self.admit(cx, &model, size).await?;
         let cut = incoming.cut.clone();
         // An alias has to be replaced in the body too, where these methods name the model once more.
@@ -157,7 +165,11 @@ impl Gateway {
             label: self.labels.get(&model).map_or(UNRESOLVED, String::as_str),
             paid: None,
         };
-        self.send(cx, sending, cut).await
+        let response = self.send(cx, sending, cut).await?;
+        if batch && response.status().is_success() {
+            return self.batch_made(response, &model).await;
+        }
+        Ok(response)
     }
 
     /// Whose credential goes upstream.

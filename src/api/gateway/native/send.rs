@@ -79,10 +79,15 @@ impl Gateway {
         // What Google said when it did not serve: told when nobody else serves either.
         let mut said: Option<Response<Body>> = None;
         let (site, response) = loop {
+            let paused = Instant::now();
             let (site, to) = match journey.next(self, &credential).await {
                 Ok(next) => next,
                 Err(error) => return said.map_or(Err(error), |said| Ok(ended(cx, said, journey.sent()))),
             };
+            if journey.sent() > 1 {
+                // The pause before another try is Google's doing, not ours.
+                cx.meter.waited(provider(site), paused.elapsed());
+            }
             let payload = held.next();
             let raw = Raw {
                 method: method.clone(),
