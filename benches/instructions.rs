@@ -185,7 +185,7 @@ async fn run(scenario: &Scenario, times: usize, simulator: SocketAddr) -> Fallib
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     gateway.0.wait()?;
-    let said = reading.join().map_err(|_| "the reader ended badly")??;
+    let said = reading.join().map_err(|_panic| "the reader ended badly")??;
     let collected = said.lines().filter_map(|line| line.split("Collected : ").nth(1)).next_back();
     let count = collected.and_then(|count| count.trim().parse().ok());
     Ok((count.ok_or_else(|| format!("valgrind said no count:\n{said}"))?, units))
