@@ -33,12 +33,16 @@ async fn a_stream_shows_life_before_and_between_its_events() {
     }
 }
 
-/// Clients that count real events hear one; not before the response has begun, for it must be the first.
+/// Clients that count real events hear one; not before the response has begun, for it must be the first, and not
+/// while an item is open, for SDKs take the object in it for all there is.
 #[tokio::test]
 async fn a_response_says_that_it_is_in_progress() {
+    let call = r#"{"candidates":[{"content":{"role":"model","parts":[{"functionCall":{"id":"c","name":"f","args":{}}}]},"index":0}]}"#;
     let act = vec![
         thinking(),
         Step::Say(opening()),
+        Step::Say(event(call)),
+        thinking(),
         Step::Say(event(HELLO)),
         thinking(),
         Step::Say(event(END)),
@@ -47,13 +51,22 @@ async fn a_response_says_that_it_is_in_progress() {
     let google = site(vec![act]).await;
     let toml = format!("[server]\nheartbeat = \"150ms\"\n{}", site_toml("g", google.address, "g"));
     let gateway = gateway(&toml).await;
-    let body = r#"{"model":"m","input":"hi","stream":true}"#;
+    let body = r#"{"model":"m","input":"hi","stream":true,"tools":[{"type":"function","name":"f","parameters":{"type":"object"}}]}"#;
     let reply = send_to(gateway.address, "/v1/responses", body).await;
     let (before, after) = reply.body.split_once("event: response.created").unwrap();
     assert!((2..=4).contains(&before.matches(": keep-alive\n").count()), "{before}");
-    assert!(!after.contains("keep-alive") && !before.contains("event:"), "{after}");
-    // One of its own, and those in between.
-    assert!((3..=5).contains(&after.matches("event: response.in_progress").count()), "{after}");
+    assert!(!before.contains("event:"), "{before}");
+    let (called, said) = after.split_once(r#""type":"message""#).unwrap();
+    // One of its own, and those after the call, which they hold.
+    assert!((3..=5).contains(&called.matches("event: response.in_progress").count()), "{called}");
+    let last = called.rsplit("event: response.in_progress").next().unwrap();
+    assert!(
+        last.contains(r#""output":[{"type":"function_call""#) || last.contains(r#""call_id":"#),
+        "{last}"
+    );
+    assert!(!called.contains("keep-alive"), "{called}");
+    assert!((2..=4).contains(&said.matches(": keep-alive\n").count()), "{said}");
+    assert!(!said.contains("response.in_progress"), "{said}");
     let numbers = reply.body.split("\"sequence_number\":").skip(1);
     let numbers: Vec<usize> =
         numbers.map(|rest| rest[..rest.find([',', '}']).unwrap()].parse().unwrap()).collect();

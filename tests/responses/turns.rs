@@ -99,23 +99,28 @@ fn answer() -> impl Strategy<Value = Vec<Value>> {
     })
 }
 
-/// Without thoughts, which are not sent back, and with words that nothing parts in one part.
-fn plain(parts: &[Value]) -> Vec<Value> {
+/// Words that nothing parts, in one part; a part of nothing but a signature signs those before it.
+fn merged(parts: &[Value]) -> Vec<Value> {
     let mut out: Vec<Value> = Vec::new();
-    for part in parts.iter().filter(|part| part["thought"] != true) {
-        let text = part["text"].as_str();
-        let open = out
-            .last_mut()
-            .filter(|last| last.get("text").is_some() && last.get("thoughtSignature").is_none());
-        match (text, open) {
-            (Some(""), Some(open)) => open["thoughtSignature"] = part["thoughtSignature"].clone(),
-            (Some(text), Some(open)) if part.get("thoughtSignature").is_none() => {
-                open["text"] = format!("{}{text}", open["text"].as_str().unwrap()).into();
+    let words = |part: &Value| part.get("text").is_some() && part.get("thought").is_none();
+    for part in parts {
+        let unsigned = |part: &Value| words(part) && part.get("thoughtSignature").is_none();
+        match out.last_mut().filter(|last| unsigned(last) && words(part)) {
+            Some(open) if part["text"] == "" => open["thoughtSignature"] = part["thoughtSignature"].clone(),
+            Some(open) if unsigned(part) => {
+                let both = format!("{}{}", open["text"].as_str().unwrap(), part["text"].as_str().unwrap());
+                open["text"] = both.into();
             }
             _ => out.push(part.clone()),
         }
     }
     out
+}
+
+/// The same without thoughts, which are not sent back: they part words, and leave no trace.
+fn plain(parts: &[Value]) -> Vec<Value> {
+    let spoken: Vec<Value> = merged(parts).into_iter().filter(|part| part["thought"] != true).collect();
+    merged(&spoken)
 }
 
 /// The outputs of a response's calls.

@@ -153,6 +153,11 @@ impl Desk {
         }
     }
 
+    /// Whether the response object says all that its events have: no item is open.
+    pub(super) fn is_level(&self) -> bool {
+        self.items.iter().all(Option::is_some)
+    }
+
     /// The response object as it stands.
     pub(super) fn response(&self, standing: &Standing<'_>) -> Result<Box<RawValue>> {
         #[derive(Serialize)]

@@ -219,9 +219,10 @@ impl Machine for ResponsesMachine {
         self.complete(out).map(|(_, _, usage)| usage)
     }
 
-    /// Some clients count real events only. Before the first one of a response there is none to say it with.
+    /// Some clients count real events only. Before the first one of a response there is none to say it with; and
+    /// while an item is open the object in the event would lack it, which SDKs take for the whole state.
     fn alive(&mut self, out: &mut BytesMut) -> bool {
-        if !self.state.begun || self.ended || self.desk.quiet {
+        if !self.state.begun || self.ended || self.desk.quiet || !self.desk.is_level() {
             return false;
         }
         let before = out.len();
