@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use gemway::catalog::{Catalog, Pattern};
 use gemway::ids::Ids;
 use gemway::limits::{Claim, Limiter, Quota, Rule, Tokens, Used};
-use gemway::meter::{Books, Entry, Meter, Outcome, Sink, price::Prices};
+use gemway::meter::{Books, Entry, Meter, Outcome, Sink, Terms, price::Prices};
 use gemway::sse::Decoder;
 use gemway::telemetry::{Accounts, Metrics};
 use gemway::translate::chat::{Shape, reply, request, stream::ChatMachine};
@@ -286,8 +286,9 @@ fn books(bench: &mut Criterion) -> Result<(), Box<dyn Error>> {
             });
         });
     }
-    let prices = Arc::new(Prices::builtin()?);
-    let sink: Arc<dyn Sink> = Arc::new(Books::with(Arc::new(Metrics::new()), prices, None));
+    let terms = Terms { prices: Arc::new(Prices::builtin()?), ..Terms::default() };
+    let terms = Arc::new(arc_swap::ArcSwap::from_pointee(terms));
+    let sink: Arc<dyn Sink> = Arc::new(Books::with(Arc::new(Metrics::new()), terms, None));
     bench.bench_function("meter", |bencher| {
         bencher.iter(|| {
             let entry = Entry {
