@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, Uri};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -218,6 +218,15 @@ pub struct Arrival {
     pub meter: Meter,
 }
 
+/// What a caller proves itself with, and what else is nobody's to read.
+const SECRETS: [HeaderName; 5] = [
+    AUTHORIZATION,
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+    HeaderName::from_static("x-gemway-key"),
+    COOKIE,
+];
+
 /// Asks for, and tells, what a request cost in dollars.
 const COST: HeaderName = HeaderName::from_static("x-gemway-cost");
 
@@ -300,7 +309,10 @@ impl Front {
         meter: &Meter,
     ) -> Result<Response<Body>> {
         let (mut head, body) = request.into_parts();
-        for name in ["authorization", "api-key", "x-goog-api-key", "x-gemway-key", "cookie"] {
+        for name in SECRETS {
+            if !head.headers.contains_key(&name) {
+                continue;
+            }
             if let http::header::Entry::Occupied(mut entry) = head.headers.entry(name) {
                 // Whoever prints these headers prints `Sensitive` in their place.
                 entry.iter_mut().for_each(|value| value.set_sensitive(true));
