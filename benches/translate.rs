@@ -1,4 +1,5 @@
-//! What translating costs: requests in, answers out, streams piece by piece, and a large image on its way.
+//! What the hot functions cost, each alone: requests in, answers out, streams piece by piece, schemas, embeddings,
+//! and what every request passes beside translation, admission and the meter.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -6,12 +7,17 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput};
-use gemway::catalog::Catalog;
+use futures_util::FutureExt as _;
+use gemway::catalog::{Catalog, Pattern};
 use gemway::ids::Ids;
+use gemway::limits::{Claim, Limiter, Quota, Rule, Tokens, Used};
+use gemway::meter::{Books, Entry, Meter, Outcome, Sink, Terms, price::Prices};
 use gemway::sse::Decoder;
+use gemway::telemetry::{Accounts, Metrics};
 use gemway::translate::chat::{Shape, reply, request, stream::ChatMachine};
 use gemway::translate::embeddings;
 use gemway::translate::{Backend, Machine, Signatures, Stamp, Target};
+use gemway::usage::Usage;
 use gemway::wire;
 
 const MODEL: &str = "gemini-3.8-flash";
@@ -36,6 +42,61 @@ fn stamp() -> Stamp {
         ids: Arc::new(Ids::counted()),
         signatures: Arc::new(Forgetful),
     }
+}
+
+/// What most requests are.
+fn question() -> Bytes {
+    let body = serde_json::json!({
+        "model": MODEL,
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "The quick brown fox jumps over the lazy dog. ".repeat(4)},
+        ],
+    });
+    body.to_string().into()
+}
+
+/// A document in the prompt, with escapes on every line.
+fn document() -> Bytes {
+    let text = "A line with \"quotes\", a tab\t and an end.\n".repeat((1 << 20) / 44);
+    serde_json::json!({"model": MODEL, "messages": [{"role": "user", "content": text}]}).to_string().into()
+}
+
+/// Twenty tools with schemas as deep as people write them, and a schema for the answer.
+fn schemas() -> Bytes {
+    let parameters = |at: usize| {
+        serde_json::json!({
+            "type": "object",
+            "properties": {
+                "query": {"type": "string", "description": "What to look for.", "minLength": 1},
+                "limit": {"type": "integer", "minimum": 1, "maximum": 100 + at, "default": 10},
+                "filters": {"type": "array", "items": {"anyOf": [
+                    {"type": "object", "properties": {"field": {"enum": ["a", "b", "c"]}, "value": {"type": "string"}}},
+                    {"type": "null"},
+                ]}},
+            },
+            "required": ["query"],
+            "additionalProperties": false,
+        })
+    };
+    let tools: Vec<_> = (0..20)
+        .map(|at| {
+            let name = format!("tool_{at}");
+            let function =
+                serde_json::json!({"name": name, "description": "Looks.", "parameters": parameters(at)});
+            serde_json::json!({"type": "function", "function": function})
+        })
+        .collect();
+    let format = serde_json::json!({"type": "json_schema", "json_schema": {
+        "name": "answer", "strict": true, "schema": parameters(0),
+    }});
+    let body = serde_json::json!({
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "Look."}],
+        "tools": tools,
+        "response_format": format,
+    });
+    body.to_string().into()
 }
 
 /// A conversation of twenty turns with two tools.
@@ -100,7 +161,13 @@ fn ask(body: &Bytes, target: &Target<'_>) -> gemway::error::Result<usize> {
 
 fn requests(bench: &mut Criterion, target: &Target<'_>) -> Result<(), Box<dyn Error>> {
     let mut group = bench.benchmark_group("request");
-    for (name, body) in [("conversation", conversation()), ("picture of 10 MiB", picture())] {
+    for (name, body) in [
+        ("question", question()),
+        ("conversation", conversation()),
+        ("20 tools and a schema", schemas()),
+        ("prompt of 1 MiB", document()),
+        ("picture of 10 MiB", picture()),
+    ] {
         ask(&body, target)?;
         group.throughput(Throughput::Bytes(body.len() as u64));
         group.bench_function(name, |bencher| bencher.iter(|| ask(black_box(&body), target)));
@@ -110,15 +177,17 @@ fn requests(bench: &mut Criterion, target: &Target<'_>) -> Result<(), Box<dyn Er
 }
 
 fn answers(bench: &mut Criterion) -> Result<(), Box<dyn Error>> {
-    let whole = [event(&"The quick brown fox jumps over the lazy dog. ".repeat(40), true)];
-    reply::reply(&Shape::default(), &stamp(), &whole)?;
-    bench.bench_function("reply/whole", |bencher| {
-        bencher.iter_batched(
-            stamp,
-            |stamp| reply::reply(&Shape::default(), &stamp, black_box(&whole)),
-            BatchSize::SmallInput,
-        );
-    });
+    for (name, times) in [("short", 4), ("long", 40), ("of 1 MiB", 23_000)] {
+        let whole = [event(&"The quick brown fox jumps over the \"lazy\" dog.\n".repeat(times), true)];
+        reply::reply(&Shape::default(), &stamp(), &whole)?;
+        bench.bench_function(&format!("reply/{name}"), |bencher| {
+            bencher.iter_batched(
+                stamp,
+                |stamp| reply::reply(&Shape::default(), &stamp, black_box(&whole)),
+                BatchSize::SmallInput,
+            );
+        });
+    }
 
     let mut events = vec![event("The quick brown fox jumps ", false); 199];
     events.push(event("over the lazy dog.", true));
@@ -187,6 +256,61 @@ fn vectors(bench: &mut Criterion) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// What every request passes beside translation: admission under a few limits, and the meter with metrics and price.
+fn books(bench: &mut Criterion) -> Result<(), Box<dyn Error>> {
+    let quota = Quota {
+        requests_per_minute: Some(u32::MAX),
+        tokens_per_minute: Some(u64::MAX / 4),
+        concurrent_requests: Some(u32::MAX),
+        ..Quota::default()
+    };
+    let rule =
+        Rule { name: "all".to_owned(), models: vec![Pattern::new("gemini-*")], quota, ..Rule::default() };
+    let tokens = Tokens { input: 12, output: 34 };
+    for (name, rules, quota) in [("none", Vec::new(), Quota::default()), ("six limits", vec![rule], quota)] {
+        let limiter = Limiter::new(rules, Accounts::new());
+        let claim = Claim {
+            key: "default",
+            model: MODEL,
+            quota: &quota,
+            budget: None,
+            estimate: tokens,
+            worst: None,
+            bounded: false,
+        };
+        bench.bench_function(&format!("limits/{name}"), |bencher| {
+            bencher.iter(|| {
+                if let Some(Ok(permit)) = limiter.admit(black_box(&claim)).now_or_never() {
+                    permit.settle(&Used { tokens, nanos: None });
+                }
+            });
+        });
+    }
+    let terms = Terms { prices: Arc::new(Prices::builtin()?), ..Terms::default() };
+    let terms = Arc::new(arc_swap::ArcSwap::from_pointee(terms));
+    let sink: Arc<dyn Sink> = Arc::new(Books::with(Arc::new(Metrics::new()), terms, None));
+    bench.bench_function("meter", |bencher| {
+        bencher.iter(|| {
+            let entry = Entry {
+                request_id: "req_bench".to_owned(),
+                route: "chat",
+                method: "POST",
+                ..Entry::default()
+            };
+            let meter = Meter::start(Arc::clone(&sink), entry);
+            meter.note(|entry| entry.key = Some("default".to_owned()));
+            meter.model(MODEL, Some(MODEL));
+            meter.dispatched(MODEL);
+            meter.attempt("default", Some(200), None);
+            meter.waited("gcp.gemini", std::time::Duration::from_millis(1));
+            meter.usage(Usage { input: 12, output: 34, ..Usage::default() });
+            meter.headed(200, None);
+            meter.end(Outcome::Complete);
+        });
+    });
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let catalog = Catalog::builtin()?;
     let target =
@@ -195,6 +319,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     requests(&mut bench, &target)?;
     answers(&mut bench)?;
     vectors(&mut bench)?;
+    books(&mut bench)?;
     bench.final_summary();
     Ok(())
 }

@@ -1,5 +1,8 @@
 //! What each model family can do, as data (`catalog.toml`).
 
+use std::collections::HashMap;
+
+use arc_swap::ArcSwap;
 use serde::Deserialize;
 
 use crate::error::{Error, Kind, Origin, Result};
@@ -170,15 +173,23 @@ pub struct Model {
 /// What is known of all models.
 #[derive(Clone, Debug)]
 pub struct Catalog {
+    /// The most specific first.
     families: Vec<(Pattern, Traits)>,
     models: Vec<Model>,
     unknown: Traits,
+    /// Which family each name belongs to.
+    found: Found<Option<usize>>,
 }
 
 impl Catalog {
     /// The catalogue this build carries.
     pub fn builtin() -> Result<Self> {
-        let nothing = Self { families: Vec::new(), models: Vec::new(), unknown: Traits::default() };
+        let nothing = Self {
+            families: Vec::new(),
+            models: Vec::new(),
+            unknown: Traits::default(),
+            found: Found::default(),
+        };
         nothing.with_override(include_str!("catalog.toml"))
     }
 
@@ -196,10 +207,12 @@ impl Catalog {
         for family in &file.family {
             for models in &family.models {
                 let base = family.like.as_deref().map_or_else(|| models.replace('*', ""), str::to_owned);
-                let traits = family.apply(next.traits(&base).clone())?;
+                let traits = family.apply(next.family(next.search(&base)).clone())?;
                 let pattern = Pattern::new(models);
                 next.families.retain(|(known, _)| *known != pattern);
-                next.families.push((pattern, traits));
+                // Most specific first, and of two that are equally so the later one.
+                let place = next.families.partition_point(|(known, _)| known.weight() > pattern.weight());
+                next.families.insert(place, (pattern, traits));
             }
         }
         for entry in file.model {
@@ -215,11 +228,15 @@ impl Catalog {
 
     /// What a model can do: the most specific pattern that matches its id decides.
     pub fn traits(&self, model: &str) -> &Traits {
-        self.families
-            .iter()
-            .filter(|(pattern, _)| pattern.matches(model))
-            .max_by_key(|(pattern, _)| pattern.weight())
-            .map_or(&self.unknown, |(_, traits)| traits)
+        self.family(self.found.of(model, || self.search(model)))
+    }
+
+    fn search(&self, model: &str) -> Option<usize> {
+        self.families.iter().position(|(pattern, _)| pattern.matches(model))
+    }
+
+    fn family(&self, at: Option<usize>) -> &Traits {
+        at.and_then(|at| self.families.get(at)).map_or(&self.unknown, |(_, traits)| traits)
     }
 
     /// The concrete models, in the order of the file.
@@ -228,29 +245,78 @@ impl Catalog {
     }
 }
 
+/// What a search among patterns has found for a name, kept: each request asks for the same few, several times. Names
+/// come from clients, so there is an end to what is kept. A clone begins with nothing.
+#[derive(Debug)]
+pub struct Found<T>(ArcSwap<HashMap<Box<str>, T>>);
+
+impl<T> Default for Found<T> {
+    fn default() -> Self {
+        Self(ArcSwap::default())
+    }
+}
+
+impl<T> Clone for Found<T> {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl<T: Clone> Found<T> {
+    /// More names than a gateway serves models.
+    const MOST: usize = 256;
+
+    /// What was found for `name`, or is now.
+    pub fn of(&self, name: &str, search: impl FnOnce() -> T) -> T {
+        let known = self.0.load();
+        if let Some(found) = known.get(name) {
+            return found.clone();
+        }
+        let found = search();
+        if known.len() < Self::MOST {
+            self.0.rcu(|known| {
+                let mut more = HashMap::clone(known);
+                more.insert(name.into(), found.clone());
+                more
+            });
+        }
+        found
+    }
+}
+
 /// A model name in which `*` stands for any run of characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern(String);
+pub struct Pattern {
+    text: String,
+    /// Where the first star stands; the length, where there is none.
+    head: usize,
+    weight: (bool, usize),
+}
 
 impl Pattern {
     /// The pattern as written.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        let text = text.into();
+        let stars = text.matches('*').count();
+        let head = text.find('*').unwrap_or(text.len());
+        let weight = (stars == 0, text.len() - stars);
+        Self { text, head, weight }
     }
 
     /// The text it was made from.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// Whether the whole name fits.
     pub fn matches(&self, name: &str) -> bool {
-        let Some((head, rest)) = self.0.split_once('*') else { return self.0 == name };
+        // Dozens of patterns are asked for each request, and nearly all end here.
+        let Some((head, rest)) = self.text.split_at_checked(self.head) else { return false };
         let Some(mut name) = name.strip_prefix(head) else { return false };
-        let mut pieces: Vec<&str> = rest.split('*').collect();
+        let Some(rest) = rest.strip_prefix('*') else { return name.is_empty() };
         // What follows the last star must end the name; the pieces between are found greedily from the left.
-        let tail = pieces.pop().unwrap_or_default();
-        for piece in pieces {
+        let (pieces, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
+        for piece in pieces.split('*') {
             let Some(at) = name.find(piece) else { return false };
             name = name.get(at + piece.len()..).unwrap_or_default();
         }
@@ -259,8 +325,7 @@ impl Pattern {
 
     /// How specific it is: a full name beats every pattern, then the longer text wins.
     pub fn weight(&self) -> (bool, usize) {
-        let stars = self.0.matches('*').count();
-        (stars == 0, self.0.len() - stars)
+        self.weight
     }
 }
 

@@ -1,5 +1,6 @@
 //! Names of replies and calls: random in life, counted in tests.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -28,14 +29,59 @@ impl Ids {
     }
 }
 
-fn random(prefix: &str) -> String {
-    let mut bytes = [0_u8; 24];
-    // Without randomness nothing on this machine works; ids then repeat, which no invariant of ours forbids.
-    let _ = getrandom::fill(&mut bytes);
-    let mut name = String::with_capacity(prefix.len() + bytes.len());
-    name.push_str(prefix);
-    for byte in bytes {
-        name.push(char::from(ALPHABET.get(usize::from(byte) % 62).copied().unwrap_or(b'0')));
+/// Bytes of an id, before they become characters.
+const LENGTH: usize = 24;
+
+/// Randomness that a thread has asked for and not used yet: the system is asked once for ten ids.
+struct Pool {
+    bytes: [u8; 10 * LENGTH],
+    used: usize,
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; 10 * LENGTH], used: 10 * LENGTH }) };
+}
+
+impl Pool {
+    fn take(&mut self) -> [u8; LENGTH] {
+        if self.used >= self.bytes.len() {
+            // Without randomness nothing on this machine works; ids then repeat, which no invariant of ours forbids.
+            let _ = getrandom::fill(&mut self.bytes);
+            self.used = 0;
+        }
+        let fresh = self.bytes.get_mut(self.used..).and_then(<[u8]>::first_chunk_mut);
+        self.used += LENGTH;
+        // What was given out is wiped: nobody gets it a second time.
+        fresh.map(|bytes| std::mem::replace(bytes, [0; LENGTH])).unwrap_or_default()
     }
+}
+
+fn random(prefix: &str) -> String {
+    let bytes = POOL.with_borrow_mut(Pool::take);
+    let mut name = String::with_capacity(prefix.len() + LENGTH);
+    name.push_str(prefix);
+    let letters = bytes.map(|byte| ALPHABET.get(usize::from(byte) % ALPHABET.len()).copied().unwrap_or(b'0'));
+    name.push_str(std::str::from_utf8(&letters).unwrap_or_default());
     name
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn random_ids_are_long_plain_and_never_the_same() {
+        let ids: HashSet<String> = (0..1000).map(|_| Ids::Random.mint("call_")).collect();
+        assert_eq!(ids.len(), 1000);
+        for id in ids {
+            let own = id.strip_prefix("call_").unwrap();
+            assert_eq!(own.len(), LENGTH);
+            assert!(
+                own.bytes().all(|byte| byte.is_ascii_alphanumeric()) && own.contains(|c| c != '0'),
+                "{own}"
+            );
+        }
+    }
 }

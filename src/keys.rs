@@ -9,8 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
@@ -23,7 +23,10 @@ use crate::limits::{Budget, Quota};
 mod base;
 pub mod stored;
 
-const GOOGLE_KEY: &str = "x-goog-api-key";
+const GOOGLE_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
+const GEMWAY_KEY: HeaderName = HeaderName::from_static("x-gemway-key");
+const AZURE_KEY: HeaderName = HeaderName::from_static("api-key");
+const PLAIN_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Whose Google credential a tenant's requests travel with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -362,7 +365,7 @@ impl Keys {
 
 /// The key a request carries, if it carries one in a form we know.
 fn presented<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Option<Cow<'a, [u8]>> {
-    if let Some(value) = headers.get("x-gemway-key") {
+    if let Some(value) = headers.get(GEMWAY_KEY) {
         return (!value.is_empty()).then(|| Cow::Borrowed(value.as_bytes()));
     }
     if let Some(value) = headers.get(AUTHORIZATION) {
@@ -370,7 +373,7 @@ fn presented<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Option<Cow<'
         let good = scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty();
         return good.then_some(Cow::Borrowed(token));
     }
-    for name in ["api-key", "x-api-key", "x-goog-api-key"] {
+    for name in [AZURE_KEY, PLAIN_KEY, GOOGLE_KEY] {
         if let Some(value) = headers.get(name) {
             return (!value.is_empty()).then(|| Cow::Borrowed(value.as_bytes()));
         }
@@ -396,7 +399,7 @@ fn stranger() -> Error {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderValue;
 
     use super::*;
 

@@ -58,6 +58,7 @@ fn run(work: impl Future<Output = Result<()>>) -> ExitCode {
     let ended = runtime.block_on(work);
     // Whatever still blocks (a name being resolved, say) does not hold the process.
     runtime.shutdown_background();
+    gemway::telemetry::log::flush();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(error.message(), 1),

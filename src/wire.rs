@@ -6,15 +6,20 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io;
 
 use bytes::{Bytes, BytesMut};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
-use serde_json::ser::Formatter;
 use serde_json::value::RawValue;
 
 pub use crate::body::Rope;
+
+mod aside;
+mod json;
+
+pub use aside::Aside;
+
+use json::{Json, Out};
 
 /// A string: either a JSON token as it came (spliced when written), or a text of ours (escaped when written).
 #[derive(Clone)]
@@ -143,17 +148,45 @@ pub struct Base64<'a>(Cow<'a, str>);
 
 impl<'a> Base64<'a> {
     /// Takes a payload, if no character of it would need an escape in JSON.
+    #[expect(
+        clippy::needless_bitwise_bool,
+        reason = "a branch for each byte would cost more than all of them"
+    )]
     pub fn new(payload: impl Into<Cow<'a, str>>) -> Option<Self> {
         let payload = payload.into();
-        let fits = memchr::memchr2(b'"', b'\\', payload.as_bytes()).is_none()
-            && !payload.bytes().any(|byte| byte < 0x20);
-        fits.then_some(Self(payload))
+        all(payload.as_bytes(), |byte| (byte >= 0x20) & (byte != b'"') & (byte != b'\\'))
+            .then_some(Self(payload))
+    }
+
+    /// Takes base64 of the usual alphabet, with its padding or without; nothing else.
+    ///
+    /// # Errors
+    /// The payload, where it is something else.
+    pub fn standard(payload: Cow<'a, str>) -> Result<Self, Cow<'a, str>> {
+        let body = payload.trim_end_matches('=');
+        let sound = payload.len() - body.len() <= 2 && body.len() % 4 != 1 && all(body.as_bytes(), is_base64);
+        if sound { Ok(Self(payload)) } else { Err(payload) }
     }
 
     /// The payload.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// A character of the usual alphabet.
+#[inline]
+#[expect(clippy::needless_bitwise_bool, reason = "a branch for each byte would cost more than all of them")]
+fn is_base64(byte: u8) -> bool {
+    // One bit makes small letters of large ones; what it makes of other characters is none.
+    let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+    letter | (byte.wrapping_sub(b'0') < 10) | (byte == b'+') | (byte == b'/')
+}
+
+/// Whether all bytes are of a kind. Looks at many at a time, without a branch for each: payloads are megabytes.
+#[inline]
+pub fn all(bytes: &[u8], kind: impl Fn(u8) -> bool) -> bool {
+    bytes.chunks(256).all(|piece| piece.iter().fold(true, |all, byte| all & kind(*byte)))
 }
 
 impl fmt::Debug for Base64<'_> {
@@ -228,18 +261,6 @@ impl<'de> Deserialize<'de> for Unknown {
     }
 }
 
-/// JSON for the wire: like `serde_json`'s compact form, with [`Base64`] written as it stands.
-#[derive(Debug, Default)]
-struct Splice;
-
-impl Formatter for Splice {
-    fn write_byte_array<W: io::Write + ?Sized>(&mut self, writer: &mut W, value: &[u8]) -> io::Result<()> {
-        writer.write_all(b"\"")?;
-        writer.write_all(value)?;
-        writer.write_all(b"\"")
-    }
-}
-
 /// Pieces at least this long leave as slices of the body they came from instead of being copied.
 const WORTH_SLICING: usize = 8 * 1024;
 
@@ -249,8 +270,9 @@ struct Weaver<'s> {
     tail: BytesMut,
 }
 
-impl io::Write for Weaver<'_> {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+impl Out for Weaver<'_> {
+    #[inline]
+    fn put(&mut self, piece: &[u8]) {
         let inside = || {
             let body = self.source.as_ptr_range();
             let part = piece.as_ptr_range();
@@ -262,11 +284,6 @@ impl io::Write for Weaver<'_> {
         } else {
             self.tail.extend_from_slice(piece);
         }
-        Ok(piece.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -276,7 +293,7 @@ impl io::Write for Weaver<'_> {
 /// Only if a value's own `Serialize` fails; ours do not.
 pub fn encode<T: Serialize + ?Sized>(value: &T, source: &Bytes) -> Result<Rope, serde_json::Error> {
     let mut weaver = Weaver { source, rope: Rope::default(), tail: BytesMut::with_capacity(1024) };
-    value.serialize(&mut serde_json::Serializer::with_formatter(&mut weaver, Splice))?;
+    value.serialize(Json(&mut weaver))?;
     let Weaver { mut rope, tail, .. } = weaver;
     rope.push(tail.freeze());
     Ok(rope)
@@ -287,19 +304,7 @@ pub fn encode<T: Serialize + ?Sized>(value: &T, source: &Bytes) -> Result<Rope, 
 /// # Errors
 /// Only if a value's own `Serialize` fails; ours do not.
 pub fn append<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), serde_json::Error> {
-    value.serialize(&mut serde_json::Serializer::with_formatter(Append(out), Splice))
-}
-
-struct Append<'b>(&'b mut BytesMut);
-
-impl io::Write for Append<'_> {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        self.0.extend_from_slice(piece);
-        Ok(piece.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    value.serialize(Json(out))
 }
 
 /// What makes a JSON text unfit before any parser spends memory on it.
@@ -382,6 +387,24 @@ mod tests {
         let slices = body.as_ptr_range();
         assert!(rope.0.iter().any(|piece| piece.len() == 20_000 && slices.contains(&piece.as_ptr())));
         assert_eq!(read.a.decode(), "xé\n");
+    }
+
+    #[test]
+    fn base64_is_told_from_what_only_looks_like_it() {
+        let standard = |text: &str| Base64::standard(Cow::Owned(text.to_owned())).is_ok();
+        for byte in 0..=127_u8 {
+            let plain = byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+            let text = format!("AAA{}AAAA", char::from(byte));
+            assert_eq!(standard(&text), plain, "{text:?}");
+            let unescaped = byte >= 0x20 && byte != b'"' && byte != b'\\';
+            assert_eq!(Base64::new(text.as_str()).is_some(), unescaped, "{text:?}");
+        }
+        for (text, sound) in
+            [("", true), ("AA==", true), ("AAA=", true), ("AA", true), ("A", false), ("A===", false)]
+        {
+            assert_eq!(standard(text), sound, "{text:?}");
+        }
+        assert!(!standard("AAAé") && Base64::new("AAAé").is_some());
     }
 
     #[test]

@@ -86,6 +86,15 @@ pub async fn read(headers: &HeaderMap, body: Body, intake: Intake) -> Result<Byt
     }
 }
 
+/// Takes the body of a request that is refused unread, for as long as a refusal may wait: a connection with a body
+/// left in it can only be closed, and the client's next request, or even this answer, would be lost with it.
+pub(super) async fn spare(headers: &HeaderMap, body: Body) {
+    // Who was asked for a 100-continue has not begun to send.
+    if !body.is_end_stream() && !headers.contains_key(EXPECT) {
+        discard(Timed::new(body, Duration::from_secs(1), Duration::from_secs(1))).await;
+    }
+}
+
 /// Throws away what still comes, for a moment.
 async fn discard(mut body: Timed) {
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };
@@ -102,14 +111,30 @@ pub(super) struct Timed {
     inner: Body,
     idle: Duration,
     deadline: Instant,
-    sleep: Pin<Box<Sleep>>,
+    /// Set when there is something to wait for: a body that comes with its head needs none.
+    alarm: Option<Pin<Box<Sleep>>>,
+    /// Since when nothing came.
+    waiting: Option<Instant>,
 }
 
 impl Timed {
     pub(super) fn new(inner: Body, idle: Duration, total: Duration) -> Self {
-        let now = Instant::now();
-        let deadline = now + total;
-        Self { inner, idle, deadline, sleep: Box::pin(tokio::time::sleep_until(deadline.min(now + idle))) }
+        Self { inner, idle, deadline: Instant::now() + total, alarm: None, waiting: None }
+    }
+
+    /// Looks at the clock. The alarm is not moved at every piece; when it rings it is checked against the start of
+    /// the present wait, and set again if that was recent.
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let since = *self.waiting.get_or_insert_with(Instant::now);
+        let late = self.deadline.min(since + self.idle);
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(late)));
+        loop {
+            std::task::ready!(alarm.as_mut().poll(cx));
+            if alarm.deadline() >= late {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(late);
+        }
     }
 }
 
@@ -124,14 +149,14 @@ impl HttpBody for Timed {
         let this = &mut *self;
         match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Ready(frame) => {
-                let now = Instant::now();
-                if matches!(frame, Some(Ok(_))) && now >= this.deadline {
+                this.waiting = None;
+                // Whoever always has more never gets to the branch below.
+                if matches!(frame, Some(Ok(_))) && Instant::now() >= this.deadline {
                     return Poll::Ready(Some(Err(TooSlow.into())));
                 }
-                this.sleep.as_mut().reset(this.deadline.min(now + this.idle));
                 Poll::Ready(frame)
             }
-            Poll::Pending => this.sleep.as_mut().poll(cx).map(|()| Some(Err(TooSlow.into()))),
+            Poll::Pending => this.poll_alarm(cx).map(|()| Some(Err(TooSlow.into()))),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, Uri};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -218,6 +218,15 @@ pub struct Arrival {
     pub meter: Meter,
 }
 
+/// What a caller proves itself with, and what else is nobody's to read.
+const SECRETS: [HeaderName; 5] = [
+    AUTHORIZATION,
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+    HeaderName::from_static("x-gemway-key"),
+    COOKIE,
+];
+
 /// Asks for, and tells, what a request cost in dollars.
 const COST: HeaderName = HeaderName::from_static("x-gemway-cost");
 
@@ -300,23 +309,40 @@ impl Front {
         meter: &Meter,
     ) -> Result<Response<Body>> {
         let (mut head, body) = request.into_parts();
-        for name in ["authorization", "api-key", "x-goog-api-key", "x-gemway-key", "cookie"] {
+        for name in SECRETS {
+            if !head.headers.contains_key(&name) {
+                continue;
+            }
             if let http::header::Entry::Occupied(mut entry) = head.headers.entry(name) {
                 // Whoever prints these headers prints `Sensitive` in their place.
                 entry.iter_mut().for_each(|value| value.set_sensitive(true));
             }
         }
         let found = match native {
-            Some(native) => native?.into(),
-            None => routes::find(&head.method, head.uri.path())?,
+            Some(native) => native.map(Into::into),
+            None => routes::find(&head.method, head.uri.path()),
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                intake::spare(&head.headers, body).await;
+                return Err(error);
+            }
         };
         meter.note(|entry| entry.route = found.name);
         if found.endpoint == Endpoint::Root {
             return Ok(greeting());
         }
         let tenant = match found.endpoint.upload() {
-            Some(token) => self.engine.uploader(token)?,
-            None => self.engine.authenticate(&head.headers, head.uri.query())?,
+            Some(token) => self.engine.uploader(token),
+            None => self.engine.authenticate(&head.headers, head.uri.query()),
+        };
+        let tenant = match tenant {
+            Ok(tenant) => tenant,
+            Err(error) => {
+                intake::spare(&head.headers, body).await;
+                return Err(error);
+            }
         };
         meter.note(|entry| {
             entry.key = Some(tenant.name().to_string());

@@ -2,7 +2,11 @@
 //!
 //! Pull, never push: the client's connection asks for a frame, the pump asks the source for what one read has
 //! brought, the machine turns it into the client's events, and all of it leaves as one frame. Nothing waits for
-//! more, and nothing is read that nobody asked for. Dropping the pump drops the source (which cancels the call
+//! time to pass, and nothing is read that nobody asked for.
+//!
+//! What one read has brought does not come at once: the connection to Google is a task of its own, which hands over
+//! one piece of it, and the next when it has run again. So the pump steps back a few times before it lets go of a
+//! frame, and what arrived together leaves together, in one write. Dropping the pump drops the source (which cancels the call
 //! to Google) and the meter (which settles).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,6 +30,11 @@ use crate::meter::{Meter, Outcome};
 use crate::telemetry::metrics::Streaming;
 use crate::translate::Machine;
 use crate::usage::Usage;
+
+/// How often the pump steps back for the upstream's task; a handing over takes two turns, sometimes three.
+const TURNS: u8 = 3;
+/// Bytes that leave without another look.
+const ENOUGH: usize = 32 << 10;
 
 /// Where a stream's upstream events come from.
 pub trait EventSource: Send {
@@ -80,6 +89,8 @@ pub fn response(
         out: BytesMut::new(),
         meter,
         read: None,
+        // The first frame goes with the head.
+        turns: TURNS,
         open,
         alarm: beat.map(Alarm::new),
     };
@@ -117,6 +128,8 @@ struct Pump {
     meter: Meter,
     /// When the events whose translation is in `out` were read.
     read: Option<Instant>,
+    /// How often it has stepped back since something came.
+    turns: u8,
     open: Streaming,
     alarm: Option<Alarm>,
 }
@@ -243,6 +256,7 @@ impl Pump {
     }
 
     fn frame(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.turns = 0;
         if let Some(alarm) = &mut self.alarm {
             alarm.heard();
         }
@@ -279,9 +293,20 @@ impl HttpBody for Pump {
             let step = catch_unwind(AssertUnwindSafe(|| live.step(cx, batch, out, read)))
                 .unwrap_or_else(|_| Err(Error::internal("a stream's machine panicked")));
             match step {
-                Ok(Step::More) if this.out.is_empty() => {}
+                Ok(Step::More) if this.out.len() < ENOUGH => {
+                    if this.turns < TURNS {
+                        this.turns = 0;
+                    }
+                }
                 Ok(Step::More) => return this.frame(),
-                Ok(Step::Waiting) if !this.out.is_empty() => return this.frame(),
+                Ok(Step::Waiting) if !this.out.is_empty() => {
+                    if this.turns == TURNS {
+                        return this.frame();
+                    }
+                    this.turns += 1;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Ok(Step::Waiting) => {
                     if this.cut.as_mut().poll(cx).is_pending() {
                         return this.sign(cx);

@@ -160,10 +160,16 @@ fn fixed(old: &Config, new: &Config) -> impl Iterator<Item = &'static str> {
         ("store", old.store.as_ref().map(place) != new.store.as_ref().map(place)),
         ("tls", old.tls.is_some() != new.tls.is_some()),
         ("admin_key", old.admin_key.is_some() != new.admin_key.is_some()),
+        ("traces", old.traces.as_ref().map(collector) != new.traces.as_ref().map(collector)),
         ("ledger", ledger(old) != ledger(new)),
         ("limits", shared(old) != shared(new)),
     ];
     changed.into_iter().filter_map(|(what, changed)| changed.then_some(what))
+}
+
+/// Where spans go, for comparing.
+fn collector(traces: &crate::config::Traces) -> (&http::Uri, &str) {
+    (&traces.endpoint, &traces.service)
 }
 
 /// Where the ledger is, for comparing.

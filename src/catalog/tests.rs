@@ -134,3 +134,17 @@ fn stars_match_anywhere() {
     assert!(!fits("gemini-*", "gemma-4") && !fits("x", "xy"));
     assert!(fits("*-latest", "gemini-pro-latest"));
 }
+
+#[test]
+fn what_was_found_is_kept_to_an_end_and_a_clone_forgets() {
+    let found = Found::default();
+    assert_eq!(found.of("a", || 1), 1);
+    assert_eq!(found.of("a", || 2), 1);
+    let other = Found::clone(&found);
+    assert_eq!(other.of("a", || 2), 2);
+    for name in 0..1000 {
+        found.of(&name.to_string(), || name);
+    }
+    assert_eq!(found.of("999", || 7), 7);
+    assert_eq!(found.of("a", || 2), 1);
+}

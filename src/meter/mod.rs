@@ -484,13 +484,15 @@ impl Meter {
     /// # Errors
     /// `Overloaded` with the code `ledger_unavailable`: then the answer must not end as if all were well.
     pub async fn complete(&self, status: u16) -> Result<()> {
-        let mut entry = self.entry();
-        if self.commits() && !entry.booked {
-            entry.outcome = Some(Outcome::Complete);
-            entry.status = status;
-            entry.duration = self.elapsed();
-            self.0.sink.commit(&entry).await?;
-            self.note(|entry| entry.booked = true);
+        if self.commits() {
+            let mut entry = self.entry();
+            if !entry.booked {
+                entry.outcome = Some(Outcome::Complete);
+                entry.status = status;
+                entry.duration = self.elapsed();
+                self.0.sink.commit(&entry).await?;
+                self.note(|entry| entry.booked = true);
+            }
         }
         self.end(Outcome::Complete);
         Ok(())
@@ -521,7 +523,7 @@ impl Meter {
 
     /// What the tokens that are known by now cost, in nano-dollars, if the price is known.
     pub fn cost(&self) -> Option<u64> {
-        self.0.sink.cost(&self.entry())
+        self.0.sink.cost(&self.0.entry.lock())
     }
 
     /// Tells of one call to Google that ended with `status`, if it came to one, and from a closed set why it failed,

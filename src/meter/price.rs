@@ -2,9 +2,11 @@
 //!
 //! An unknown price is no price, never zero. Money is counted in nano-dollars, rounded once a request.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
-use crate::catalog::Pattern;
+use crate::catalog::{Found, Pattern};
 use crate::error::{Error, Kind, Origin, Result};
 use crate::usage::{ByModality, Modality, Tier, Usage};
 
@@ -22,6 +24,8 @@ pub struct Prices {
 struct Layer {
     version: String,
     entries: Vec<Entry>,
+    /// The entries that fit each name, whatever the date: the best first.
+    found: Found<Arc<[usize]>>,
 }
 
 #[derive(Clone, Debug)]
@@ -131,17 +135,24 @@ impl Layer {
     fn read(text: &str) -> Result<Self> {
         let file: File = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
         let entries = file.price.into_iter().map(Entry::new).collect::<Result<_>>()?;
-        Ok(Self { version: file.version, entries })
+        Ok(Self { version: file.version, entries, found: Found::default() })
     }
 
     fn of(&self, model: &str, at: u64) -> Option<&Price> {
-        let fitting = self.entries.iter().filter(|entry| (entry.dates.0..entry.dates.1).contains(&at));
-        let weighed = fitting.filter_map(|entry| {
-            let weight =
-                entry.models.iter().filter(|pattern| pattern.matches(model)).map(Pattern::weight).max()?;
-            Some((weight, &entry.price))
+        let found = self.found.of(model, || self.search(model));
+        let mut fitting = found.iter().filter_map(|place| self.entries.get(*place));
+        fitting.find(|entry| (entry.dates.0..entry.dates.1).contains(&at)).map(|entry| &entry.price)
+    }
+
+    fn search(&self, model: &str) -> Arc<[usize]> {
+        let weighed = self.entries.iter().enumerate().filter_map(|(place, entry)| {
+            let fitting = entry.models.iter().filter(|pattern| pattern.matches(model));
+            Some((fitting.map(Pattern::weight).max()?, place))
         });
-        weighed.max_by_key(|(weight, _)| *weight).map(|(_, price)| price)
+        let mut weighed: Vec<_> = weighed.collect();
+        // Of two that fit equally well the later one counts.
+        weighed.sort_unstable_by(|a, b| b.cmp(a));
+        weighed.into_iter().map(|(_, place)| place).collect()
     }
 }
 

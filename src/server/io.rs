@@ -189,11 +189,18 @@ impl<S> Watched<S> {
 
 /// Whether a head holds both ways of giving a length: the opening of request smuggling.
 fn ambiguous(head: &[u8]) -> bool {
-    let has = |name: &[u8]| {
-        head.split(|byte| *byte == b'\n')
-            .any(|line| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)))
-    };
-    has(b"transfer-encoding:") && has(b"content-length:")
+    let (mut encoded, mut measured) = (false, false);
+    for end in memchr::memchr_iter(b'\n', head) {
+        let line = head.get(end + 1..).unwrap_or_default();
+        let begins =
+            |name: &[u8]| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+        match line.first() {
+            Some(b't' | b'T') => encoded |= begins(b"transfer-encoding:"),
+            Some(b'c' | b'C') => measured |= begins(b"content-length:"),
+            _ => {}
+        }
+    }
+    encoded && measured
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {

@@ -364,24 +364,23 @@ where
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     let (mut told, mut closed) = (false, false);
     loop {
+        // Draining comes before closing, so there is one thing to wait for; all connections share its lock.
+        let step = if told { &steps.closing } else { &steps.draining };
         tokio::select! {
+            biased;
             served = connection.as_mut() => {
                 if let Err(error) = served {
                     tracing::debug!(%error, "a connection broke");
                 }
                 return;
             }
-            () = steps.draining.cancelled(), if !told => {
-                told = true;
+            () = step.cancelled(), if !closed => {
                 // HTTP/1 is told by `connection: close` on its next response; closing it here would race with a
                 // request that is on its way.
-                if line.is_h2() {
+                if told || line.is_h2() {
                     connection.as_mut().graceful_shutdown();
                 }
-            }
-            () = steps.closing.cancelled(), if !closed => {
-                closed = true;
-                connection.as_mut().graceful_shutdown();
+                (told, closed) = (true, told);
             }
         }
     }

@@ -40,6 +40,14 @@ pub(super) struct Shared {
     pub(super) trace_share: Option<f64>,
 }
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const DROPPED: HeaderName = HeaderName::from_static("x-gemway-dropped-params");
+const PROCESSING: HeaderName = HeaderName::from_static("openai-processing-ms");
+const SERVED_BY: HeaderName = HeaderName::from_static("x-gemway-served-by");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-gemway-attempts");
+const OVERHEAD: HeaderName = HeaderName::from_static("x-gemway-overhead-ms");
+
 /// Bytes of path and query; nothing that is served comes near it.
 const LONGEST_TARGET: usize = 8192;
 
@@ -237,7 +245,7 @@ where
         let in_flight = self.shared.metrics.in_flight();
         let request_id: Arc<str> = request_id(request.headers(), &self.shared.ids);
         let mut entry = entry(&request, &request_id);
-        let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+        let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
         // A caller's trace goes on through us even where our own spans go nowhere.
         if traceparent.is_some() || self.shared.trace_share.is_some() {
             entry.trace = Some(Box::new(Trace::begin(traceparent, self.shared.trace_share.unwrap_or(0.0))));
@@ -255,7 +263,7 @@ where
             if response.extensions_mut().remove::<Panicked>().is_some() {
                 meter.fail(&Error::internal("a panic"), Some("server_error"));
             }
-            let dropped = response.headers().get("x-gemway-dropped-params");
+            let dropped = response.headers().get(DROPPED);
             let ours = meter.headed(status.as_u16(), dropped.and_then(|dropped| dropped.to_str().ok()));
             if !meter.goes_on() {
                 // An error has said its own word already; this one counts for the rest.
@@ -277,12 +285,12 @@ where
 /// What every answer says of itself: which request it answers, how long that took, and what of it was ours.
 pub(super) fn sign(headers: &mut HeaderMap, request_id: &str, elapsed: Duration, ours: Duration) {
     if let Ok(id) = HeaderValue::from_str(request_id) {
-        headers.insert(HeaderName::from_static("x-request-id"), id);
+        headers.insert(REQUEST_ID, id);
     }
     let millis = HeaderValue::from(processing_ms(elapsed));
-    headers.insert(HeaderName::from_static("openai-processing-ms"), millis);
+    headers.insert(PROCESSING, millis);
     if let Ok(ours) = HeaderValue::try_from(format!("{:.3}", ours.as_secs_f64() * 1000.0)) {
-        headers.insert(HeaderName::from_static("x-gemway-overhead-ms"), ours);
+        headers.insert(OVERHEAD, ours);
     }
 }
 
@@ -290,13 +298,13 @@ pub(super) fn sign(headers: &mut HeaderMap, request_id: &str, elapsed: Duration,
 /// for, the gateway answered itself.
 pub(super) fn tried(headers: &mut HeaderMap, attempts: u32, site: Option<&str>) {
     let site = HeaderValue::from_str(site.unwrap_or("gateway")).unwrap_or(HeaderValue::from_static("-"));
-    headers.entry("x-gemway-served-by").or_insert(site);
-    headers.entry("x-gemway-attempts").or_insert(attempts.into());
+    headers.entry(SERVED_BY).or_insert(site);
+    headers.entry(ATTEMPTS).or_insert(attempts.into());
 }
 
 /// The caller's own id where it has a harmless form, else one of ours.
 pub(super) fn request_id(headers: &HeaderMap, ids: &Ids) -> Arc<str> {
-    let given = headers.get("x-request-id").and_then(|id| id.to_str().ok());
+    let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
     let harmless = |id: &&str| {
         (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     };

@@ -9,6 +9,14 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+mod json;
+mod lines;
+
+use json::Json;
+use lines::Lines;
+
+pub use lines::flush;
+
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
@@ -21,8 +29,8 @@ pub enum Format {
     Pretty,
 }
 
-/// Installs the process-wide subscriber, writing to standard error. `filter` is a level or a list of
-/// `target=level`; an unreadable one counts as `info`. Calling it twice changes nothing.
+/// Installs the process-wide subscriber, writing to standard error, where lines lie for a moment (see [`flush`]).
+/// `filter` is a level or a list of `target=level`; an unreadable one counts as `info`. Calling it twice changes nothing.
 ///
 /// Whatever the filter says, other crates are heard from `info` on only: what they say below that (frames, statements
 /// and their parameters) may hold what is a client's alone.
@@ -34,12 +42,11 @@ pub fn init(format: Format, filter: &str) {
         Format::Json => true,
         Format::Pretty => false,
     };
-    let base = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let base = fmt().with_env_filter(filter).with_writer(Lines::start());
     let quiet = filter_fn(|told| told.target().starts_with("gemway") || *told.level() <= Level::INFO);
     // A second call (tests in one process) finds a subscriber in place; keeping the first is right.
     let _ = if json {
-        let base = base.json().flatten_event(true).with_current_span(false).with_span_list(false);
-        base.finish().with(quiet).try_init()
+        base.event_format(Json).finish().with(quiet).try_init()
     } else {
         base.compact().with_ansi(terminal).finish().with(quiet).try_init()
     };
@@ -58,6 +65,9 @@ pub fn mask(secret: &str) -> String {
 
 /// Client text as it may be logged: control characters escaped, cut at `limit` characters.
 pub fn clip(text: &str, limit: usize) -> String {
+    if text.len() <= limit && text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        return text.to_owned();
+    }
     let mut clean = String::new();
     for (count, character) in text.chars().enumerate() {
         if count == limit {

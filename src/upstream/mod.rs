@@ -263,7 +263,7 @@ impl Upstream {
     /// # Errors
     /// As [`Upstream::call`]; tell [`Trip::failed`].
     pub async fn call_on(&self, leg: &Leg<'_>, call: &Call) -> Result<Answer> {
-        self.call_within(leg.site(), call, leg.patience()).await
+        Box::pin(self.call_within(leg.site(), call, leg.patience())).await
     }
 
     /// Calls a model at one site, once, within what another call has left.
@@ -347,7 +347,8 @@ impl Upstream {
     async fn exchange(&self, site: &Site, request: Request<Rope>, flying: u32) -> Result<Response<Body>> {
         match site.local() {
             Some(local) => Ok(local.respond(request.map(Rope::join)).await),
-            None => match site.client().request(request.map(body::rope), flying).await {
+            // In a box: else every future around it is as large, and is copied as it is made.
+            None => match Box::pin(site.client().request(request.map(body::rope), flying)).await {
                 Ok(response) => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
                 Err(error) => Err(fail::unanswered(error)),
             },

@@ -93,7 +93,7 @@ def test_envoy_would_take_its_file():
         Bootstrap.from_dict(plain(whole))
 
 
-def test_haproxy_holds_nothing_back_and_a_rolling_restart_fails_nobody(gateways, run, tmp_path):
+def test_haproxy_holds_nothing_back_and_a_rolling_restart_fails_nobody(gateways, run, tmp_path, capsys):
     pair, port = [gateways(pace="20"), gateways(pace="20")], free_port()
     ports = {8080: pair[0].port, 9090: pair[0].admin, 8082: pair[1].port, 9092: pair[1].admin, 8081: port}
     config = config_with_ports("haproxy.cfg", tmp_path, ports)
@@ -127,6 +127,7 @@ def test_haproxy_holds_nothing_back_and_a_rolling_restart_fails_nobody(gateways,
     stop.set()
     for each in clients:
         each.join()
-    print(f"four restarts: {served['short']} short streams and {served['long']} long ones served, {len(failed)} failed")
+    with capsys.disabled():
+        print(f"\nfour restarts: {served['short']} short streams and {served['long']} long ones served, {len(failed)} failed")
     assert not failed, failed[:3]
     assert served["short"] > 100 and served["long"] > 5, served

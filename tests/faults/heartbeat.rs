@@ -22,6 +22,7 @@ async fn a_stream_shows_life_before_and_between_its_events() {
     let end = vec![Step::Say(event(END)), Step::Say(b"0\r\n\r\n".to_vec())];
     let late = [vec![thinking(), Step::Say(opening()), Step::Say(event(HELLO))], end.clone()].concat();
     let between = [vec![Step::Say(opening()), Step::Say(event(HELLO)), thinking()], end].concat();
+    // Where the head goes out first, no site has answered yet.
     for (act, served_by) in [(late, "gateway"), (between, "g")] {
         let reply = ask(act, true).await;
         assert_eq!(reply.status, 200);

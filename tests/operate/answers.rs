@@ -1,5 +1,9 @@
 //! What every answer says of itself, whatever it answers.
 
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::reload::config;
 use super::support::{Answer, Gateway, KEY, Scratch, chat, fetch};
 
@@ -131,4 +135,32 @@ async fn an_answer_cut_by_the_drain_is_signed() {
     let answer = waiting.await.unwrap();
     assert_eq!(answer.status, 503, "{answer:?}");
     signed(&answer, "a drain");
+}
+
+/// A refusal that needs no body does not lose the connection with it: the body may come late.
+#[tokio::test]
+async fn a_refused_request_leaves_its_connection_usable() {
+    let scratch = Scratch::new();
+    let gateway = Gateway::start(&scratch, &config("alias", "")).await;
+    for (path, key, status) in
+        [("/v1/chat/completions", "canary-of-a-stranger", "401"), ("/nowhere", "canary-of-nobody", "404")]
+    {
+        let mut socket = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+        let body = chat("alias", "Hello", false);
+        for turn in 0..3 {
+            let length = body.len();
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {length}\r\n\r\n"
+            );
+            socket.write_all(head.as_bytes()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            socket.write_all(body.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"}") {
+                let read = tokio::time::timeout(Duration::from_secs(10), socket.read_buf(&mut answer)).await;
+                assert!(read.unwrap().unwrap() > 0, "closed after request {turn} of {path}");
+            }
+            assert!(answer.starts_with(format!("HTTP/1.1 {status}").as_bytes()));
+        }
+    }
 }

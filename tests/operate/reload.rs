@@ -157,3 +157,55 @@ async fn a_secrets_file_is_watched_too() {
     }
     panic!("the change was not noticed");
 }
+
+/// Prices and the operator's key are of the configuration too.
+#[tokio::test]
+async fn prices_and_the_operators_key_are_replaced() {
+    let scratch = Scratch::new();
+    let priced = |dollars: u32| {
+        let text = format!(
+            "version = \"mine\"\n[[price]]\nmodels = [\"gemini-2.5-flash\"]\ninput = {dollars}.0\noutput = {dollars}.0\n"
+        );
+        scratch.file("prices.toml", &text)
+    };
+    let path = priced(1);
+    let configured = |key: &str, name: &str| {
+        format!(
+            "admin_key = \"{key}\"\nprices = {path:?}\n[[keys]]\nname = \"{name}\"\nsecret = \"{SECRET}\"\n"
+        )
+    };
+    let file = scratch.file("gemway.toml", &configured("canary-of-the-operator-1", "before"));
+    let gateway = Gateway::start_with(&scratch, Some(&file), &["--simulator-ttft", "0"], &[]).await;
+    let cost = async || {
+        let body = chat("gemini-2.5-flash", "Hello", false);
+        let asks = [KEY, ("x-gemway-cost", "1")];
+        let answer = fetch(gateway.address, "POST", "/v1/chat/completions", &asks, &body).await.unwrap();
+        answer.header("x-gemway-cost").unwrap().parse::<f64>().unwrap()
+    };
+    let operate = async |key: &str| {
+        let bearer = format!("Bearer {key}");
+        fetch(gateway.admin, "GET", "/admin/v1/keys", &[("authorization", &bearer)], "").await.unwrap()
+    };
+    let before = cost().await;
+    assert!(before > 0.0);
+    // The file of prices alone: it is watched as well.
+    priced(10);
+    let mut after = before;
+    for _ in 0..200 {
+        after = cost().await;
+        if after > before {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!((after - 10.0 * before).abs() < before / 100.0, "{before} became {after}");
+    assert!(operate("canary-of-the-operator-1").await.body.contains("before"));
+    scratch.file("gemway.toml", &configured("canary-of-the-operator-2", "after"));
+    reload(&gateway, "taken").await;
+    assert_eq!(operate("canary-of-the-operator-1").await.status, 401);
+    let listed = operate("canary-of-the-operator-2").await.body;
+    assert!(listed.contains("after") && !listed.contains("before"), "{listed}");
+    scratch.file("prices.toml", "nonsense");
+    reload(&gateway, "refused").await;
+    assert!((cost().await - after).abs() < before / 100.0);
+}

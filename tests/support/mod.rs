@@ -132,9 +132,20 @@ impl Gateway {
         panic!("the gateway did not become ready");
     }
 
-    /// What it has logged.
+    /// What it has logged. Lines lie for some milliseconds before they are written: it is read until no more come.
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        let read = || std::fs::read_to_string(&self.log).unwrap_or_default();
+        let mut log = read();
+        for _ in 0..20 {
+            #[expect(clippy::disallowed_methods, reason = "short, and other callers cannot wait otherwise")]
+            std::thread::sleep(Duration::from_millis(100));
+            let before = log.len();
+            log = read();
+            if log.len() == before {
+                break;
+            }
+        }
+        log
     }
 
     /// The log's lines about requests.

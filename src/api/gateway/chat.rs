@@ -14,13 +14,19 @@ use crate::translate::chat::{Ask, Shape, fill, reply, request};
 use crate::translate::{Media, Signatures, Stamp, Target, Wanted, counts};
 use crate::upstream;
 use crate::usage::Usage;
-use crate::wire;
+use crate::wire::{self, Aside, Rope};
 
 impl Gateway {
     /// `POST /v1/chat/completions`.
     pub(super) async fn chat(&self, cx: Ctx, incoming: Incoming) -> Result<Reply> {
-        let body = incoming.json(&cx).await?;
-        let asked = request::parse(&body)?;
+        let whole = incoming.json(&cx).await?;
+        let mut aside = Aside::of(whole.clone());
+        if !aside.is_whole() && request::parse(&aside.body).is_err() {
+            // What is wrong is told of the body that the client knows.
+            aside = Aside::from(whole.clone());
+        }
+        // In a box: it is large, and passed along by value.
+        let asked = Box::new(request::parse(&aside.body)?);
         let model = match &cx.deployment {
             Some(deployment) if asked.model.is_empty() => deployment.to_string(),
             _ => asked.model.to_string(),
@@ -30,15 +36,18 @@ impl Gateway {
         let choices = asked.n.and_then(|n| u64::try_from(n).ok()).unwrap_or(1).max(1);
         let most = named.and_then(|most| u64::try_from(most).ok()).map(|most| most.saturating_mul(choices));
         let (wanted, media) = (Vec::new(), BTreeMap::new());
-        self.walk(&cx, Chat { body: &body, asked: Some(asked), model, streams, most, choices, wanted, media })
-            .await
+        let (whole, aside) = (&whole, &aside);
+        let asked = Some(asked);
+        self.walk(&cx, Chat { whole, aside, asked, model, streams, most, choices, wanted, media }).await
     }
 }
 
 struct Chat<'b> {
-    body: &'b Bytes,
+    whole: &'b Bytes,
+    /// The same without what need not be read.
+    aside: &'b Aside,
     /// The request, until it is asked the first time; parsed anew should it be asked again.
-    asked: Option<Request<'b>>,
+    asked: Option<Box<Request<'b>>>,
     model: String,
     streams: bool,
     most: Option<u64>,
@@ -46,6 +55,22 @@ struct Chat<'b> {
     /// Media that the request still waits for.
     wanted: Vec<Wanted>,
     media: BTreeMap<String, Media>,
+}
+
+impl<'b> Chat<'b> {
+    /// The request as a target is asked, and what must be known of it.
+    fn written(
+        &mut self,
+        asked: Request<'b>,
+        source: &Bytes,
+        target: &Target<'_>,
+        signatures: &dyn Signatures,
+    ) -> Result<(Rope, Shape, Vec<String>)> {
+        let Ask { mut request, shape, dropped } = request::ask(asked, target, signatures)?;
+        self.wanted = fill(&mut request, &self.media);
+        let body = wire::encode(&request, source).map_err(Error::internal)?;
+        Ok((body, shape, dropped))
+    }
 }
 
 impl Operation for Chat<'_> {
@@ -67,7 +92,7 @@ impl Operation for Chat<'_> {
             #[serde(borrow, default)]
             prompt_cache_key: Option<std::borrow::Cow<'k, str>>,
         }
-        let key = serde_json::from_slice(self.body).ok().and_then(|key: Key<'_>| key.prompt_cache_key);
+        let key = serde_json::from_slice(&self.aside.body).ok().and_then(|key: Key<'_>| key.prompt_cache_key);
         if let Some(key) = key {
             return Some(upstream::hash(key.as_bytes()));
         }
@@ -85,11 +110,13 @@ impl Operation for Chat<'_> {
     fn ask(&mut self, target: &Target<'_>, signatures: &dyn Signatures) -> Result<Asked<Shape>> {
         let asked = match self.asked.take() {
             Some(asked) => asked,
-            None => request::parse(self.body)?,
+            None => Box::new(request::parse(&self.aside.body)?),
         };
-        let Ask { mut request, shape, dropped } = request::ask(asked, target, signatures)?;
-        self.wanted = fill(&mut request, &self.media);
-        let body = wire::encode(&request, self.body).map_err(Error::internal)?;
+        let (body, shape, dropped) = self.written(*asked, &self.aside.body, target, signatures)?;
+        let (body, shape, dropped) = match self.aside.restore(body) {
+            Some(body) => (body, shape, dropped),
+            None => self.written(request::parse(self.whole)?, self.whole, target, signatures)?,
+        };
         let several = shape.choices > 1 && shape.fan < 2;
         Ok(Asked { body, shape, dropped, several })
     }

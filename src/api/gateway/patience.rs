@@ -2,10 +2,18 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use crate::error::{Error, Result};
 use crate::upstream::{Repeat, Wish};
+
+// Names as values: one that is text is checked and hashed anew each time it is asked for.
+const TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
+const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+const SDK_TIMEOUT: HeaderName = HeaderName::from_static("x-stainless-timeout");
+const SDK_READ_TIMEOUT: HeaderName = HeaderName::from_static("x-stainless-read-timeout");
+const NO_RETRY: HeaderName = HeaderName::from_static("x-gemway-no-retry");
+const NO_FALLBACK: HeaderName = HeaderName::from_static("x-gemway-no-fallback");
 
 /// Nobody means less than this by a time limit; `0` stands for none.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -24,23 +32,22 @@ const GRACE: Duration = Duration::from_millis(500);
 /// # Errors
 /// When a limit that a person wrote cannot be read; SDKs' headers are ignored then.
 pub(super) fn read<'w>(headers: &HeaderMap, model: &'w str, streams: bool) -> Result<Wish<'w>> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let written = |name: &'static str, parse: fn(&str) -> Option<Duration>| match headers.get(name) {
-        None => Ok(None),
-        Some(value) => match value.to_str().ok().and_then(|text| parse(text.trim())) {
-            Some(limit) => Ok(Some(limit).filter(|limit| *limit >= SHORTEST)),
-            None => Err(Error::invalid(name, format!("The header {name} does not hold a time limit."))),
-        },
+    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let written = |name: &HeaderName, parse: fn(&str) -> Option<Duration>| {
+        let Some(value) = headers.get(name) else { return Ok(None) };
+        let Some(limit) = value.to_str().ok().and_then(|text| parse(text.trim())) else {
+            let message = format!("The header {name} does not hold a time limit.");
+            return Err(Error::invalid(name.to_string(), message));
+        };
+        Ok(Some(limit).filter(|limit| *limit >= SHORTEST))
     };
-    let whole = shorter(
-        written("x-request-timeout", seconds_or_duration)?,
-        written("x-request-timeout-ms", milliseconds)?,
-    );
-    let sdk =
-        |name| text(name).and_then(seconds).filter(|limit| *limit >= SHORTEST).map(|limit| limit + GRACE);
-    let first = shorter(sdk("x-stainless-timeout"), sdk("x-stainless-read-timeout"));
-    let on = |name| text(name).is_some_and(|value| !matches!(value, "" | "0" | "false" | "no"));
-    let repeat = match (on("x-gemway-no-retry"), on("x-gemway-no-fallback")) {
+    let whole = shorter(written(&TIMEOUT, seconds_or_duration)?, written(&TIMEOUT_MS, milliseconds)?);
+    let sdk = |name: &HeaderName| {
+        text(name).and_then(seconds).filter(|limit| *limit >= SHORTEST).map(|limit| limit + GRACE)
+    };
+    let first = shorter(sdk(&SDK_TIMEOUT), sdk(&SDK_READ_TIMEOUT));
+    let on = |name: &HeaderName| text(name).is_some_and(|value| !matches!(value, "" | "0" | "false" | "no"));
+    let repeat = match (on(&NO_RETRY), on(&NO_FALLBACK)) {
         (true, _) => Repeat::Never,
         (false, true) => Repeat::SameModel,
         (false, false) => Repeat::All,
@@ -75,7 +82,7 @@ mod tests {
 
     fn wish(headers: &[(&'static str, &str)], streams: bool) -> Result<Wish<'static>> {
         let pairs = headers.iter().map(|(name, value)| {
-            (http::HeaderName::from_static(name), http::HeaderValue::from_str(value).unwrap())
+            (HeaderName::from_static(name), http::HeaderValue::from_str(value).unwrap())
         });
         read(&pairs.collect(), "m", streams)
     }

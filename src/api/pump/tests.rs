@@ -85,13 +85,64 @@ impl Bench {
 #[tokio::test]
 async fn what_one_read_brought_leaves_as_one_frame() {
     let mut bench = bench(vec![(vec!["1", "2"], Ok(true)), (vec![], Ok(true)), (vec!["3"], Ok(false))]);
-    assert_eq!(bench.frame().await.unwrap(), "data: 1\n\ndata: 2\n\n");
-    assert_eq!(bench.frame().await.unwrap(), "data: 3\n\ndata: [DONE]\n\n");
+    assert_eq!(bench.frame().await.unwrap(), "data: 1\n\ndata: 2\n\ndata: 3\n\ndata: [DONE]\n\n");
     assert_eq!(bench.frame().await, None);
     let entry = bench.settled();
     assert_eq!(entry.outcome, Some(Outcome::Complete));
     assert_eq!(entry.usage.output, 3);
     assert!(entry.first_token.is_some());
+}
+
+/// Hands over one event at a time, each when it has been asked so often in vain.
+struct Slow {
+    turns: usize,
+    asked: usize,
+    left: VecDeque<&'static str>,
+}
+
+impl EventSource for Slow {
+    fn poll_next(&mut self, _: &mut Context<'_>, batch: &mut Vec<Bytes>) -> Poll<Result<bool>> {
+        if self.asked < self.turns {
+            self.asked += 1;
+            return Poll::Pending;
+        }
+        self.asked = 0;
+        let Some(event) = self.left.pop_front() else { return Poll::Pending };
+        batch.push(Bytes::from_static(event.as_bytes()));
+        Poll::Ready(Ok(true))
+    }
+}
+
+/// What each frame holds when events take so many turns to be handed over.
+fn frames(turns: usize) -> Vec<String> {
+    let left = ["1", "2", "3"].into();
+    let stream = Stream {
+        events: Box::new(Slow { turns, asked: turns, left }),
+        machine: Box::new(Echo(0)),
+        headers: HeaderMap::new(),
+        closing: None,
+    };
+    let sink: Arc<dyn Sink> = Arc::new(Kept::default());
+    let meter = Meter::start(sink, Entry::default());
+    let open = Metrics::new().stream("chat", None, None);
+    let mut body = response(stream, meter, CancellationToken::new(), open, None).into_body();
+    let mut frames = Vec::new();
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    for _ in 0..100 {
+        if let Poll::Ready(Some(frame)) = Pin::new(&mut body).poll_frame(&mut cx) {
+            frames.push(String::from_utf8(frame.unwrap().into_data().unwrap().to_vec()).unwrap());
+        }
+    }
+    frames
+}
+
+#[test]
+fn what_is_handed_over_in_a_few_turns_leaves_together_and_the_first_at_once() {
+    let rest = "data: 2\n\ndata: 3\n\n".to_owned();
+    for turns in 1..=usize::from(TURNS) {
+        assert_eq!(frames(turns), ["data: 1\n\n".to_owned(), rest.clone()], "{turns}");
+    }
+    assert_eq!(frames(usize::from(TURNS) + 1).len(), 3);
 }
 
 #[tokio::test]

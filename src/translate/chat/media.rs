@@ -195,15 +195,10 @@ fn sniff(data: &str, wanted: &str) -> &'static str {
 /// Base64 as Google likes it: a slice where it is plain, a clean copy where it is the URL alphabet, wrapped in
 /// lines or percent-encoded; nothing where it is none of these.
 pub(in crate::translate) fn plain_base64(payload: Cow<'_, str>) -> Option<Base64<'_>> {
-    let sound = |text: &str| {
-        let body = text.trim_end_matches('=');
-        text.len() - body.len() <= 2
-            && body.len() % 4 != 1
-            && body.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/')
+    let payload = match Base64::standard(payload) {
+        Ok(plain) => return Some(plain),
+        Err(other) => other,
     };
-    if sound(&payload) {
-        return Base64::new(payload);
-    }
     let text = percent_encoding::percent_decode_str(&payload).decode_utf8().ok()?;
     let clean: String = text
         .chars()
@@ -214,7 +209,7 @@ pub(in crate::translate) fn plain_base64(payload: Cow<'_, str>) -> Option<Base64
             other => other,
         })
         .collect();
-    sound(&clean).then(|| Base64::new(clean)).flatten()
+    Base64::standard(Cow::Owned(clean)).ok()
 }
 
 fn file_part<'a>(file_uri: Cow<'a, str>, mime_type: Option<Cow<'a, str>>) -> Part<'a> {

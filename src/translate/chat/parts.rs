@@ -22,7 +22,8 @@ enum Content<'a> {
 
 fn content(raw: &RawValue) -> Result<Content<'_>> {
     match raw.get().as_bytes().first() {
-        Some(b'"') => read(raw).map(Content::Text),
+        // It is JSON already; only what is wrong with it is found by reading it again.
+        Some(b'"') => Text::from_raw(raw).or_else(|_| read(raw)).map(Content::Text),
         Some(b'[') => read(raw).map(Content::Parts),
         _ => Err(Error::invalid("", "A content must be a string or an array of parts.").code("invalid_type")),
     }

@@ -1,12 +1,14 @@
 //! Google's answers → the list of vectors.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 
 use super::Shape;
-use super::numbers::{Numbers, broken};
+use super::numbers::{self, Numbers, broken};
 use crate::error::{Error, Result};
 use crate::gemini::answer::each;
 use crate::gemini::embed::{EmbedResponse, EmbedUsage, Vector};
@@ -32,8 +34,9 @@ impl Vectors {
     /// When it is Google's error, cannot be read, or has another number of vectors than there were inputs.
     pub fn read(shape: Shape, call: &Range<usize>, answer: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(answer).map_err(|error| unreadable().because(error))?;
+        let (left, lists) = without_lists(text);
         let response: EmbedResponse<'_> =
-            serde_json::from_str(text).map_err(|error| unreadable().because(error))?;
+            serde_json::from_str(&left).map_err(|error| unreadable().because(error))?;
         if response.error.is_some() {
             return Err(fault::from_event(answer));
         }
@@ -61,7 +64,7 @@ impl Vectors {
             let message = format!("Google gave {} vectors for {} inputs.", vectors.len(), call.len());
             return Err(broken(message));
         }
-        Ok(Self { json: written(shape, call, &vectors)?, usage, truncated })
+        Ok(Self { json: written(shape, call, &vectors, &lists)?, usage, truncated })
     }
 }
 
@@ -69,11 +72,67 @@ fn unreadable() -> Error {
     broken("Google's answer could not be read.")
 }
 
-fn written(shape: Shape, call: &Range<usize>, vectors: &[Vector<'_>]) -> Result<Bytes> {
-    let most = vectors.iter().map(|vector| vector.values.get().len() + 64).sum();
-    let (mut out, mut scratch) = (BytesMut::with_capacity(most), Vec::new());
+/// A list shorter than this is read with the rest.
+const LONG: usize = 256;
+
+/// An answer without its long lists of numbers, and those. In the place of each stands `"#index"`: nearly all of an
+/// answer is numbers, and to know where they end nobody needs to parse them.
+fn without_lists(answer: &str) -> (Cow<'_, str>, Vec<&str>) {
+    #[expect(
+        clippy::needless_bitwise_bool,
+        reason = "a branch for each byte would cost more than all of them"
+    )]
+    let kind = |byte: u8| {
+        (byte.wrapping_sub(b'0') < 10)
+            | (byte == b'.')
+            | (byte == b',')
+            | (byte == b'-')
+            | (byte == b'e')
+            | (byte == b'E')
+            | (byte == b'+')
+            | (byte == b' ')
+            | (byte == b'\n')
+            | (byte == b'\r')
+            | (byte == b'\t')
+    };
+    let (mut left, mut lists, mut kept, mut at) = (String::new(), Vec::new(), 0, 0);
+    while let Some(open) = answer.get(at..).and_then(|rest| memchr::memchr(b'[', rest.as_bytes())) {
+        let start = at + open + 1;
+        at = start;
+        let Some(inside) =
+            answer.get(start..).and_then(|rest| rest.get(..memchr::memchr(b']', rest.as_bytes())?))
+        else {
+            break;
+        };
+        let begins =
+            |inside: &str| inside.trim_ascii_start().starts_with(|c: char| c == '-' || c.is_ascii_digit());
+        if inside.len() >= LONG && begins(inside) && wire::all(inside.as_bytes(), kind) {
+            left.push_str(answer.get(kept..start - 1).unwrap_or_default());
+            // Writing to a string cannot fail.
+            let _ = write!(left, "\"#{}\"", lists.len());
+            lists.push(inside);
+            at = start + inside.len() + 1;
+            kept = at;
+        }
+    }
+    if lists.is_empty() {
+        return (answer.into(), lists);
+    }
+    left.push_str(answer.get(kept..).unwrap_or_default());
+    (left.into(), lists)
+}
+
+fn written(shape: Shape, call: &Range<usize>, vectors: &[Vector<'_>], lists: &[&str]) -> Result<Bytes> {
+    let most = vectors.iter().map(|vector| vector.values.get().len() + 64).sum::<usize>()
+        + lists.iter().map(|list| list.len()).sum::<usize>();
+    let (mut out, mut scratch, mut values) = (BytesMut::with_capacity(most), Vec::new(), Vec::new());
     for (vector, index) in vectors.iter().zip(call.clone()) {
-        let numbers = Numbers::new(vector.values.get())?;
+        let place =
+            vector.values.get().strip_prefix("\"#").and_then(|rest| rest.strip_suffix('"')?.parse().ok());
+        let numbers = match place.and_then(|place: usize| lists.get(place)) {
+            Some(list) => Numbers::inside(list),
+            None => Numbers::new(vector.values.get())?,
+        };
         if let Some(wanted) = shape.dimensions {
             let got = numbers.len();
             if got != wanted {
@@ -86,10 +145,13 @@ fn written(shape: Shape, call: &Range<usize>, vectors: &[Vector<'_>]) -> Result<
         out.extend_from_slice(br#"{"object":"embedding","index":"#);
         wire::append(&index, &mut out).map_err(Error::internal)?;
         out.extend_from_slice(br#","embedding":"#);
-        let scale = if shape.rescale { numbers.scale()? } else { 1.0 };
+        if shape.base64 || shape.rescale {
+            numbers.read(&mut values)?;
+        }
+        let scale = if shape.rescale { numbers::scale(&values) } else { 1.0 };
         match shape {
-            Shape { base64: true, .. } => numbers.base64(scale, &mut scratch, &mut out)?,
-            Shape { rescale: true, .. } => numbers.scaled(scale, &mut out)?,
+            Shape { base64: true, .. } => numbers::base64(&values, scale, &mut scratch, &mut out)?,
+            Shape { rescale: true, .. } => numbers::scaled(&values, scale, &mut out)?,
             _ => numbers.copy(&mut out),
         }
         out.extend_from_slice(b"}");

@@ -6,7 +6,7 @@ import { launch, OpenAI, zodResponseFormat } from './gateway.mjs';
 
 const MODELS = ['gemini-2.5-flash', 'gemini-3-flash-preview', 'gemini-3.8-flash'];
 const model = MODELS.at(-1);
-const KEY = 'sk-test-0123456789abcdef';
+const KEY = 'sk-canary-of-a-client-0123456789';
 const user = (content) => [{ role: 'user', content }];
 
 const parameters = {

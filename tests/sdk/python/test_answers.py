@@ -47,7 +47,7 @@ def scene(tmp_path_factory):
         gateway = launch(folder, GEMWAY_CONFIG=str(folder / "gemway.toml"))
         with openai.OpenAI(
             base_url=f"{gateway.url}/v1",
-            api_key="unused",
+            api_key="canary-of-nobody",
             max_retries=0,
             timeout=30,
             default_headers={"x-gemway-no-retry": "1"},

@@ -11,7 +11,7 @@ import pytest
 from conftest import KEY, land, launch
 from upstream import serving
 
-FENCED = "sk-fenced-0123456789abcdef"
+FENCED = "sk-canary-of-a-fenced-client-01"
 
 CONFIG = """
 [[sites]]

@@ -77,7 +77,7 @@ for (const store of [undefined, false]) {
       const sent = [];
       const openai = createOpenAI({
         baseURL: `${gateway.url}/v1`,
-        apiKey: 'unused',
+        apiKey: 'canary-of-nobody',
         fetch: (url, init) => {
           sent.push(JSON.parse(init.body));
           return fetch(url, init);
@@ -108,7 +108,7 @@ for (const store of [undefined, false]) {
 }
 
 test('responses: an object', async () => {
-  const openai = createOpenAI({ baseURL: `${gateway.url}/v1`, apiKey: 'unused' });
+  const openai = createOpenAI({ baseURL: `${gateway.url}/v1`, apiKey: 'canary-of-nobody' });
   const schema = z.object({ name: z.string(), age: z.number().int() });
   const model = openai.responses('gemini-3.8-flash');
   const result = await generateText({ model, output: Output.object({ schema }), prompt: 'Ada is 36.', maxRetries: 0 });
@@ -116,7 +116,7 @@ test('responses: an object', async () => {
 });
 
 test('responses: a web search and its sources', async () => {
-  const openai = createOpenAI({ baseURL: `${gateway.url}/v1`, apiKey: 'unused' });
+  const openai = createOpenAI({ baseURL: `${gateway.url}/v1`, apiKey: 'canary-of-nobody' });
   const web = { web_search: openai.tools.webSearch({}) };
   const model = openai.responses('gemini-3.8-flash');
   const result = await generateText({ model, tools: web, prompt: 'the word is gorse', maxRetries: 0 });

@@ -96,7 +96,7 @@ def get_time(city: str) -> str:
 def test_responses_over_turns(keeping, streams, named):
     model = ChatOpenAI(
         base_url=f"{keeping.url}/v1",
-        api_key="unused",
+        api_key="canary-of-nobody",
         model="gemini-3.8-flash",
         use_responses_api=True,
         use_previous_response_id=named,
@@ -133,7 +133,7 @@ def test_responses_with_a_schema_and_a_search(keeping):
         city: str
         population: int
 
-    asked = {"base_url": f"{keeping.url}/v1", "api_key": "unused", "max_retries": 0}
+    asked = {"base_url": f"{keeping.url}/v1", "api_key": "canary-of-nobody", "max_retries": 0}
     model = ChatOpenAI(model="gemini-3.8-flash", use_responses_api=True, **asked)
     assert isinstance(model.with_structured_output(Town).invoke("Paris"), Town)
     found = model.bind_tools([{"type": "web_search"}]).invoke("the word is gorse")

@@ -48,7 +48,7 @@ def test_tools_over_two_turns_of_responses(keeping, streams, kept):
     llm = OpenAIResponses(
         model="gemini-3.8-flash",
         api_base=f"{keeping.url}/v1",
-        api_key="unused",
+        api_key="canary-of-nobody",
         max_retries=0,
         context_window=100_000,
         track_previous_responses=kept,
