@@ -257,7 +257,8 @@ impl Gateway {
         }
         let (mut first, mut more) = (Vec::new(), true);
         // Events without a candidate say nothing to the client; what follows decides.
-        while more && (!streams || first.len() < HELD && !first.iter().any(|event| says(event, "candidates")))
+        while more
+            && (!streams || first.len() < HELD && !first.iter().any(|event| says(event, r#""candidates""#)))
         {
             more = hops::next(&mut *source, &mut first).await.map_err(Unheard::Call)?;
         }
@@ -407,6 +408,7 @@ pub(super) fn provider(site: &Site) -> &'static str {
     }
 }
 
+/// Whether an event has this member, its name with the quotes: `candidatesTokenCount` is no candidate.
 fn says(event: &Bytes, word: &str) -> bool {
     memchr::memmem::find(event, word.as_bytes()).is_some()
 }
@@ -418,7 +420,7 @@ fn verdict<O: Operation>(
     operation: &O,
     (shape, stamp): (&O::Shape, &Stamp),
 ) -> Result<()> {
-    let ended = over || first.iter().any(|event| says(event, "finishReason"));
+    let ended = over || first.iter().any(|event| says(event, r#""finishReason""#));
     if !ended {
         return Ok(());
     }
