@@ -157,7 +157,7 @@ impl Error {
             attempts: 0,
             status: None,
             exhausted: false,
-            message: message.into(),
+            message: bounded(message.into()),
             param: None,
             code: None,
             of_tokens: false,
@@ -338,9 +338,27 @@ impl std::error::Error for Error {
     }
 }
 
+/// The longest sentence, in bytes: a client that sends ten megabytes in place of a word is not sent them back.
+const LONGEST: usize = 4000;
+
+fn bounded(message: Cow<'static, str>) -> Cow<'static, str> {
+    if message.len() <= LONGEST {
+        return message;
+    }
+    let end = message.floor_char_boundary(LONGEST);
+    format!("{}…", message.get(..end).unwrap_or_default()).into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_has_its_length() {
+        let error = Error::invalid("role", format!("Invalid value: '{}'.", "ä".repeat(1 << 20)));
+        assert!(error.message().len() <= LONGEST + '…'.len_utf8() && error.message().ends_with("ä…"));
+        assert_eq!(Error::invalid("role", "short").message(), "short");
+    }
 
     #[test]
     fn a_path_grows_from_the_inside_out() {

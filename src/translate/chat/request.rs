@@ -186,14 +186,43 @@ fn field_error(path: &str, error: serde_json::Error) -> Error {
         (param.clone(), "duplicate_parameter", format!("'{param}' is given twice."))
     } else if what.starts_with("invalid type") {
         let place = if path.is_empty() { String::new() } else { format!(" for '{path}'") };
-        let message = format!("Invalid type{place}: {}.", what.trim_start_matches("invalid type: "));
+        let (got, wanted) = types(what.trim_start_matches("invalid type: "));
+        let message = format!("Invalid type{place}: expected {wanted}, but got {got} instead.");
         (path, "invalid_type", message)
     } else {
         let place = if path.is_empty() { String::new() } else { format!(" for '{path}'") };
         let message = format!("Invalid value{place}: {what}.");
         (path, "invalid_value", message)
     };
-    Error::invalid(param, message).code(code).because(error)
+    // serde's own words quote what the client sent, so they are no cause for the log.
+    Error::invalid(param, message).code(code)
+}
+
+/// serde's words for two types (`string "7", expected i64`) in OpenAI's: what was sent, without its value, and what was
+/// expected.
+fn types(what: &str) -> (&'static str, String) {
+    const SENT: [(&str, &str); 8] = [
+        ("string", "a string"),
+        ("boolean", "a boolean"),
+        ("integer", "an integer"),
+        ("floating point", "a decimal"),
+        ("number", "a number"),
+        ("sequence", "an array"),
+        ("map", "an object"),
+        ("null", "null"),
+    ];
+    let got = SENT.iter().find(|(word, _)| what.starts_with(word)).map_or("another type", |(_, plain)| plain);
+    let wanted =
+        what.rfind(", expected ").and_then(|at| what.get(at + ", expected ".len()..)).unwrap_or(what);
+    let plain = match wanted {
+        "f64" | "f32" => "a number",
+        "i64" | "u64" | "i32" | "u32" | "u16" | "u8" | "usize" => "an integer",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        _ if wanted.starts_with("struct ") => "an object",
+        other => other,
+    };
+    (got, plain.to_owned())
 }
 
 /// Translates a request for one target.

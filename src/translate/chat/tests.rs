@@ -285,6 +285,27 @@ fn wrong_values_are_named() {
     }
 }
 
+/// OpenAI's words, and nothing of what the client sent: it might be long, or a secret in the wrong place.
+#[test]
+fn a_wrong_type_is_told_without_its_value() {
+    let cases = [
+        (
+            r#""temperature":"hot""#,
+            "Invalid type for 'temperature': expected a number, but got a string instead.",
+        ),
+        (r#""n":true"#, "Invalid type for 'n': expected an integer, but got a boolean instead."),
+        (r#""tools":{}"#, "Invalid type for 'tools': expected an array, but got an object instead."),
+        (r#""stream":5"#, "Invalid type for 'stream': expected a boolean, but got an integer instead."),
+        (r#""user":[1]"#, "Invalid type for 'user': expected a string, but got an array instead."),
+    ];
+    for (field, told) in cases {
+        let body = format!(r#"{{"model":"m",{field},"messages":[{{"role":"user","content":"x"}}]}}"#);
+        let error = parse(body.as_bytes()).unwrap_err();
+        assert_eq!(error.message(), told);
+        assert!(std::error::Error::source(&error).is_none());
+    }
+}
+
 #[test]
 fn a_large_image_leaves_as_a_slice_of_the_body() {
     let data = "iVBORw0KGgo".to_owned() + &"A".repeat(1_000_001);
