@@ -147,7 +147,7 @@ pub(in crate::translate) fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> R
     let mut from = serde_json::Deserializer::from_str(raw.get());
     serde_path_to_error::deserialize(&mut from).map_err(|error| {
         let path = error.path().to_string();
-        field_error(&path, error.into_inner())
+        field_error(&path, error.inner())
     })
 }
 
@@ -164,13 +164,13 @@ fn explain<'a, T: Deserialize<'a>>(text: &'a str, error: serde_json::Error) -> E
         Ok(_) => malformed(&error.to_string()).because(error),
         Err(error) => {
             let path = error.path().to_string();
-            field_error(&path, error.into_inner())
+            field_error(&path, error.inner())
         }
     }
 }
 
 /// Turns serde's words into a code and a path.
-fn field_error(path: &str, error: serde_json::Error) -> Error {
+fn field_error(path: &str, error: &serde_json::Error) -> Error {
     let text = error.to_string();
     let what = text.rfind(" at line ").and_then(|end| text.get(..end)).unwrap_or(&text).to_owned();
     let named = || what.split('`').nth(1).unwrap_or_default().to_owned();
