@@ -37,6 +37,7 @@ class Gateway:
     url: str
     admin: str
     process: subprocess.Popen
+    log: pathlib.Path
 
     def metrics(self) -> str:
         with urllib.request.urlopen(f"{self.admin}/metrics", timeout=5) as page:
@@ -58,7 +59,7 @@ def launch(folder: pathlib.Path, **extra: str) -> Gateway:
     path = TRACES / f"sdk-{os.getpid()}-{port}.log" if TRACES else folder / "gateway.log"
     with open(path, "wb") as log:
         process = subprocess.Popen([binary, "serve"], env=env, stdout=log, stderr=log, cwd=folder)
-    gateway = Gateway(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}", process)
+    gateway = Gateway(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}", process, path)
     deadline = time.monotonic() + 20
     while True:
         try:
