@@ -152,22 +152,21 @@ impl Parameters {
 #[serde(rename_all = "camelCase")]
 pub struct EmbedResponse<'a> {
     /// Of `embedContent`.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub embedding: Option<Vector<'a>>,
     /// Of `batchEmbedContents`.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub embeddings: Option<Vec<Vector<'a>>>,
     /// Of `predict`.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub predictions: Option<Vec<Prediction<'a>>>,
     /// The counts.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub usage_metadata: Option<EmbedUsage<'a>>,
     /// Whether the input of `embedContent` was cut.
-    #[serde(default)]
     pub truncated: Option<bool>,
     /// Google's error in place of an answer.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub error: Option<&'a RawValue>,
 }
 
@@ -178,7 +177,6 @@ pub struct Vector<'a> {
     #[serde(borrow)]
     pub values: &'a RawValue,
     /// Counts, where `predict` answers.
-    #[serde(default)]
     pub statistics: Option<Statistics>,
 }
 
@@ -197,7 +195,6 @@ pub struct Statistics {
     #[serde(default, alias = "tokenCount")]
     pub token_count: Option<Count>,
     /// Whether it was cut.
-    #[serde(default)]
     pub truncated: Option<bool>,
 }
 
@@ -206,10 +203,8 @@ pub struct Statistics {
 #[serde(rename_all = "camelCase")]
 pub struct EmbedUsage<'a> {
     /// Tokens in.
-    #[serde(default)]
     pub prompt_token_count: Option<Count>,
     /// Tokens in, where that is all that is told.
-    #[serde(default)]
     pub total_token_count: Option<Count>,
     /// Tokens in, by modality.
     #[serde(borrow, default, alias = "promptTokenDetails")]

@@ -28,121 +28,107 @@ pub struct Request<'a> {
     #[serde(default, deserialize_with = "nullable")]
     pub stream: bool,
     /// Options that make sense with `stream` only.
-    #[serde(default)]
     pub stream_options: Option<StreamOptions>,
     /// Function and custom tools.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub tools: Option<Vec<Tool<'a>>>,
     /// A word or an object.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub tool_choice: Option<&'a RawValue>,
     /// `false`: at most one call an answer.
-    #[serde(default)]
     pub parallel_tool_calls: Option<bool>,
     /// The deprecated form of `tools`.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub functions: Option<Vec<Function<'a>>>,
     /// The deprecated form of `tool_choice`.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub function_call: Option<&'a RawValue>,
     /// Free text, JSON, or JSON of a schema.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub response_format: Option<ResponseFormat<'a>>,
     /// 0 to 2.
-    #[serde(default)]
     pub temperature: Option<f64>,
     /// 0 to 1.
-    #[serde(default)]
     pub top_p: Option<f64>,
     /// An extension that many clients send.
-    #[serde(default)]
     pub top_k: Option<i64>,
     /// Number of choices.
-    #[serde(default)]
     pub n: Option<i64>,
     /// A string or a list of strings.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub stop: Option<&'a RawValue>,
     /// The deprecated and most common name of `max_completion_tokens`.
-    #[serde(default)]
     pub max_tokens: Option<i64>,
     /// Tokens of thinking and answer together.
-    #[serde(default)]
     pub max_completion_tokens: Option<i64>,
     /// For repeatable sampling.
-    #[serde(default)]
     pub seed: Option<i64>,
     /// −2 to 2.
-    #[serde(default)]
     pub presence_penalty: Option<f64>,
     /// −2 to 2.
-    #[serde(default)]
     pub frequency_penalty: Option<f64>,
     /// Whether log probabilities are wanted.
-    #[serde(default)]
     pub logprobs: Option<bool>,
     /// How many alternatives for each token.
-    #[serde(default)]
     pub top_logprobs: Option<i64>,
     /// How much to think.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub reasoning_effort: Option<Text<'a>>,
     /// What to produce: `text`, `audio`, `image`.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub modalities: Option<Vec<Text<'a>>>,
     /// Voice and format for audio output.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub audio: Option<AudioOut<'a>>,
     /// Which capacity to use.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub service_tier: Option<Text<'a>>,
     /// Switches web search on.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub web_search_options: Option<WebSearch<'a>>,
     /// Free pairs.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub metadata: Option<&'a RawValue>,
     /// Biases by token id.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub logit_bias: Option<&'a RawValue>,
     /// The end user, deprecated.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub user: Option<Text<'a>>,
     /// Whether to keep the completion.
-    #[serde(default)]
     pub store: Option<bool>,
     /// `low`, `medium`, `high`.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub verbosity: Option<Text<'a>>,
     /// What much of the answer is expected to be.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub prediction: Option<&'a RawValue>,
     /// Groups requests that share a prompt's beginning.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub prompt_cache_key: Option<Text<'a>>,
     /// How long such a beginning should be kept.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub prompt_cache_options: Option<&'a RawValue>,
     /// The deprecated form of the same.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub prompt_cache_retention: Option<Text<'a>>,
     /// The end user, as a hash.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub safety_identifier: Option<Text<'a>>,
     /// A moderation of input and output beside the answer.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub moderation: Option<&'a RawValue>,
     /// An extension of other gateways: `{type: "enabled", budget_tokens}` or `{type: "disabled"}`.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub thinking: Option<Thinking<'a>>,
     /// Safety settings in Google's own form.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub safety_settings: Option<&'a RawValue>,
     /// Google's extensions, as its own layer takes them from most clients.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub extra_body: Option<ExtraBody<'a>>,
     /// The same one level up, as the Python SDK sends it.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub google: Option<Google<'a>>,
     /// Every other field that came.
     #[serde(flatten)]
@@ -153,10 +139,8 @@ pub struct Request<'a> {
 #[derive(Debug, Default, Deserialize)]
 pub struct StreamOptions {
     /// One last chunk with the counts.
-    #[serde(default)]
     pub include_usage: Option<bool>,
     /// Padding against watchers who measure chunks.
-    #[serde(default)]
     pub include_obfuscation: Option<bool>,
 }
 
@@ -167,31 +151,31 @@ pub struct Message<'a> {
     #[serde(borrow)]
     pub role: Cow<'a, str>,
     /// A string or parts.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub content: Option<&'a RawValue>,
     /// A speaker, or the function of a `function` message.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub name: Option<Text<'a>>,
     /// What the assistant declined to say.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub refusal: Option<Text<'a>>,
     /// What the assistant called.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub tool_calls: Option<Vec<ToolCall<'a>>>,
     /// The call that a `tool` message answers.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub tool_call_id: Option<Text<'a>>,
     /// The deprecated form of `tool_calls`.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub function_call: Option<Called<'a>>,
     /// What the assistant spoke: `{id}`, or the whole object where a client replays it.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub audio: Option<&'a RawValue>,
     /// What the assistant drew, where a client replays it.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub images: Option<&'a RawValue>,
     /// Extensions, read leniently.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub extra_content: Option<&'a RawValue>,
 }
 
@@ -199,7 +183,7 @@ pub struct Message<'a> {
 #[derive(Debug, Deserialize)]
 pub struct Spoken<'a> {
     /// Its words.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub transcript: Option<Text<'a>>,
 }
 
@@ -207,10 +191,10 @@ pub struct Spoken<'a> {
 #[derive(Debug, Deserialize)]
 pub struct Drawn<'a> {
     /// `{url}` or a bare string.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub image_url: Option<&'a RawValue>,
     /// Extensions, read leniently.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub extra_content: Option<&'a RawValue>,
 }
 
@@ -218,19 +202,19 @@ pub struct Drawn<'a> {
 #[derive(Debug, Deserialize)]
 pub struct ToolCall<'a> {
     /// The name that its result refers to.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub id: Option<Text<'a>>,
     /// A function and its arguments.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub function: Option<Called<'a>>,
     /// A custom tool and its input.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub custom: Option<CustomCalled<'a>>,
     /// Extensions, read leniently.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub extra_content: Option<&'a RawValue>,
     /// Where another gateway keeps signatures, read leniently.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub provider_specific_fields: Option<&'a RawValue>,
 }
 
@@ -241,10 +225,10 @@ pub struct Called<'a> {
     #[serde(borrow)]
     pub name: Cow<'a, str>,
     /// A JSON object inside a string; some clients send the object itself.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub arguments: Option<&'a RawValue>,
     /// Extensions, read leniently: the deprecated `function_call` has no other place for them.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub extra_content: Option<&'a RawValue>,
 }
 
@@ -263,13 +247,13 @@ pub struct CustomCalled<'a> {
 #[derive(Debug, Default, Deserialize)]
 pub struct Extra<'a> {
     /// The Gemini API's.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub google: Option<Signed<'a>>,
     /// Vertex AI's.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub vertex: Option<Signed<'a>>,
     /// Where other gateways keep it: without a level of its own.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub thought_signature: Option<Text<'a>>,
 }
 
@@ -277,7 +261,7 @@ pub struct Extra<'a> {
 #[derive(Debug, Default, Deserialize)]
 pub struct Signed<'a> {
     /// The signature, in base64.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub thought_signature: Option<Text<'a>>,
 }
 
@@ -288,37 +272,37 @@ pub struct Part<'a> {
     #[serde(borrow, rename = "type")]
     pub kind: Cow<'a, str>,
     /// Text.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub text: Option<Text<'a>>,
     /// A refusal.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub refusal: Option<Text<'a>>,
     /// `{url, detail}` or a bare string.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub image_url: Option<&'a RawValue>,
     /// `{url}` or a bare string.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub video_url: Option<&'a RawValue>,
     /// Audio.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub input_audio: Option<InputAudio<'a>>,
     /// A document.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub file: Option<File<'a>>,
     /// Detail, where the part has the flat form of the Responses API.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub detail: Option<Text<'a>>,
     /// The fields of `file`, where the part has the flat form of the Responses API.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub file_data: Option<Text<'a>>,
     /// The same.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub file_id: Option<Text<'a>>,
     /// The same.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub file_url: Option<Text<'a>>,
     /// The same.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub filename: Option<Text<'a>>,
     /// Clip and frame rate of a video in Google's own form.
     #[serde(borrow, default, alias = "videoMetadata")]
@@ -332,7 +316,7 @@ pub struct Url<'a> {
     #[serde(borrow)]
     pub url: Text<'a>,
     /// How closely to look.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub detail: Option<Text<'a>>,
     /// The media type of a URL that does not show it.
     #[serde(borrow, default, alias = "mime_type")]
@@ -349,7 +333,6 @@ pub struct VideoMetadata<'a> {
     #[serde(borrow, default, alias = "endOffset")]
     pub end_offset: Option<&'a RawValue>,
     /// Frames a second, above 0 and up to 24.
-    #[serde(default)]
     pub fps: Option<f64>,
     /// Every other field that came.
     #[serde(flatten)]
@@ -363,7 +346,7 @@ pub struct InputAudio<'a> {
     #[serde(borrow)]
     pub data: Text<'a>,
     /// `wav`, `mp3` …
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub format: Option<Text<'a>>,
 }
 
@@ -371,16 +354,16 @@ pub struct InputAudio<'a> {
 #[derive(Debug, Deserialize)]
 pub struct File<'a> {
     /// Base64, or a data URL.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub file_data: Option<Text<'a>>,
     /// An uploaded file.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub file_id: Option<Text<'a>>,
     /// A file elsewhere.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub file_url: Option<Text<'a>>,
     /// Its name.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub filename: Option<Text<'a>>,
     /// Its media type.
     #[serde(borrow, default, alias = "mime_type")]
@@ -394,10 +377,10 @@ pub struct Tool<'a> {
     #[serde(borrow, rename = "type", default)]
     pub kind: Option<Text<'a>>,
     /// A function.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub function: Option<Function<'a>>,
     /// A custom tool.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub custom: Option<Custom<'a>>,
 }
 
@@ -408,13 +391,12 @@ pub struct Function<'a> {
     #[serde(borrow)]
     pub name: Cow<'a, str>,
     /// What it is for.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub description: Option<Text<'a>>,
     /// The JSON Schema of its arguments.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub parameters: Option<&'a RawValue>,
     /// Whether arguments must keep to the schema.
-    #[serde(default)]
     pub strict: Option<bool>,
 }
 
@@ -425,10 +407,10 @@ pub struct Custom<'a> {
     #[serde(borrow)]
     pub name: Cow<'a, str>,
     /// What it is for.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub description: Option<Text<'a>>,
     /// The form of its input.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub format: Option<CustomFormat<'a>>,
 }
 
@@ -436,7 +418,7 @@ pub struct Custom<'a> {
 #[derive(Debug, Deserialize)]
 pub struct CustomFormat<'a> {
     /// A grammar, if it is not free text.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub grammar: Option<Grammar<'a>>,
 }
 
@@ -447,7 +429,7 @@ pub struct Grammar<'a> {
     #[serde(borrow)]
     pub definition: Text<'a>,
     /// `lark` or `regex`.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub syntax: Option<Text<'a>>,
 }
 
@@ -458,16 +440,16 @@ pub struct Choice<'a> {
     #[serde(borrow, rename = "type", default)]
     pub kind: Option<Text<'a>>,
     /// The named function.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub function: Option<Named<'a>>,
     /// The named custom tool.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub custom: Option<Named<'a>>,
     /// The name, in flat forms and in the deprecated one.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub name: Option<Text<'a>>,
     /// A subset of the tools.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub allowed_tools: Option<AllowedTools<'a>>,
 }
 
@@ -497,7 +479,7 @@ pub struct ResponseFormat<'a> {
     #[serde(borrow, rename = "type")]
     pub kind: Cow<'a, str>,
     /// The schema and its name.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub json_schema: Option<JsonSchema<'a>>,
 }
 
@@ -505,13 +487,13 @@ pub struct ResponseFormat<'a> {
 #[derive(Debug, Deserialize)]
 pub struct JsonSchema<'a> {
     /// Its name.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub name: Option<Text<'a>>,
     /// What it is for.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub description: Option<Text<'a>>,
     /// The JSON Schema.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub schema: Option<&'a RawValue>,
 }
 
@@ -519,10 +501,10 @@ pub struct JsonSchema<'a> {
 #[derive(Debug, Deserialize)]
 pub struct AudioOut<'a> {
     /// A voice's name, or `{id}`.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub voice: Option<&'a RawValue>,
     /// `wav`, `pcm16`, `mp3` …
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub format: Option<Text<'a>>,
 }
 
@@ -533,7 +515,6 @@ pub struct Thinking<'a> {
     #[serde(borrow, rename = "type", default)]
     pub kind: Option<Text<'a>>,
     /// Tokens.
-    #[serde(default)]
     pub budget_tokens: Option<i64>,
 }
 
@@ -541,10 +522,10 @@ pub struct Thinking<'a> {
 #[derive(Debug, Deserialize)]
 pub struct WebSearch<'a> {
     /// How much of the web to read.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub search_context_size: Option<Text<'a>>,
     /// Where the user is.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub user_location: Option<&'a RawValue>,
 }
 
@@ -552,7 +533,7 @@ pub struct WebSearch<'a> {
 #[derive(Debug, Deserialize)]
 pub struct ExtraBody<'a> {
     /// Google's extensions.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub google: Option<Google<'a>>,
     /// Every other field that came.
     #[serde(flatten)]
@@ -572,7 +553,7 @@ pub struct Google<'a> {
     #[serde(borrow, default, alias = "safetySettings")]
     pub safety_settings: Option<&'a RawValue>,
     /// Google's own tools, in its own form: `[{"google_search": {}}]`.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub tools: Option<Vec<BTreeMap<Cow<'a, str>, &'a RawValue>>>,
     /// How closely to look at all media.
     #[serde(borrow, default, alias = "mediaResolution")]

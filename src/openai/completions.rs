@@ -14,76 +14,64 @@ use crate::wire::{Text, Unknown};
 #[derive(Debug, Deserialize)]
 pub struct Request<'a> {
     /// The model as the client names it; may be left out where an Azure deployment in the path stands for it.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub model: Option<Cow<'a, str>>,
     /// A string, a list of strings, a list of tokens, a list of lists of tokens.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub prompt: Option<&'a RawValue>,
     /// Text that follows the completion.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub suffix: Option<Text<'a>>,
     /// Of how many completions the best are given.
-    #[serde(default)]
     pub best_of: Option<i64>,
     /// Whether the prompt is given again before the completion.
-    #[serde(default)]
     pub echo: Option<bool>,
     /// 0 to 5: how many alternatives for each token.
-    #[serde(default)]
     pub logprobs: Option<i64>,
     /// 16, where nothing is said.
-    #[serde(default)]
     pub max_tokens: Option<i64>,
     /// Choices for each prompt.
-    #[serde(default)]
     pub n: Option<i64>,
     /// A string or a list of strings.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub stop: Option<&'a RawValue>,
     /// Whether the answer comes as server-sent events.
-    #[serde(default)]
     pub stream: Option<bool>,
     /// Options that make sense with `stream` only.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub stream_options: Option<&'a RawValue>,
     /// For repeatable sampling.
-    #[serde(default)]
     pub seed: Option<i64>,
     /// 0 to 2.
-    #[serde(default)]
     pub temperature: Option<f64>,
     /// 0 to 1.
-    #[serde(default)]
     pub top_p: Option<f64>,
     /// An extension that many clients send.
-    #[serde(default)]
     pub top_k: Option<i64>,
     /// −2 to 2.
-    #[serde(default)]
     pub presence_penalty: Option<f64>,
     /// −2 to 2.
-    #[serde(default)]
     pub frequency_penalty: Option<f64>,
     /// Biases by token id.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub logit_bias: Option<&'a RawValue>,
     /// The end user.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub user: Option<Text<'a>>,
     /// An extension: how much to think; as little as the model can, where nothing is said.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub reasoning_effort: Option<Text<'a>>,
     /// An extension: which of OpenAI's encodings token arrays are in.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub encoding: Option<Text<'a>>,
     /// Safety settings in Google's own form.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub safety_settings: Option<&'a RawValue>,
     /// Google's extensions, as in Chat Completions.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub extra_body: Option<&'a RawValue>,
     /// The same one level up.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub google: Option<&'a RawValue>,
     /// Every other field that came.
     #[serde(flatten)]

@@ -16,7 +16,6 @@ pub struct Model {
     /// Who made it.
     pub owned_by: String,
     /// The day on which it ends, if one is known.
-    #[serde(default)]
     pub shutdown_date: Option<String>,
     /// Tokens in. `OpenAI` has no such key; clients that know it spare their users a guess.
     #[serde(default, skip_serializing_if = "Option::is_none")]
