@@ -1,6 +1,8 @@
 //! Names of replies and calls: random in life, counted in tests.
 
 use std::cell::RefCell;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -45,14 +47,32 @@ thread_local! {
 impl Pool {
     fn take(&mut self) -> [u8; LENGTH] {
         if self.used >= self.bytes.len() {
-            // Without randomness nothing on this machine works; ids then repeat, which no invariant of ours forbids.
-            let _ = getrandom::fill(&mut self.bytes);
+            fill(&mut self.bytes);
             self.used = 0;
         }
         let fresh = self.bytes.get_mut(self.used..).and_then(<[u8]>::first_chunk_mut);
         self.used += LENGTH;
         // What was given out is wiped: nobody gets it a second time.
         fresh.map(|bytes| std::mem::replace(bytes, [0; LENGTH])).unwrap_or_default()
+    }
+}
+
+/// Fills `bytes` with randomness.
+pub fn fill(bytes: &mut [u8]) {
+    if getrandom::fill(bytes).is_err() {
+        // A static binary in a root without /dev finds none that way.
+        hashed(bytes);
+    }
+}
+
+/// Bytes that nobody can guess who does not know the keys of a hasher, which the standard library draws from the system
+/// by a way of its own. Each hasher has other keys.
+fn hashed(bytes: &mut [u8]) {
+    let keys = RandomState::new();
+    for (at, chunk) in bytes.chunks_mut(8).enumerate() {
+        for (byte, fresh) in chunk.iter_mut().zip(keys.hash_one(at).to_le_bytes()) {
+            *byte = fresh;
+        }
     }
 }
 
@@ -70,6 +90,16 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn ids_differ_where_the_system_gives_no_bytes() {
+        let mut seen = HashSet::new();
+        for _ in 0..100 {
+            let mut bytes = [0; 10 * LENGTH];
+            hashed(&mut bytes);
+            assert!(bytes.chunks(LENGTH).all(|id| seen.insert(id.to_vec())));
+        }
+    }
 
     #[test]
     fn random_ids_are_long_plain_and_never_the_same() {

@@ -50,8 +50,7 @@ impl Trace {
     /// is well-formed. `share` of the traces that begin here are kept; the caller's own choice stands for its.
     pub fn begin(traceparent: Option<&str>, share: f64) -> Self {
         let mut fresh = [0_u8; 40];
-        // Without randomness ids repeat, and traces become confused; no request fails for it.
-        let _ = getrandom::fill(&mut fresh);
+        crate::ids::fill(&mut fresh);
         let (id, rest) = fresh.split_first_chunk::<16>().map_or(([1; 16], &[][..]), |(id, rest)| (*id, rest));
         let (span, rest) = rest.split_first_chunk::<8>().map_or(([1; 8], &[][..]), |(id, rest)| (*id, rest));
         let (next, rest) = rest.split_first_chunk::<8>().map_or(([2; 8], &[][..]), |(id, rest)| (*id, rest));
@@ -95,7 +94,7 @@ impl Trace {
         ended: Duration,
     ) {
         self.calls.push(Call { span: self.next, site: site.to_owned(), status, reason, begun, ended });
-        let _ = getrandom::fill(&mut self.next);
+        crate::ids::fill(&mut self.next);
     }
 
     /// The spans of a request that came `at` (milliseconds since 1970), in OTLP's JSON form.

@@ -210,8 +210,7 @@ impl Upstream {
             }
         }
         let mut seed = [0; 8];
-        // Without entropy the pauses are no longer random, and nothing else is lost.
-        let _ = getrandom::fill(&mut seed);
+        crate::ids::fill(&mut seed);
         Ok(Self {
             groups: known.iter().map(|name| Group { name: (*name).into(), quotas: Arc::default() }).collect(),
             health: sites.iter().map(|_| Arc::new(health::Health::new(config.max_in_flight))).collect(),
