@@ -8,6 +8,11 @@ use gemway::cli::{self, Command};
 use gemway::config::Config;
 use gemway::error::Result;
 
+/// A request makes some hundred small allocations, many of which another thread frees; the C library's allocator is
+/// slow at both, and musl's, which the static binary would have, much slower.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What a wrong configuration or command line ends with.
 const MISUSE: u8 = 2;
 
