@@ -46,6 +46,11 @@ impl Rope {
         }
     }
 
+    /// Appends the pieces of another one.
+    pub fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+
     /// The length in bytes.
     pub fn len(&self) -> usize {
         self.0.iter().map(Bytes::len).sum()
