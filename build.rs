@@ -46,16 +46,14 @@ fn packed(table: &CoreBPE) -> Vec<u8> {
             let (left, right) = token.split_at(cut);
             Some((*earlier.get(left)?, *earlier.get(right)?))
         });
-        match halves.min_by_key(|(left, right)| length(left + 1) + length(*right)) {
-            Some((left, right)) => {
-                number(left + 1, &mut out);
-                number(right, &mut out);
-            }
-            None => {
-                number(0, &mut out);
-                number(token.len(), &mut out);
-                out.extend_from_slice(token);
-            }
+        let shortest = halves.min_by_key(|(left, right)| length(left + 1) + length(*right));
+        if let Some((left, right)) = shortest {
+            number(left + 1, &mut out);
+            number(right, &mut out);
+        } else {
+            number(0, &mut out);
+            number(token.len(), &mut out);
+            out.extend_from_slice(token);
         }
         earlier.insert(token, at);
     }
