@@ -18,6 +18,7 @@ const fn eight(byte: u8) -> u64 {
 }
 
 /// How many of the bytes are digits, from the first on.
+#[inline]
 const fn digits(bytes: u64) -> u32 {
     // What is no digit reaches the top bit of its byte; what that may carry into the next does not touch the first.
     let other = ((bytes ^ eight(b'0')).wrapping_add(eight(0x76)) | bytes) & eight(0x80);
@@ -25,20 +26,22 @@ const fn digits(bytes: u64) -> u32 {
 }
 
 /// The number that eight digits write; nothing in a byte is a nought.
+#[inline]
 const fn joined(bytes: u64) -> u64 {
-    let pairs = ((bytes & eight(0x0f)).wrapping_mul(10 << 8 | 1) >> 8) & 0x00ff_00ff_00ff_00ff;
-    let fours = (pairs.wrapping_mul(100 << 16 | 1) >> 16) & 0x0000_ffff_0000_ffff;
-    fours.wrapping_mul(10_000 << 32 | 1) >> 32
+    let pairs = ((bytes & eight(0x0f)).wrapping_mul((10 << 8) | 1) >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs.wrapping_mul((100 << 16) | 1) >> 16) & 0x0000_ffff_0000_ffff;
+    fours.wrapping_mul((10_000 << 32) | 1) >> 32
 }
 
 /// The digits of a number below a hundred million, with noughts in front.
+#[inline]
 const fn spread(number: u64) -> u64 {
     let (high, low) = (number / 10_000, number % 10_000);
-    let fours = high | low << 32;
-    let hundreds = (fours * 10_486 >> 20) & 0x0000_007f_0000_007f;
-    let pairs = hundreds | (fours - hundreds * 100) << 16;
-    let tens = (pairs * 103 >> 10) & 0x000f_000f_000f_000f;
-    (tens | (pairs - tens * 10) << 8) | eight(b'0')
+    let fours = high | (low << 32);
+    let hundreds = ((fours * 10_486) >> 20) & 0x0000_007f_0000_007f;
+    let pairs = hundreds | ((fours - hundreds * 100) << 16);
+    let tens = ((pairs * 103) >> 10) & 0x000f_000f_000f_000f;
+    tens | ((pairs - tens * 10) << 8) | eight(b'0')
 }
 
 /// The number that a text begins with and how long it is, where it is `0.` and up to fifteen digits, and more text
@@ -120,13 +123,13 @@ pub(super) fn write(number: f64, room: &mut [u8; ROOM]) -> Option<usize> {
     let (first, rest) = (nine / 100_000_000, spread(nine % 100_000_000));
     // The nine digits and a comma, behind `0.` and as many noughts as it takes.
     let shift = 8 * (2 + noughts);
-    let digits = u128::from(first) | u128::from(b'0') | u128::from(rest) << 8 | u128::from(b',') << 72;
+    let digits = u128::from(first) | u128::from(b'0') | (u128::from(rest) << 8) | (u128::from(b',') << 72);
     let front = u128::from_le_bytes(*b"0.000\0\0\0\0\0\0\0\0\0\0\0") & ((1 << shift) - 1);
     let [sign, ..] = room;
     *sign = b'-';
     let begin = usize::from(number.is_sign_negative());
     let place = room.get_mut(begin..begin + 16)?;
-    place.copy_from_slice(&(front | digits << shift).to_le_bytes());
+    place.copy_from_slice(&(front | (digits << shift)).to_le_bytes());
     let mut length = 2 + noughts + 9;
     if rest >> 56 == u64::from(b'0') {
         length = place.get(..length)?.iter().rposition(|byte| *byte != b'0')? + 1;
@@ -145,10 +148,11 @@ fn digits_of(number: f64, power: f64, float: f32) -> Option<u64> {
     let back = nine as f64 / power;
     // The bits of a double that a float has no place for: half of the float's last bit.
     let between = back.to_bits() & 0x1fff_ffff == 0x1000_0000;
-    (nine < 1_000_000_000 && !between && back as f32 == float).then_some(nine)
+    (nine < 1_000_000_000 && !between && (back as f32).to_bits() == float.to_bits()).then_some(nine)
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "floats are what is compared")]
 mod tests {
     use proptest::prelude::*;
 
