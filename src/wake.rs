@@ -1,10 +1,11 @@
-//! Futures that seldom end, waited for by tasks that wake often.
+//! Waiting for what seldom comes, in tasks that wake often.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
+use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -26,34 +27,94 @@ impl Wake for Bell {
     }
 }
 
+/// The bell of whatever a task waits for, if it has one yet, and the waker that rings it.
+#[derive(Debug, Default)]
+struct Door(Option<(Arc<Bell>, Waker)>);
+
+impl Door {
+    /// The waker to be given on, and whether it was used since the last time, or never given on by this task.
+    fn answer(&mut self, task: &Waker) -> (&Waker, bool) {
+        let known = |(bell, _): &(Arc<Bell>, Waker)| bell.task.will_wake(task);
+        if !self.0.as_ref().is_some_and(known) {
+            let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: task.clone() });
+            self.0 = Some((Arc::clone(&bell), Waker::from(bell)));
+        }
+        match &self.0 {
+            // The load alone is what most calls come to.
+            Some((bell, waker)) => {
+                (waker, bell.rung.load(Ordering::Relaxed) && bell.rung.swap(false, Ordering::Acquire))
+            }
+            None => (Waker::noop(), true),
+        }
+    }
+
+    /// As if it had been rung.
+    fn ring(&self) {
+        if let Some((bell, _)) = &self.0 {
+            bell.rung.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 /// A future that is asked again only when it has woken its task itself. Asking it whenever the task wakes for something
 /// else costs locks, some of which all tasks share.
 #[derive(Debug)]
 struct Seldom<F> {
     future: Pin<Box<F>>,
-    bell: Option<Arc<Bell>>,
+    door: Door,
 }
 
 impl<F: Future> Seldom<F> {
     fn new(future: F) -> Self {
-        Self { future: Box::pin(future), bell: None }
+        Self { future: Box::pin(future), door: Door::default() }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let bell = match &self.bell {
-            Some(bell) if bell.task.will_wake(cx.waker()) => {
-                // The load alone is what nearly every call comes to.
-                if !bell.rung.load(Ordering::Relaxed) || !bell.rung.swap(false, Ordering::Acquire) {
-                    return Poll::Pending;
-                }
-                Arc::clone(bell)
-            }
-            _ => {
-                let bell = Arc::new(Bell { rung: AtomicBool::new(false), task: cx.waker().clone() });
-                Arc::clone(self.bell.insert(bell))
-            }
-        };
-        self.future.as_mut().poll(&mut Context::from_waker(&Waker::from(bell)))
+        let (waker, rung) = self.door.answer(cx.waker());
+        if rung { self.future.as_mut().poll(&mut Context::from_waker(waker)) } else { Poll::Pending }
+    }
+}
+
+/// A body that, while it waits, is asked again only when it has woken its task itself. Its connection asks it at every
+/// turn, two or three times for each frame.
+#[derive(Debug)]
+pub struct Calm<B> {
+    body: B,
+    waiting: bool,
+    door: Door,
+}
+
+impl<B> Calm<B> {
+    /// Wraps a body.
+    pub fn new(body: B) -> Self {
+        Self { body, waiting: false, door: Door::default() }
+    }
+}
+
+impl<B: Body + Unpin> Body for Calm<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = &mut *self;
+        let (waker, rung) = this.door.answer(cx.waker());
+        if this.waiting && !rung {
+            return Poll::Pending;
+        }
+        let polled = Pin::new(&mut this.body).poll_frame(&mut Context::from_waker(waker));
+        this.waiting = polled.is_pending();
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -70,9 +131,7 @@ impl Alarm {
     /// Rings at another moment instead, also if it has rung.
     pub fn set(&mut self, moment: Instant) {
         self.0.future.as_mut().reset(moment);
-        if let Some(bell) = &self.0.bell {
-            bell.rung.store(true, Ordering::Relaxed);
-        }
+        self.0.door.ring();
     }
 
     /// Whether it rings.
@@ -99,6 +158,8 @@ impl Word {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::convert::Infallible;
     use std::future::poll_fn;
     use std::time::Duration;
 
@@ -127,5 +188,51 @@ mod tests {
         tokio::task::yield_now().await;
         token.cancel();
         waiting.await.unwrap();
+    }
+
+    /// Counts how often it is asked; there is a frame whenever the flag is up.
+    struct Counting<'c> {
+        asked: &'c Cell<u32>,
+        ready: &'c Cell<bool>,
+        waker: &'c RefCell<Option<Waker>>,
+    }
+
+    impl Body for Counting<'_> {
+        type Data = bytes::Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<bytes::Bytes>, Infallible>>> {
+            self.asked.set(self.asked.get() + 1);
+            if self.ready.take() {
+                return Poll::Ready(Some(Ok(Frame::data(bytes::Bytes::new()))));
+            }
+            *self.waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn a_body_that_waits_is_left_alone_until_it_wakes_its_task() {
+        let (asked, ready, waker) = (Cell::new(0), Cell::new(true), RefCell::new(None));
+        let mut body = Calm::new(Counting { asked: &asked, ready: &ready, waker: &waker });
+        let mut ask = |cx: &mut Context<'_>| Pin::new(&mut body).poll_frame(cx).is_ready();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(ask(&mut cx));
+        for _ in 0..3 {
+            assert!(!ask(&mut cx));
+        }
+        assert_eq!(asked.get(), 2);
+        ready.set(true);
+        waker.take().unwrap().wake();
+        assert!(ask(&mut cx));
+        assert!(!ask(&mut cx));
+        assert_eq!(asked.get(), 4);
+        // Another task's waker has to be made known.
+        let other = Waker::from(Arc::new(Bell { rung: AtomicBool::new(false), task: Waker::noop().clone() }));
+        assert!(!ask(&mut Context::from_waker(&other)));
+        assert_eq!(asked.get(), 5);
     }
 }

@@ -26,7 +26,7 @@ use crate::meter::{Meter, Outcome};
 use crate::telemetry::metrics::Streaming;
 use crate::upstream::Course;
 use crate::usage::Usage;
-use crate::wake::Word;
+use crate::wake::{Calm, Word};
 
 /// How the pieces of an answer are framed, for the error that may have to follow them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl Down {
             course,
             open,
         };
-        down.boxed_unsync()
+        Calm::new(down).boxed_unsync()
     }
 
     fn settle(&mut self, outcome: Outcome) {

@@ -30,7 +30,7 @@ use crate::meter::{Meter, Outcome};
 use crate::telemetry::metrics::Streaming;
 use crate::translate::Machine;
 use crate::usage::Usage;
-use crate::wake::Word;
+use crate::wake::{Calm, Word};
 
 /// How often the pump steps back for the upstream's task; a handing over takes two turns, sometimes three.
 const TURNS: u8 = 3;
@@ -95,12 +95,13 @@ pub fn response(
         out: BytesMut::new(),
         meter,
         read: None,
+        begun: false,
         // The first frame goes with the head.
         turns: TURNS,
         open,
         alarm: beat.map(Alarm::new),
     };
-    let mut response = Response::new(pump.boxed_unsync());
+    let mut response = Response::new(Calm::new(pump).boxed_unsync());
     *response.headers_mut() = headers;
     dress(response.headers_mut());
     response
@@ -134,6 +135,8 @@ struct Pump {
     meter: Meter,
     /// When the events whose translation is in `out` were read.
     read: Option<Instant>,
+    /// The first frame has left.
+    begun: bool,
     /// How often it has stepped back since something came.
     turns: u8,
     open: Streaming,
@@ -266,11 +269,9 @@ impl Pump {
         if let Some(alarm) = &mut self.alarm {
             alarm.heard();
         }
-        if let Some(live) = &self.live {
-            // Told at every frame, so that a client that leaves pays for what it saw.
-            self.meter.usage(live.machine.usage());
+        if !std::mem::replace(&mut self.begun, true) {
+            self.meter.first_token();
         }
-        self.meter.first_token();
         if let Some(read) = self.read.take() {
             self.open.sent(read);
         }

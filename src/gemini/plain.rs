@@ -10,11 +10,12 @@ use crate::wire::{self, Text};
 
 /// Reads an answer, if it is a usual one. What comes out is what `serde` would have read.
 pub(super) fn read(text: &str) -> Option<GenerateResponse<'_>> {
-    let mut rest = Rest(text);
-    let mut answer = GenerateResponse::default();
+    let (mut rest, mut answer) = (Rest(text), GenerateResponse::default());
     rest.object(|rest, name| match name {
         "candidates" => rest.list(&mut answer.candidates, candidate),
-        "usageMetadata" => once(&mut answer.usage_metadata, counts(rest)?),
+        "usageMetadata" if answer.usage_metadata.is_none() => {
+            counts(rest, answer.usage_metadata.insert(UsageMetadata::default()))
+        }
         "responseId" => once(&mut answer.response_id, rest.text()?),
         "modelVersion" => rest.bare().map(|_| ()),
         _ => None,
@@ -23,40 +24,35 @@ pub(super) fn read(text: &str) -> Option<GenerateResponse<'_>> {
     rest.0.is_empty().then_some(answer)
 }
 
-fn candidate<'a>(rest: &mut Rest<'a>) -> Option<Candidate<'a>> {
-    let mut candidate = Candidate::default();
+fn candidate<'a>(rest: &mut Rest<'a>, candidate: &mut Candidate<'a>) -> Option<()> {
     rest.object(|rest, name| match name {
-        "content" => once(&mut candidate.content, content(rest)?),
+        "content" if candidate.content.is_none() => {
+            content(rest, candidate.content.insert(Content::default()))
+        }
         "index" => once(&mut candidate.index, rest.count()?),
         "finishReason" => once(&mut candidate.finish_reason, rest.text()?),
         _ => None,
-    })?;
-    Some(candidate)
+    })
 }
 
-fn content<'a>(rest: &mut Rest<'a>) -> Option<Content<'a>> {
-    let mut content = Content::default();
+fn content<'a>(rest: &mut Rest<'a>, content: &mut Content<'a>) -> Option<()> {
     rest.object(|rest, name| match name {
         "parts" => rest.list(&mut content.parts, part),
         "role" => rest.bare().map(|_| ()),
         _ => None,
-    })?;
-    Some(content)
+    })
 }
 
-fn part<'a>(rest: &mut Rest<'a>) -> Option<Part<'a>> {
-    let mut part = Part::default();
+fn part<'a>(rest: &mut Rest<'a>, part: &mut Part<'a>) -> Option<()> {
     rest.object(|rest, name| match name {
         "text" => once(&mut part.text, rest.text()?),
         "thoughtSignature" => once(&mut part.thought_signature, rest.text()?),
         "thought" => once(&mut part.thought, rest.truth()?),
         _ => None,
-    })?;
-    Some(part)
+    })
 }
 
-fn counts<'a>(rest: &mut Rest<'a>) -> Option<UsageMetadata<'a>> {
-    let mut counts = UsageMetadata::default();
+fn counts<'a>(rest: &mut Rest<'a>, counts: &mut UsageMetadata<'a>) -> Option<()> {
     rest.object(|rest, name| match name {
         "promptTokenCount" => once(&mut counts.prompt_token_count, rest.count()?),
         "cachedContentTokenCount" => once(&mut counts.cached_content_token_count, rest.count()?),
@@ -71,18 +67,15 @@ fn counts<'a>(rest: &mut Rest<'a>) -> Option<UsageMetadata<'a>> {
         "serviceTier" => once(&mut counts.service_tier, rest.text()?),
         "trafficType" => once(&mut counts.traffic_type, rest.text()?),
         _ => None,
-    })?;
-    Some(counts)
+    })
 }
 
-fn modality<'a>(rest: &mut Rest<'a>) -> Option<ModalityCount<'a>> {
-    let mut count = ModalityCount::default();
+fn modality<'a>(rest: &mut Rest<'a>, count: &mut ModalityCount<'a>) -> Option<()> {
     rest.object(|rest, name| match name {
         "modality" => once(&mut count.modality, rest.text()?),
         "tokenCount" => once(&mut count.token_count, rest.count()?),
         _ => None,
-    })?;
-    Some(count)
+    })
 }
 
 /// Sets a field. One that comes twice is an error, and those are not for us.
@@ -148,33 +141,40 @@ impl<'a> Rest<'a> {
     }
 
     #[inline]
-    fn list<T>(&mut self, into: &mut List<T>, one: impl Fn(&mut Self) -> Option<T>) -> Option<()> {
+    fn list<T: Default>(
+        &mut self,
+        into: &mut List<T>,
+        one: impl Fn(&mut Self, &mut T) -> Option<()>,
+    ) -> Option<()> {
+        if into.is_some() {
+            return None;
+        }
         self.eat(b'[')?;
         self.space();
         if self.first() == Some(b']') {
-            self.skip(1)?;
-            return once(into, Vec::new());
+            *into = Some(Vec::new());
+            return self.skip(1);
         }
-        // There is one of most things.
-        let mut list = Vec::with_capacity(1);
+        // There is one of most things. What is read is read into its place: a part is large.
+        let list = into.insert(Vec::with_capacity(1));
         loop {
-            list.push(Some(one(self)?));
+            list.push(Some(T::default()));
+            one(self, list.last_mut()?.as_mut()?)?;
             match self.next()? {
                 b',' => {}
-                b']' => return once(into, list),
+                b']' => return Some(()),
                 _ => return None,
             }
         }
     }
 
-    /// The name of a field: short, and of letters.
+    /// The name of a field. What is not a name that we know is not looked at any closer.
     #[inline]
     fn name(&mut self) -> Option<&'a str> {
         self.eat(b'"')?;
-        let end = self.0.bytes().position(|byte| !byte.is_ascii_alphabetic())?;
+        let end = memchr::memchr(b'"', self.0.as_bytes())?;
         let name = self.0.get(..end)?;
-        self.skip(end)?;
-        self.eat_quote()?;
+        self.skip(end + 1)?;
         Some(name)
     }
 
@@ -220,10 +220,9 @@ impl<'a> Rest<'a> {
     #[inline]
     fn count(&mut self) -> Option<Count> {
         let (mut number, mut digits) = (0_u64, 0);
-        for byte in self.0.bytes().take(16) {
-            if !byte.is_ascii_digit() {
-                break;
-            }
+        while let Some(byte @ b'0'..=b'9') = self.0.as_bytes().get(digits)
+            && digits < 16
+        {
             number = number * 10 + u64::from(byte - b'0');
             digits += 1;
         }
