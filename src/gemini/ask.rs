@@ -458,7 +458,8 @@ impl GenerationConfig<'_> {
         let penalties = presence_penalty.is_none() && frequency_penalty.is_none();
         let lengths = candidate_count.is_none() && max_output_tokens.is_none() && stop_sequences.is_empty();
         let probabilities = response_logprobs.is_none() && logprobs.is_none();
-        let form = response_mime_type.is_none() && response_json_schema.is_none() && response_schema.is_none();
+        let form =
+            response_mime_type.is_none() && response_json_schema.is_none() && response_schema.is_none();
         let media = response_modalities.is_empty() && media_resolution.is_none() && image_config.is_none();
         let rest = speech_config.is_none() && thinking_config.is_none();
         numbers && penalties && lengths && probabilities && form && media && rest

@@ -280,7 +280,8 @@ impl Site {
             Method::Predict => ":predict",
         };
         let mut address = String::with_capacity(ADDRESS);
-        let add = |address: &mut String, pieces: &[&str]| pieces.iter().for_each(|piece| address.push_str(piece));
+        let add =
+            |address: &mut String, pieces: &[&str]| pieces.iter().for_each(|piece| address.push_str(piece));
         match &self.place {
             Place::Gemini { base, version } => {
                 add(&mut address, &[base, "/", version, "/"]);

@@ -108,7 +108,8 @@ pub(in crate::translate) fn document<'a, T: Deserialize<'a>>(body: &'a [u8], mos
 
 /// What cannot be a model's name is refused before anybody is asked for it.
 pub(in crate::translate) fn check_model(model: &str) -> Result<()> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/' | b':' | b'@');
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/' | b':' | b'@');
     let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#' | '%' | '\\' | '&');
     let odd = || !model.bytes().all(plain) && model.contains(odd);
     if model.is_empty() || model.len() > 256 || dotted(model) || odd() {
