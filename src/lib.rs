@@ -27,4 +27,5 @@ pub mod telemetry;
 pub mod translate;
 pub mod upstream;
 pub mod usage;
+pub mod wake;
 pub mod wire;
