@@ -23,6 +23,7 @@ use tower::Service;
 
 use crate::api::{Engine, Front, Intake, Operator};
 use crate::body::BoxError;
+use crate::cork::Corked;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
 use crate::meter::{Books, Sink};
@@ -354,7 +355,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let line = Arc::new(Line::default());
-    let io = TokioIo::new(Watched::new(socket, Arc::clone(&line), patience));
+    let io = Corked::new(TokioIo::new(Watched::new(socket, Arc::clone(&line), patience)));
     let seen = Arc::clone(&line);
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request =
