@@ -34,14 +34,16 @@ impl Ids {
 /// Bytes of an id, before they become characters.
 const LENGTH: usize = 24;
 
-/// Randomness that a thread has asked for and not used yet: the system is asked once for ten ids.
+/// Randomness that a thread has asked for and not used yet: the system is asked once for a hundred ids.
 struct Pool {
-    bytes: [u8; 10 * LENGTH],
+    bytes: [u8; ROOM],
     used: usize,
 }
 
+const ROOM: usize = 100 * LENGTH;
+
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; 10 * LENGTH], used: 10 * LENGTH }) };
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; ROOM], used: ROOM }) };
 }
 
 impl Pool {

@@ -17,7 +17,6 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tower::Service;
 
 use crate::api::{Engine, Front, Intake, Operator};
 use crate::body::BoxError;
@@ -220,7 +219,7 @@ impl Server {
         admin::start(admin, side)?;
         let sink = sink.unwrap_or_else(|| Arc::new(Books::new(Arc::clone(&metrics))));
         let front = Front::new(engine, Arc::clone(&metrics), config.intake, steps.cut.clone());
-        let front = Arc::new(front.heartbeat(config.heartbeat));
+        let front = front.heartbeat(config.heartbeat);
         let shared = stack::Shared {
             metrics: Arc::clone(&metrics),
             sink,
@@ -228,7 +227,7 @@ impl Server {
             draining: steps.draining.clone(),
             trace_share: config.trace_share,
         };
-        let stack = stack::stack(front, shared);
+        let stack = Stack::new(front, shared);
         let mut house = House { config, steps, metrics, stack, connections: JoinSet::new() };
         tokio::select! {
             () = shutdown.now.cancelled() => tracing::warn!("told to end at once"),
@@ -243,7 +242,7 @@ struct House {
     config: Config,
     steps: Steps,
     metrics: Arc<Metrics>,
-    stack: Stack,
+    stack: Arc<Stack>,
     connections: JoinSet<()>,
 }
 
@@ -300,7 +299,7 @@ impl House {
 
     fn welcome(&mut self, socket: Socket) {
         let held = self.metrics.connection();
-        let (stack, steps, patience) = (self.stack.clone(), self.steps.clone(), self.config.patience);
+        let (stack, steps, patience) = (Arc::clone(&self.stack), self.steps.clone(), self.config.patience);
         let tls = self.config.tls.clone();
         self.connections.spawn(async move {
             let _held = held;
@@ -346,7 +345,7 @@ async fn next(listener: &Listener) -> std::io::Result<Socket> {
 }
 
 /// Serves one connection to its end.
-async fn connection<I>(socket: I, stack: Stack, steps: Steps, patience: Patience)
+async fn connection<I>(socket: I, stack: Arc<Stack>, steps: Steps, patience: Patience)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -354,11 +353,8 @@ where
     let io = TokioIo::new(Watched::new(socket, Arc::clone(&line), patience));
     let seen = Arc::clone(&line);
     let service = service_fn(move |request: Request<Incoming>| {
-        let mut request =
-            request.map(|body| body.map_err(|error| -> BoxError { error.into() }).boxed_unsync());
-        request.extensions_mut().insert(Arc::clone(&seen));
-        // Every layer is always ready: none holds a place in a queue.
-        stack.clone().call(request)
+        let request = request.map(|body| body.map_err(|error| -> BoxError { error.into() }).boxed_unsync());
+        stack.call(request, &seen)
     });
     let builder = builder();
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
