@@ -82,7 +82,10 @@ fn random(prefix: &str) -> String {
     let bytes = POOL.with_borrow_mut(Pool::take);
     let mut name = String::with_capacity(prefix.len() + LENGTH);
     name.push_str(prefix);
-    let letters = bytes.map(|byte| ALPHABET.get(usize::from(byte) % ALPHABET.len()).copied().unwrap_or(b'0'));
+    let mut letters = [b'0'; LENGTH];
+    for (letter, byte) in letters.iter_mut().zip(bytes) {
+        *letter = ALPHABET.get(usize::from(byte) % ALPHABET.len()).copied().unwrap_or(b'0');
+    }
     name.push_str(std::str::from_utf8(&letters).unwrap_or_default());
     name
 }

@@ -334,9 +334,11 @@ impl Keys {
         let digest: [u8; 32] = Sha256::digest(secret).into();
         let stored = self.stored.0.load();
         let found = self.configured.find(&digest).or_else(|| stored.table.find(&digest));
-        let now = Clock::System.unix_seconds();
         // One that has expired is as unknown as one that never was.
-        found.filter(|tenant| tenant.expires.is_none_or(|expires| now < expires)).map(Arc::clone)
+        let is_there = |tenant: &&Arc<Tenant>| {
+            tenant.expires.is_none_or(|expires| Clock::System.unix_seconds() < expires)
+        };
+        found.filter(is_there).map(Arc::clone)
     }
 
     /// Recognises the caller by `x-gemway-key`, `Authorization: Bearer`, `api-key`, `x-api-key`, `x-goog-api-key` or the

@@ -546,7 +546,6 @@ impl Meter {
         status: Option<u16>,
         reason: Option<&'static str>,
     ) -> Option<&'static str> {
-        let ended = self.elapsed();
         let mut before = None;
         self.note(|entry| {
             before = std::mem::replace(&mut entry.failing, reason);
@@ -555,6 +554,7 @@ impl Meter {
             entry.site = Some(site.to_owned());
             entry.upstream_status = status;
             if let Some(trace) = &mut entry.trace {
+                let ended = self.elapsed();
                 trace.called(site, status, reason, ended.saturating_sub(entry.last_wait), ended);
             }
         });
@@ -568,19 +568,19 @@ impl Meter {
         header.and_then(|header| HeaderValue::try_from(header).ok())
     }
 
-    /// Tells how long `provider` was waited for.
-    pub fn waited(&self, provider: &'static str, wait: Duration) {
-        let elapsed = self.elapsed();
+    /// Tells that `provider` was waited for, since then and until now.
+    pub fn waited(&self, provider: &'static str, since: Instant) {
+        let wait = since.elapsed();
         self.note(|entry| {
-            entry.before.get_or_insert(elapsed.saturating_sub(wait));
+            entry.before.get_or_insert(since.saturating_duration_since(self.0.started));
             entry.provider = Some(provider);
             entry.upstream += wait;
             entry.last_wait = wait;
         });
     }
 
-    /// The reply's head is ready: tells what of the time so far was not spent waiting for Google.
-    pub fn headed(&self, status: u16, dropped: Option<&str>) -> Duration {
+    /// The reply's head is ready: tells how long that took, and what of it was not spent waiting for Google.
+    pub fn headed(&self, status: u16, dropped: Option<&str>) -> (Duration, Duration) {
         let elapsed = self.elapsed();
         let mut ours = elapsed;
         self.note(|entry| {
@@ -589,7 +589,7 @@ impl Meter {
             entry.overhead = Some(ours);
             entry.dropped = dropped.map(str::to_owned);
         });
-        ours
+        (elapsed, ours)
     }
 
     /// The token counts as known by now; the last word stands. Their tier is what they say, or what the headers did.
@@ -652,7 +652,12 @@ impl Meter {
 
     /// Headers that the reply, or the error, is to have.
     pub fn tell(&self, headers: Vec<(HeaderName, HeaderValue)>) {
-        self.0.told.lock().extend(headers);
+        let mut told = self.0.told.lock();
+        if told.is_empty() {
+            *told = headers;
+        } else {
+            told.extend(headers);
+        }
     }
 
     /// Those headers, once.

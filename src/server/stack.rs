@@ -108,13 +108,14 @@ impl Stack {
     ) -> Response<Counted> {
         let (meter, status) = (&guard.meter, response.status());
         let dropped = response.headers().get(DROPPED);
-        let ours = meter.headed(status.as_u16(), dropped.and_then(|dropped| dropped.to_str().ok()));
+        let (elapsed, ours) =
+            meter.headed(status.as_u16(), dropped.and_then(|dropped| dropped.to_str().ok()));
         if !meter.goes_on() {
             // An error has said its own word already; this one counts for the rest.
             meter.end(if status.is_client_error() { Outcome::Refused } else { Outcome::Complete });
         }
         let headers = response.headers_mut();
-        sign(headers, request_id, meter.elapsed(), ours);
+        sign(headers, request_id, elapsed, ours);
         meter.note(|entry| tried(headers, entry.attempts, entry.site.as_deref()));
         if self.shared.draining.is_cancelled() && version < Version::HTTP_2 {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

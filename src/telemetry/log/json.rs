@@ -309,9 +309,9 @@ mod tests {
     #[test]
     fn a_line_is_what_the_usual_format_writes() {
         let (ours, theirs) = (Kept::default(), Kept::default());
-        let base = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO);
+        let base = tracing_subscriber::fmt().with_max_level(Level::INFO);
         tracing::subscriber::with_default(base.with_writer(ours.clone()).event_format(Json).finish(), say);
-        let base = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(theirs.clone());
+        let base = tracing_subscriber::fmt().with_max_level(Level::INFO).with_writer(theirs.clone());
         let base = base.json().flatten_event(true).with_current_span(false).with_span_list(false);
         tracing::subscriber::with_default(base.finish(), say);
         let lines = |kept: Kept| -> Vec<Value> {
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn fields_put_are_what_an_event_writes() {
         let kept = Kept::default();
-        let base = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO);
+        let base = tracing_subscriber::fmt().with_max_level(Level::INFO);
         let subscriber = base.with_writer(kept.clone()).event_format(Json).finish();
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(target: "t", text = "a\"b", count = 7_u32, yes = true, share = 2.5, none = None::<u64>, "said");
@@ -382,7 +382,7 @@ mod tests {
     #[test]
     fn a_value_may_log_while_it_is_shown() {
         let kept = Kept::default();
-        let base = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO);
+        let base = tracing_subscriber::fmt().with_max_level(Level::INFO);
         let subscriber = base.with_writer(kept.clone()).event_format(Json).finish();
         tracing::subscriber::with_default(subscriber, || tracing::info!(value = ?Chatty, "outside"));
         let text = String::from_utf8(kept.0.lock().clone()).unwrap();
