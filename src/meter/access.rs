@@ -80,9 +80,9 @@ pub(super) fn log(entry: &Entry, outcome: Outcome) {
     let ours = matches!(outcome, Outcome::Failed);
     if !log::is_json() {
         if ours {
-            fields!(event WARN)
+            fields!(event WARN);
         } else {
-            fields!(event INFO)
+            fields!(event INFO);
         }
         return;
     }
