@@ -298,7 +298,7 @@ fn books(bench: &mut Criterion) -> Result<(), Box<dyn Error>> {
             meter.model(MODEL, Some(MODEL));
             meter.dispatched(MODEL);
             meter.attempt("default", Some(200), None);
-            meter.waited("gcp.gemini", std::time::Duration::from_millis(1));
+            meter.waited("gcp.gemini", std::time::Instant::now());
             meter.usage(Usage { input: 12, output: 34, ..Usage::default() });
             meter.headed(200, None);
             meter.end(Outcome::Complete);
