@@ -28,4 +28,5 @@ pub mod telemetry;
 pub mod translate;
 pub mod upstream;
 pub mod usage;
+pub mod wake;
 pub mod wire;

@@ -120,6 +120,17 @@ impl Decoder {
 
     fn events(&mut self, mut input: Bytes, out: &mut Vec<Bytes>) -> Result<()> {
         while !input.is_empty() {
+            if self.is_between() && input.starts_with(b"data: {") {
+                // One line and an empty one, and nothing else: how nearly all events come.
+                let end = memchr::memchr2(b'\n', b'\r', &input).unwrap_or(input.len());
+                if matches!(input.get(end..), Some(b"\r\n\r\n" | b"\n\n")) {
+                    self.room(end)?;
+                    input.truncate(end);
+                    input.advance(6);
+                    out.push(input);
+                    return Ok(());
+                }
+            }
             if std::mem::take(&mut self.after_cr) && input.first() == Some(&b'\n') {
                 input.advance(1);
                 continue;
@@ -140,6 +151,11 @@ impl Decoder {
             self.line(line, out);
         }
         Ok(())
+    }
+
+    /// Whether nothing of an event is in hand.
+    fn is_between(&self) -> bool {
+        !self.after_cr && self.partial.is_empty() && self.stray.is_empty() && matches!(self.data, Data::None)
     }
 
     fn room(&self, more: usize) -> Result<()> {

@@ -42,7 +42,9 @@ impl<'a> Text<'a> {
     /// When the value is not a string, or holds a lone surrogate (`"\ud800"`), which no UTF-8 text can.
     pub fn from_raw(raw: &'a RawValue) -> Result<Self, serde_json::Error> {
         let token = raw.get();
-        if !token.starts_with('"') || memchr::memmem::find(token.as_bytes(), b"\\u").is_some() {
+        // A search for two bytes costs more to begin than most tokens to look through; few have an escape at all.
+        let escaped = || memchr::memchr(b'\\', token.as_bytes()).is_some();
+        if !token.starts_with('"') || escaped() && memchr::memmem::find(token.as_bytes(), b"\\u").is_some() {
             serde_json::from_str::<String>(token)?;
         }
         Ok(Self::Raw(raw))
@@ -181,6 +183,13 @@ fn is_base64(byte: u8) -> bool {
     // One bit makes small letters of large ones; what it makes of other characters is none.
     let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
     letter | (byte.wrapping_sub(b'0') < 10) | (byte == b'+') | (byte == b'/')
+}
+
+/// Whether a text stands in a JSON string as it is.
+#[inline]
+#[expect(clippy::needless_bitwise_bool, reason = "a branch for each byte would cost more than all of them")]
+pub fn needs_no_escape(text: &str) -> bool {
+    all(text.as_bytes(), |byte| (byte >= 0x20) & (byte != b'"') & (byte != b'\\'))
 }
 
 /// Whether all bytes are of a kind. Looks at many at a time, without a branch for each: payloads are megabytes.

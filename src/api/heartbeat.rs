@@ -13,13 +13,14 @@ use futures_util::future::BoxFuture;
 use http::Response;
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt as _;
-use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{pump, render};
 use crate::body::{Body, BoxError};
 use crate::error::Result;
 use crate::meter::Meter;
+use crate::wake::{self, Word};
 
 /// No blank line after it: the line belongs to the event that follows, and is skipped with its comments.
 pub(super) const SIGN: Bytes = Bytes::from_static(b": keep-alive\n");
@@ -28,7 +29,7 @@ pub(super) const SIGN: Bytes = Bytes::from_static(b": keep-alive\n");
 #[derive(Debug)]
 pub(super) struct Alarm {
     every: Duration,
-    sleep: Pin<Box<Sleep>>,
+    sleep: wake::Alarm,
 }
 
 impl Alarm {
@@ -38,12 +39,12 @@ impl Alarm {
 
     /// Something was said.
     pub(super) fn heard(&mut self) {
-        self.sleep.as_mut().reset(Instant::now() + self.every);
+        self.sleep.set(Instant::now() + self.every);
     }
 
     /// Whether it rings; then it is wound up again.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        std::task::ready!(self.sleep.as_mut().poll(cx));
+        std::task::ready!(self.sleep.poll(cx));
         self.heard();
         Poll::Ready(())
     }
@@ -56,7 +57,7 @@ pub(super) fn early(
     meter: Meter,
     cut: CancellationToken,
 ) -> Response<Body> {
-    let cut = Box::pin(cut.cancelled_owned());
+    let cut = Word::of(cut);
     let from = From::Making(Making { body, meter, cut });
     let alarm = Alarm { every, sleep: alarm(Duration::ZERO) };
     let beating = Beating { from, alarm };
@@ -65,8 +66,8 @@ pub(super) fn early(
     response
 }
 
-fn alarm(after: Duration) -> Pin<Box<Sleep>> {
-    Box::pin(sleep_until(Instant::now() + after))
+fn alarm(after: Duration) -> wake::Alarm {
+    wake::Alarm::at(Instant::now() + after)
 }
 
 struct Beating {
@@ -83,13 +84,13 @@ enum From {
 struct Making {
     body: BoxFuture<'static, Result<Body>>,
     meter: Meter,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    cut: Word,
 }
 
 impl Making {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Body>> {
         let made = match self.body.as_mut().poll(cx) {
-            Poll::Pending if self.cut.as_mut().poll(cx).is_ready() => Err(pump::draining()),
+            Poll::Pending if self.cut.poll(cx).is_ready() => Err(pump::draining()),
             Poll::Pending => return Poll::Pending,
             Poll::Ready(made) => made,
         };

@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
 use super::intake::{Intake, Timed, TooSlow};
 use super::peek::Peek;
@@ -26,6 +26,7 @@ use crate::meter::{Meter, Outcome};
 use crate::telemetry::metrics::Streaming;
 use crate::upstream::Course;
 use crate::usage::Usage;
+use crate::wake::{Calm, Word};
 
 /// How the pieces of an answer are framed, for the error that may have to follow them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +80,7 @@ pub(super) struct Down {
     meter: Meter,
     /// The end, or the last piece, waits for this: the ledger's word that it is written down.
     hold: Option<Hold>,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    cut: Word,
     /// The first piece has passed.
     begun: bool,
     /// What the answer's end says of its site.
@@ -105,12 +106,12 @@ impl Down {
             settlement: Some(settlement),
             meter,
             hold: None,
-            cut: Box::pin(cut.cancelled_owned()),
+            cut: Word::of(cut),
             begun: false,
             course,
             open,
         };
-        down.boxed_unsync()
+        Calm::new(down).boxed_unsync()
     }
 
     fn settle(&mut self, outcome: Outcome) {
@@ -241,7 +242,7 @@ impl HttpBody for Down {
                 );
                 this.fail(error)
             }
-            Poll::Pending => match this.cut.as_mut().poll(cx) {
+            Poll::Pending => match this.cut.poll(cx) {
                 Poll::Ready(()) => this.fail(pump::draining()),
                 Poll::Pending => Poll::Pending,
             },

@@ -5,8 +5,8 @@
 //! time to pass, and nothing is read that nobody asked for.
 //!
 //! What one read has brought does not come at once: the connection to Google is a task of its own, which hands over
-//! one piece of it, and the next when it has run again. So the pump steps back a few times before it lets go of a
-//! frame, and what arrived together leaves together, in one write. Dropping the pump drops the source (which cancels the call
+//! one piece of it, and the next when it has run again. So as long as there is a rest of that read, the pump steps back a
+//! few times before it lets go of a frame, and what arrived together leaves together, in one write. Dropping the pump drops the source (which cancels the call
 //! to Google) and the meter (which settles).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,7 +20,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
 use crate::api::heartbeat::{self, Alarm};
 use crate::api::render;
@@ -30,6 +30,7 @@ use crate::meter::{Meter, Outcome};
 use crate::telemetry::metrics::Streaming;
 use crate::translate::Machine;
 use crate::usage::Usage;
+use crate::wake::{Calm, Word};
 
 /// How often the pump steps back for the upstream's task; a handing over takes two turns, sometimes three.
 const TURNS: u8 = 3;
@@ -43,6 +44,11 @@ pub trait EventSource: Send {
     /// `Ok(true)`: there may be more later. `Ok(false)`: the upstream has ended cleanly; events given in the
     /// same call still count. An error: it broke; events given in the same call still count.
     fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Bytes>) -> Poll<Result<bool>>;
+
+    /// Whether more of what was read is on its way to here. Where that is not known, it may be.
+    fn more(&self) -> bool {
+        true
+    }
 
     /// What its events came to when they were translated: a whole answer, or this failure. Not said where the
     /// client left before.
@@ -84,17 +90,18 @@ pub fn response(
         live: Some(Live { events, machine }),
         closing,
         hold: None,
-        cut: Box::pin(cut.cancelled_owned()),
+        cut: Word::of(cut),
         batch: Vec::new(),
         out: BytesMut::new(),
         meter,
         read: None,
+        begun: false,
         // The first frame goes with the head.
         turns: TURNS,
         open,
         alarm: beat.map(Alarm::new),
     };
-    let mut response = Response::new(pump.boxed_unsync());
+    let mut response = Response::new(Calm::new(pump).boxed_unsync());
     *response.headers_mut() = headers;
     dress(response.headers_mut());
     response
@@ -122,12 +129,14 @@ struct Pump {
     closing: Option<Closing>,
     /// The last words of a complete answer wait for this: the ledger's word that they are written down.
     hold: Option<BoxFuture<'static, Result<()>>>,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    cut: Word,
     batch: Vec<Bytes>,
     out: BytesMut,
     meter: Meter,
     /// When the events whose translation is in `out` were read.
     read: Option<Instant>,
+    /// The first frame has left.
+    begun: bool,
     /// How often it has stepped back since something came.
     turns: u8,
     open: Streaming,
@@ -260,11 +269,9 @@ impl Pump {
         if let Some(alarm) = &mut self.alarm {
             alarm.heard();
         }
-        if let Some(live) = &self.live {
-            // Told at every frame, so that a client that leaves pays for what it saw.
-            self.meter.usage(live.machine.usage());
+        if !std::mem::replace(&mut self.begun, true) {
+            self.meter.first_token();
         }
-        self.meter.first_token();
         if let Some(read) = self.read.take() {
             self.open.sent(read);
         }
@@ -300,7 +307,7 @@ impl HttpBody for Pump {
                 }
                 Ok(Step::More) => return this.frame(),
                 Ok(Step::Waiting) if !this.out.is_empty() => {
-                    if this.turns == TURNS {
+                    if this.turns == TURNS || !live.events.more() {
                         return this.frame();
                     }
                     this.turns += 1;
@@ -308,7 +315,7 @@ impl HttpBody for Pump {
                     return Poll::Pending;
                 }
                 Ok(Step::Waiting) => {
-                    if this.cut.as_mut().poll(cx).is_pending() {
+                    if this.cut.poll(cx).is_pending() {
                         return this.sign(cx);
                     }
                     this.end(Some(draining()));

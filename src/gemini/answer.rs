@@ -8,6 +8,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::plain;
 use crate::wire::Text;
 
 /// A list in which any element, and the list itself, may be `null`.
@@ -37,6 +38,19 @@ pub struct GenerateResponse<'a> {
     /// Google's error in place of an answer.
     #[serde(borrow)]
     pub error: Option<&'a RawValue>,
+}
+
+impl<'a> GenerateResponse<'a> {
+    /// Reads an answer: a usual one by hand, any other by `serde`.
+    ///
+    /// # Errors
+    /// When it is not JSON, or a field is not what it should be.
+    pub fn read(text: &'a str) -> Result<Self, serde_json::Error> {
+        match plain::read(text) {
+            Some(answer) => Ok(answer),
+            None => serde_json::from_str(text),
+        }
+    }
 }
 
 /// One of the answers.

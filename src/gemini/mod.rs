@@ -3,3 +3,4 @@ pub mod answer;
 pub mod ask;
 pub mod embed;
 pub mod error;
+mod plain;

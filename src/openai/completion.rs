@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::ser::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::wire::Text;
+use crate::wire::{self, Text};
 
 /// `usage`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -138,6 +138,7 @@ impl Token {
                 let token = raw.get();
                 self.0.push_str(token.get(1..token.len().saturating_sub(1)).unwrap_or_default());
             }
+            Text::Plain(plain) if wire::needs_no_escape(plain) => self.0.push_str(plain),
             Text::Plain(plain) => {
                 let token = serde_json::to_string(plain).unwrap_or_default();
                 self.0.push_str(token.get(1..token.len().saturating_sub(1)).unwrap_or_default());

@@ -1,8 +1,10 @@
 //! The server: listeners, connections, the layers around the front, and the way down.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::Request;
@@ -24,6 +26,7 @@ use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
 use crate::meter::{Books, Sink};
 use crate::telemetry::Metrics;
+use crate::wake::Word;
 
 mod admin;
 mod io;
@@ -358,27 +361,28 @@ where
     });
     let builder = builder();
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-    let (mut told, mut closed) = (false, false);
-    loop {
-        // Draining comes before closing, so there is one thing to wait for; all connections share its lock.
-        let step = if told { &steps.closing } else { &steps.draining };
-        tokio::select! {
-            biased;
-            served = connection.as_mut() => {
-                if let Err(error) = served {
-                    tracing::debug!(%error, "a connection broke");
-                }
-                return;
+    // Draining comes before closing, so there is one thing to wait for.
+    let Steps { draining, closing, .. } = steps;
+    let mut closing = Some(closing);
+    let mut step = Some(Word::of(draining));
+    let served = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(served) = connection.as_mut().poll(cx) {
+                return Poll::Ready(served);
             }
-            () = step.cancelled(), if !closed => {
-                // HTTP/1 is told by `connection: close` on its next response; closing it here would race with a
-                // request that is on its way.
-                if told || line.is_h2() {
-                    connection.as_mut().graceful_shutdown();
-                }
-                (told, closed) = (true, told);
+            let Some(word) = &mut step else { return Poll::Pending };
+            ready!(word.poll(cx));
+            let last = closing.is_none();
+            step = closing.take().map(Word::of);
+            // HTTP/1 is told by `connection: close` on its next response; closing it here would race with a request
+            // that is on its way.
+            if last || line.is_h2() {
+                connection.as_mut().graceful_shutdown();
             }
         }
+    });
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a connection broke");
     }
 }
 

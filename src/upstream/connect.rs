@@ -20,16 +20,18 @@ use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, HttpConnector, capture_connection};
 use hyper_util::client::legacy::{Client as Pool, Error};
 use hyper_util::client::proxy::matcher::Matcher;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use secrecy::ExposeSecret as _;
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tower::Service;
 
 use super::fail::{ConnectTimeout, setting};
+use super::gauge::Gauged;
 use super::settings::{Names, Network};
 use crate::body::{Body, BoxError};
 use crate::error::Result;
@@ -345,7 +347,7 @@ impl std::fmt::Debug for Dial {
 }
 
 impl Service<Uri> for Dial {
-    type Response = <HttpConnector<Finder> as Service<Uri>>::Response;
+    type Response = TokioIo<Gauged>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -357,15 +359,19 @@ impl Service<Uri> for Dial {
         let proxy = self.proxies.as_ref().filter(|_| uri.scheme_str() == Some("https") && !is_here(&uri));
         let Some(proxy) = proxy.and_then(|proxies| proxies.intercept(&uri)) else {
             let direct = self.tcp.call(uri);
-            return Box::pin(async move { direct.await.map_err(Into::into) });
+            return Box::pin(async move { Ok(gauged(direct.await?)) });
         };
         let mut tunnel = Tunnel::new(proxy.uri().clone(), self.tcp.clone());
         if let Some(auth) = proxy.basic_auth() {
             tunnel = tunnel.with_auth(auth.clone());
         }
         let tunneled = tunnel.call(uri);
-        Box::pin(async move { tunneled.await.map_err(Into::into) })
+        Box::pin(async move { Ok(gauged(tunneled.await?)) })
     }
+}
+
+fn gauged(socket: TokioIo<TcpStream>) -> TokioIo<Gauged> {
+    TokioIo::new(Gauged::new(socket.into_inner()))
 }
 
 /// TCP and TLS under one deadline: hyper's own covers TCP only.

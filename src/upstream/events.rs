@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use crate::sse::Decoder;
 use crate::translate::fault::from_event;
 
+use super::gauge::Rest;
 use super::{Patience, fail};
 use crate::body::{self, Body};
 use crate::error::{Error, Result};
+use crate::wake::Alarm;
 
 /// The longest single event (image models send megabytes in one).
 const LONGEST_EVENT: usize = 64 << 20;
@@ -22,7 +24,7 @@ const LONGEST_EVENT: usize = 64 << 20;
 /// A body that fails when it stalls or when the call has taken too long.
 pub(super) struct Watched {
     body: Body,
-    alarm: Pin<Box<Sleep>>,
+    alarm: Alarm,
     /// Since when we wait; the time in which nobody asks for more is the reader's, not Google's.
     since: Instant,
     waiting: bool,
@@ -34,21 +36,21 @@ pub(super) struct Watched {
 impl Watched {
     pub(super) fn new(body: Body, idle: Duration, deadline: Instant) -> Self {
         let since = Instant::now();
-        let alarm = Box::pin(sleep_until(deadline.min(since + idle)));
+        let alarm = Alarm::at(deadline.min(since + idle));
         Self { body, alarm, since, waiting: false, idle, deadline, stalled }
     }
 
     /// Until the next read, waits this long instead, and fails with this.
     fn expect_within(&mut self, idle: Duration, stalled: fn() -> Error) {
         (self.idle, self.stalled) = (idle, stalled);
-        self.alarm.as_mut().reset(self.deadline.min(self.since + idle));
+        self.alarm.set(self.deadline.min(self.since + idle));
     }
 
     /// Looks at the clock. The alarm is not moved at every read; when it rings it is checked against the
     /// start of the present wait, and set again if that was recent.
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         loop {
-            std::task::ready!(self.alarm.as_mut().poll(cx));
+            std::task::ready!(self.alarm.poll(cx));
             let now = Instant::now();
             if now >= self.deadline {
                 return Poll::Ready(fail::out_of_time());
@@ -56,7 +58,7 @@ impl Watched {
             if now >= self.since + self.idle {
                 return Poll::Ready((self.stalled)());
             }
-            self.alarm.as_mut().reset(self.deadline.min(self.since + self.idle));
+            self.alarm.set(self.deadline.min(self.since + self.idle));
         }
     }
 }
@@ -105,6 +107,8 @@ impl HttpBody for Watched {
 /// The events of one streamed answer. Dropping it cancels the call at Google.
 pub struct Events {
     body: Watched,
+    /// What of the last read is still to come; none where nothing is.
+    rest: Option<Rest>,
     decoder: Decoder,
     held: Vec<Bytes>,
     end: End,
@@ -129,13 +133,13 @@ enum End {
 
 impl Events {
     /// Waits until the first events are there, and keeps them for the first [`Events::next`].
-    pub(super) async fn open(body: Body, patience: Patience) -> Result<Self> {
+    pub(super) async fn open(body: Body, rest: Option<Rest>, patience: Patience) -> Result<Self> {
         let Patience { times, deadline, .. } = patience;
         let (first_by, late) = patience.until(times.first_event, fail::no_event);
         let mut body = Watched::new(body, times.idle, deadline);
         body.expect_within(first_by.saturating_duration_since(Instant::now()), late);
         let mut events =
-            Self { body, decoder: Decoder::new(LONGEST_EVENT), held: Vec::new(), end: End::Open };
+            Self { body, rest, decoder: Decoder::new(LONGEST_EVENT), held: Vec::new(), end: End::Open };
         let mut held = Vec::new();
         events.next(&mut held).await?;
         match held.first() {
@@ -149,6 +153,11 @@ impl Events {
         events.body.expect_within(times.idle, stalled);
         events.held = held;
         Ok(events)
+    }
+
+    /// Whether more of what was read is on its way, so that it comes without another read.
+    pub fn more(&self) -> bool {
+        self.rest.as_ref().is_some_and(Rest::is_some)
     }
 
     /// Appends all events that one read of the connection completed. `false`: the body ended properly and there
@@ -183,7 +192,12 @@ impl Events {
             }
             let step = match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.decoder.push(data, batch),
+                    Ok(data) => {
+                        if let Some(rest) = &mut self.rest {
+                            rest.took(data.len());
+                        }
+                        self.decoder.push(data, batch)
+                    }
                     Err(_trailers) => Ok(()),
                 },
                 Some(Err(error)) => Err(error),

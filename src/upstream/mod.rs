@@ -8,12 +8,14 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
 // The integrator points this at `crate::translate::fault`.
 use crate::translate::fault::from_response;
+
+use gauge::{Gauge, Rest};
 
 use crate::body::{self, Body, Rope};
 use crate::clock::Clock;
@@ -26,6 +28,7 @@ mod credential;
 mod events;
 mod fail;
 mod federation;
+mod gauge;
 mod health;
 mod hedge;
 mod inherit;
@@ -284,8 +287,11 @@ impl Upstream {
         let (parts, body) = accepted(response, site).await?.into_parts();
         let service_tier = parts.headers.get("x-gemini-service-tier");
         let service_tier = service_tier.and_then(|tier| tier.to_str().ok()).map(str::to_owned);
+        // Over HTTP/2 all of a read is there when the first of it is.
+        let shared = parts.version == Version::HTTP_2;
+        let rest = parts.extensions.get::<Gauge>().filter(|_| !shared).cloned().map(Rest::new);
         let body = if streams {
-            AnswerBody::Stream(Events::open(body, patience).await?)
+            AnswerBody::Stream(Events::open(body, rest, patience).await?)
         } else {
             let deadline = patience.first_by.map_or(patience.deadline, |by| by.min(patience.deadline));
             AnswerBody::Whole(self.whole(body, times.idle, deadline).await?)

@@ -262,6 +262,10 @@ impl EventSource for Merged {
             Poll::Pending
         }
     }
+
+    fn more(&self) -> bool {
+        self.streams.iter().any(|live| live.machine.is_some() && live.events.more())
+    }
 }
 
 /// The machine behind [`Merged`], whose events are the client's already.

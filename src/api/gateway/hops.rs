@@ -98,6 +98,10 @@ impl EventSource for Events {
     fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Bytes>) -> Poll<Result<bool>> {
         Self::poll_next(self, cx, batch)
     }
+
+    fn more(&self) -> bool {
+        Self::more(self)
+    }
 }
 
 struct Whole(Option<Bytes>);
@@ -130,6 +134,10 @@ impl EventSource for After {
         }
         polled
     }
+
+    fn more(&self) -> bool {
+        self.inner.more()
+    }
 }
 
 /// Several requests at once, each with its candidate.
@@ -157,6 +165,10 @@ impl EventSource for Fanned {
             return Poll::Ready(Ok(false));
         }
         if batch.len() > before { Poll::Ready(Ok(true)) } else { Poll::Pending }
+    }
+
+    fn more(&self) -> bool {
+        self.branches.iter().flatten().any(|branch| branch.more())
     }
 }
 
@@ -284,6 +296,10 @@ impl EventSource for Long {
                 }
             }
         }
+    }
+
+    fn more(&self) -> bool {
+        matches!(&self.state, State::Reading(events) if events.more())
     }
 }
 

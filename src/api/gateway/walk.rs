@@ -453,6 +453,10 @@ impl EventSource for Primed {
         }
     }
 
+    fn more(&self) -> bool {
+        self.inner.as_ref().is_some_and(|events| events.more())
+    }
+
     fn ended(&mut self, failure: Option<&Error>) {
         if let Some(course) = &mut self.course {
             course.ended(failure);

@@ -158,7 +158,7 @@ impl Session {
     /// Reads one event (or one whole answer).
     pub(in crate::translate) fn take(&mut self, event: &[u8], sink: &mut impl Sink) -> Result<()> {
         let text = std::str::from_utf8(event).map_err(unreadable)?;
-        let answer: GenerateResponse<'_> = match serde_json::from_str(text) {
+        let answer = match GenerateResponse::read(text) {
             Ok(answer) => answer,
             Err(_) if text.trim_start().starts_with('[') => return Err(fault::from_event(event)),
             Err(error) => return Err(unreadable(error)),

@@ -179,6 +179,20 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// [`Writer::delta`] with nothing but text, which needs no more than this.
+    fn text(&mut self, index: usize, text: &Text<'_>) -> Result<()> {
+        let Frame { head, tail, .. } = &*self.frame;
+        self.out.reserve(head.len() + text.size() + tail.len() + 96);
+        self.out.extend_from_slice(head.as_bytes());
+        self.out.extend_from_slice(b"{\"index\":");
+        wire::append(&index, self.out).map_err(Error::internal)?;
+        self.out.extend_from_slice(b",\"delta\":{\"content\":");
+        wire::append(text, self.out).map_err(Error::internal)?;
+        self.out.extend_from_slice(b"},\"logprobs\":null,\"finish_reason\":null}");
+        self.out.extend_from_slice(tail.as_bytes());
+        Ok(())
+    }
+
     fn delta(&mut self, index: usize, delta: &Delta<'_>) -> Result<()> {
         self.chunk(&ChunkChoice { index, delta, logprobs: None, finish_reason: None, extra_content: None })
     }
@@ -217,7 +231,8 @@ impl Sink for Writer<'_> {
         self.open(choice, matches!(piece, Piece::Call { .. } | Piece::Audio { .. }))?;
         let mut delta = Delta::default();
         match piece {
-            Piece::Text(text) => delta.content = Some(Some(text)),
+            // Nearly all that is ever said.
+            Piece::Text(text) => return self.text(choice, &text),
             Piece::Thought(text) => delta.reasoning_content = Some(text),
             Piece::Call { name, .. } if self.frame.legacy => {
                 delta.function_call =
@@ -319,6 +334,18 @@ mod tests {
         assert_eq!(text.matches("thought_signature").count(), 2);
         assert_eq!(machine.finish(&mut out).unwrap(), machine.usage(), "a second end adds nothing");
         assert_eq!(text.len(), out.len());
+    }
+
+    #[test]
+    fn a_chunk_of_text_is_written_as_any_other() {
+        let machine = machine(&Arc::new(Memory::default()).view("t"));
+        let (mut frame, mut short, mut long) = (machine.frame, BytesMut::new(), BytesMut::new());
+        for (index, text) in [(0, "a"), (7, "\"é\n\u{1}"), (12, "")] {
+            Writer { frame: &mut frame, out: &mut short }.text(index, &Text::plain(text)).unwrap();
+            let delta = Delta { content: Some(Some(Text::plain(text))), ..Delta::default() };
+            Writer { frame: &mut frame, out: &mut long }.delta(index, &delta).unwrap();
+        }
+        assert_eq!(short, long);
     }
 
     #[test]

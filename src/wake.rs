@@ -1,0 +1,240 @@
+//! Waiting for what seldom comes, in tasks that wake often.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// Wakes a task, and remembers it.
+#[derive(Debug)]
+struct Bell {
+    rung: AtomicBool,
+    task: Waker,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
+}
+
+/// The bell of whatever a task waits for, if it has one yet, and the waker that rings it.
+#[derive(Debug, Default)]
+struct Door(Option<(Arc<Bell>, Waker)>);
+
+impl Door {
+    /// The waker to be given on, and whether it was used since the last time, or never given on by this task.
+    fn answer(&mut self, task: &Waker) -> (&Waker, bool) {
+        let known = |(bell, _): &(Arc<Bell>, Waker)| bell.task.will_wake(task);
+        if !self.0.as_ref().is_some_and(known) {
+            let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: task.clone() });
+            self.0 = Some((Arc::clone(&bell), Waker::from(bell)));
+        }
+        match &self.0 {
+            // The load alone is what most calls come to.
+            Some((bell, waker)) => {
+                (waker, bell.rung.load(Ordering::Relaxed) && bell.rung.swap(false, Ordering::Acquire))
+            }
+            None => (Waker::noop(), true),
+        }
+    }
+
+    /// As if it had been rung.
+    fn ring(&self) {
+        if let Some((bell, _)) = &self.0 {
+            bell.rung.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A future that is asked again only when it has woken its task itself. Asking it whenever the task wakes for something
+/// else costs locks, some of which all tasks share.
+#[derive(Debug)]
+struct Seldom<F> {
+    future: Pin<Box<F>>,
+    door: Door,
+}
+
+impl<F: Future> Seldom<F> {
+    fn new(future: F) -> Self {
+        Self { future: Box::pin(future), door: Door::default() }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let (waker, rung) = self.door.answer(cx.waker());
+        if rung { self.future.as_mut().poll(&mut Context::from_waker(waker)) } else { Poll::Pending }
+    }
+}
+
+/// A body that, while it waits, is asked again only when it has woken its task itself. Its connection asks it at every
+/// turn, two or three times for each frame.
+#[derive(Debug)]
+pub struct Calm<B> {
+    body: B,
+    waiting: bool,
+    door: Door,
+}
+
+impl<B> Calm<B> {
+    /// Wraps a body.
+    pub fn new(body: B) -> Self {
+        Self { body, waiting: false, door: Door::default() }
+    }
+}
+
+impl<B: Body + Unpin> Body for Calm<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = &mut *self;
+        let (waker, rung) = this.door.answer(cx.waker());
+        if this.waiting && !rung {
+            return Poll::Pending;
+        }
+        let polled = Pin::new(&mut this.body).poll_frame(&mut Context::from_waker(waker));
+        this.waiting = polled.is_pending();
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A moment to be waited for.
+#[derive(Debug)]
+pub struct Alarm(Seldom<Sleep>);
+
+impl Alarm {
+    /// Rings at this moment.
+    pub fn at(moment: Instant) -> Self {
+        Self(Seldom::new(tokio::time::sleep_until(moment)))
+    }
+
+    /// Rings at another moment instead, also if it has rung.
+    pub fn set(&mut self, moment: Instant) {
+        self.0.future.as_mut().reset(moment);
+        self.0.door.ring();
+    }
+
+    /// Whether it rings.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll(cx)
+    }
+}
+
+/// A word that is given once, to all.
+#[derive(Debug)]
+pub struct Word(Seldom<WaitForCancellationFutureOwned>);
+
+impl Word {
+    /// Waits for this token.
+    pub fn of(token: CancellationToken) -> Self {
+        Self(Seldom::new(token.cancelled_owned()))
+    }
+
+    /// Whether it was given. To be asked no more once it was.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::convert::Infallible;
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alarm_rings_when_it_is_time_and_wakes_whoever_waits() {
+        let begun = Instant::now();
+        let mut alarm = Alarm::at(begun + Duration::from_secs(5));
+        poll_fn(|cx| alarm.poll(cx)).await;
+        assert_eq!(begun.elapsed().as_secs(), 5);
+        alarm.set(begun + Duration::from_secs(9));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(alarm.poll(&mut cx).is_pending());
+        // Another task waits now, and is the one that is woken.
+        poll_fn(|cx| alarm.poll(cx)).await;
+        assert_eq!(begun.elapsed().as_secs(), 9);
+    }
+
+    #[tokio::test]
+    async fn a_word_reaches_whoever_waited_last() {
+        let token = CancellationToken::new();
+        let mut word = Word::of(token.clone());
+        assert!(word.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let waiting = tokio::spawn(async move { poll_fn(|cx| word.poll(cx)).await });
+        tokio::task::yield_now().await;
+        token.cancel();
+        waiting.await.unwrap();
+    }
+
+    /// Counts how often it is asked; there is a frame whenever the flag is up.
+    struct Counting<'c> {
+        asked: &'c Cell<u32>,
+        ready: &'c Cell<bool>,
+        waker: &'c RefCell<Option<Waker>>,
+    }
+
+    impl Body for Counting<'_> {
+        type Data = bytes::Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<bytes::Bytes>, Infallible>>> {
+            self.asked.set(self.asked.get() + 1);
+            if self.ready.take() {
+                return Poll::Ready(Some(Ok(Frame::data(bytes::Bytes::new()))));
+            }
+            *self.waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_waits_is_left_alone_until_it_wakes_its_task() {
+        let (asked, ready, waker) = (Cell::new(0), Cell::new(true), RefCell::new(None));
+        let mut body = Calm::new(Counting { asked: &asked, ready: &ready, waker: &waker });
+        let mut ask = |cx: &mut Context<'_>| Pin::new(&mut body).poll_frame(cx).is_ready();
+        poll_fn(|cx| {
+            assert!(ask(cx));
+            for _ in 0..3 {
+                assert!(!ask(cx));
+            }
+            assert_eq!(asked.get(), 2);
+            ready.set(true);
+            waker.take().unwrap().wake();
+            assert!(ask(cx));
+            assert!(!ask(cx));
+            assert_eq!(asked.get(), 4);
+            Poll::Ready(())
+        })
+        .await;
+        // Another task's waker has to be made known.
+        assert!(!ask(&mut Context::from_waker(Waker::noop())));
+        assert_eq!(asked.get(), 5);
+    }
+}
