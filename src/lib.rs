@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod cork;
 pub mod decimal;
 pub mod error;
 pub mod fetch;

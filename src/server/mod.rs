@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Engine, Front, Intake, Operator};
 use crate::body::BoxError;
+use crate::cork::Corked;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
 use crate::meter::{Books, Sink};
@@ -353,7 +354,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let line = Arc::new(Line::default());
-    let io = TokioIo::new(Watched::new(socket, Arc::clone(&line), patience));
+    let io = Corked::new(TokioIo::new(Watched::new(socket, Arc::clone(&line), patience)));
     let seen = Arc::clone(&line);
     let service = service_fn(move |request: Request<Incoming>| {
         let request = request.map(|body| body.map_err(|error| -> BoxError { error.into() }).boxed_unsync());

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::messages::{self, Conversation};
 use super::{Ask, Shape, google, parts, sampling, tools};
+use crate::catalog::dotted;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::gemini::ask::{Content, GenerateRequest, Part, Role, SystemInstruction};
 use crate::openai::chat::Request;
@@ -107,8 +108,11 @@ pub(in crate::translate) fn document<'a, T: Deserialize<'a>>(body: &'a [u8], mos
 
 /// What cannot be a model's name is refused before anybody is asked for it.
 pub(in crate::translate) fn check_model(model: &str) -> Result<()> {
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/' | b':' | b'@');
     let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#' | '%' | '\\' | '&');
-    if model.is_empty() || model.len() > 256 || model.contains("..") || model.contains(odd) {
+    let odd = || !model.bytes().all(plain) && model.contains(odd);
+    if model.is_empty() || model.len() > 256 || dotted(model) || odd() {
         return Err(Error::invalid("model", "'model' must be the name of a model."));
     }
     Ok(())
