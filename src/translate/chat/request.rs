@@ -16,6 +16,8 @@ use crate::wire::{self, Text, Unfit, Unknown};
 const DEEPEST: usize = 64;
 pub(in crate::translate) const MOST_VALUES: usize = 100_000;
 const MOST_DROPPED: usize = 32;
+/// From this length on JSON is read by [`wire::read`], which is quicker with long strings.
+const LONG: usize = 16 << 10;
 
 /// What the user is taken to have said where Gemini demands a user's turn and the client sent none.
 const OPENING: &str = "Begin.";
@@ -103,6 +105,11 @@ pub(in crate::translate) fn document<'a, T: Deserialize<'a>>(body: &'a [u8], mos
         malformed(&format!("byte {} is not valid UTF-8", error.valid_up_to())).because(error)
     })?;
     survey(body, most)?;
+    if text.len() >= LONG
+        && let Ok(value) = wire::read(text)
+    {
+        return Ok(value);
+    }
     serde_json::from_str(text).map_err(|error| explain::<T>(text, error))
 }
 
@@ -145,7 +152,9 @@ fn survey(json: &[u8], most: usize) -> Result<()> {
 
 /// Reads a raw value as a type; the error names the place within it.
 pub(in crate::translate) fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T> {
-    if let Ok(value) = serde_json::from_str(raw.get()) {
+    let text = raw.get();
+    let value = if text.len() >= LONG { wire::read(text) } else { serde_json::from_str(text) };
+    if let Ok(value) = value {
         return Ok(value);
     }
     let mut from = serde_json::Deserializer::from_str(raw.get());
