@@ -9,6 +9,10 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 
+mod lent;
+
+use lent::Lent;
+
 /// What may go wrong inside a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -44,6 +48,11 @@ impl Rope {
         if !piece.is_empty() {
             self.0.push_back(piece);
         }
+    }
+
+    /// Appends the pieces of another one.
+    pub fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
     }
 
     /// The length in bytes.
@@ -121,6 +130,49 @@ pub enum ReadError {
 /// Up to this many bytes a body that came in one piece is copied out of the buffer that it was read into.
 const SMALL: usize = 4 << 10;
 
+/// Bytes that came one after the other.
+enum Joined {
+    Short(BytesMut),
+    Long(Lent),
+}
+
+impl Joined {
+    fn new(expected: usize) -> Self {
+        if expected < lent::LONG {
+            Self::Short(BytesMut::with_capacity(expected))
+        } else {
+            Self::Long(Lent::new(expected))
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Short(bytes) => bytes.len(),
+            Self::Long(bytes) => bytes.len(),
+        }
+    }
+
+    fn extend(&mut self, more: &[u8]) {
+        match self {
+            Self::Short(bytes) if bytes.len() + more.len() < lent::LONG => bytes.extend_from_slice(more),
+            Self::Short(bytes) => {
+                let mut long = Lent::new(2 * lent::LONG);
+                long.extend(bytes);
+                long.extend(more);
+                *self = Self::Long(long);
+            }
+            Self::Long(bytes) => bytes.extend(more),
+        }
+    }
+
+    fn freeze(self) -> Bytes {
+        match self {
+            Self::Short(bytes) => bytes.freeze(),
+            Self::Long(bytes) => bytes.freeze(),
+        }
+    }
+}
+
 /// Reads a body to its end, at most `limit` bytes, into one piece.
 ///
 /// A body that comes as a single frame is not copied unless it is small; else each byte is copied once into a buffer that is
@@ -136,22 +188,29 @@ where
     }
     let expected = usize::try_from(hint.exact().unwrap_or(0)).unwrap_or(0);
     let mut body = std::pin::pin!(body);
-    let mut first: Option<Bytes> = None;
-    let mut whole = BytesMut::new();
+    let (mut first, mut whole): (Option<Bytes>, Option<Joined>) = (None, None);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|error| ReadError::Broken(error.into()))?.into_data() else { continue };
-        if whole.is_empty() && first.is_none() {
-            first = Some(data);
-            continue;
-        }
-        if let Some(first) = first.take() {
-            whole.reserve(expected.min(limit).max(first.len() + data.len()));
-            whole.extend_from_slice(&first);
-        }
+        let whole = match (&mut whole, first.take()) {
+            (Some(whole), _) => whole,
+            (None, Some(first)) => {
+                let begun = Joined::new(expected.min(limit).max(first.len() + data.len()));
+                let whole = whole.insert(begun);
+                whole.extend(&first);
+                whole
+            }
+            (None, None) => {
+                first = Some(data);
+                continue;
+            }
+        };
         if whole.len() + data.len() > limit {
             return Err(ReadError::TooLarge(limit));
         }
-        whole.extend_from_slice(&data);
+        whole.extend(&data);
+    }
+    if let Some(whole) = whole {
+        return Ok(whole.freeze());
     }
     match first {
         Some(only) if only.len() > limit => Err(ReadError::TooLarge(limit)),
@@ -160,6 +219,6 @@ where
         // the connection would take meanwhile.
         Some(only) if only.len() <= SMALL => Ok(Bytes::copy_from_slice(&only)),
         Some(only) => Ok(only),
-        None => Ok(whole.freeze()),
+        None => Ok(Bytes::new()),
     }
 }

@@ -1,11 +1,10 @@
 //! What each model family can do, as data (`catalog.toml`).
 
-use std::collections::HashMap;
-
 use arc_swap::ArcSwap;
 use serde::Deserialize;
 
 use crate::error::{Error, Kind, Origin, Result};
+use crate::hash::ByName;
 
 /// How thinking is steered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -248,7 +247,7 @@ impl Catalog {
 /// What a search among patterns has found for a name, kept: each request asks for the same few, several times. Names
 /// come from clients, so there is an end to what is kept. A clone begins with nothing.
 #[derive(Debug)]
-pub struct Found<T>(ArcSwap<HashMap<Box<str>, T>>);
+pub struct Found<T>(ArcSwap<ByName<T>>);
 
 impl<T> Default for Found<T> {
     fn default() -> Self {
@@ -275,7 +274,7 @@ impl<T: Clone> Found<T> {
         let found = search();
         if known.len() < Self::MOST {
             self.0.rcu(|known| {
-                let mut more = HashMap::clone(known);
+                let mut more = ByName::clone(known);
                 more.insert(name.into(), found.clone());
                 more
             });
@@ -344,7 +343,7 @@ pub fn model_id(name: &str) -> Result<String> {
         return Err(Error::invalid("model", "you must provide a model parameter"));
     }
     let fits = id.len() <= 256
-        && !id.contains("..")
+        && !dotted(id)
         && last != "."
         && last
             .bytes()
@@ -355,6 +354,12 @@ pub fn model_id(name: &str) -> Result<String> {
         let shown: String = name.chars().take(64).filter(|c| !c.is_control()).collect();
         Err(Error::invalid("model", format!("'{shown}' is not a model name.")))
     }
+}
+
+/// Whether two dots stand side by side, as they do in a path that leads elsewhere.
+pub fn dotted(name: &str) -> bool {
+    // Names are short: a search that prepares itself would cost more than looking.
+    name.as_bytes().windows(2).any(|pair| pair == b"..")
 }
 
 fn wrong(message: String) -> Error {

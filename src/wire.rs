@@ -16,8 +16,10 @@ pub use crate::body::Rope;
 
 mod aside;
 mod json;
+mod reader;
 
 pub use aside::Aside;
+pub use reader::read;
 
 use json::{Json, Out};
 
@@ -337,15 +339,7 @@ pub fn survey(json: &[u8], max_depth: usize, max_values: usize) -> Result<(), Un
     while let Some(&byte) = json.get(at) {
         at += 1;
         match byte {
-            b'"' => {
-                while let Some(found) = json.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
-                    at += found + 1;
-                    if json.get(at - 1) == Some(&b'"') {
-                        break;
-                    }
-                    at += 1;
-                }
-            }
+            b'"' => at += inside(json.get(at..).unwrap_or_default()) + 1,
             b'{' | b'[' => {
                 depth += 1;
                 values += 1;
@@ -362,6 +356,17 @@ pub fn survey(json: &[u8], max_depth: usize, max_values: usize) -> Result<(), Un
         }
     }
     Ok(())
+}
+
+/// How long the inside of a string is, of which the text begins behind the quote. Looks for quotes only, and from each
+/// back to what stands before it: texts have more line ends, which are escapes, than quotes.
+fn inside(text: &[u8]) -> usize {
+    let mut quotes = memchr::memchr_iter(b'"', text);
+    let ends = |at: &usize| {
+        let before = text.get(..*at).unwrap_or_default();
+        before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0
+    };
+    quotes.find(ends).unwrap_or(text.len())
 }
 
 #[cfg(test)]
@@ -426,6 +431,9 @@ mod tests {
     #[test]
     fn depth_and_number_are_bounded_and_strings_do_not_count() {
         assert_eq!(survey(br#"{"a":"[[[[[[,,,,\""}"#, 2, 2), Ok(()));
+        assert_eq!(survey(br#"{"a":"\\","b":[["\\\"[[["]]}"#, 3, 4), Ok(()));
+        assert_eq!(survey(br#"{"a":"\\","b":[[["\\\"[[["]]]}"#, 3, 5), Err(Unfit::TooDeep));
+        assert_eq!(survey(br#"["no end\"[[[["#, 1, 1), Ok(()));
         assert_eq!(survey(&b"[".repeat(65), 64, 1000), Err(Unfit::TooDeep));
         assert_eq!(survey(b"[1,2,3,4]", 64, 3), Err(Unfit::TooMany));
     }

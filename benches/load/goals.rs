@@ -85,6 +85,13 @@ pub(crate) fn print(results: &Results, memories: &BTreeMap<Name, Memory>, size: 
         goal("4 10 MiB image: CPU, by pass-through", cpu(Scenario::Image), 1.6, "x"),
         goal("4 10 MiB image: peak memory, by the body", memory.map(|memory| memory.image), 2.2, "x"),
         goal("5 embeddings: CPU, by pass-through", cpu(Scenario::Vectors), 2.5, "x"),
+        goal("embeddings as base64: CPU, by pass-through", cpu(Scenario::VectorsBase64), 2.5, "x"),
+        goal(
+            "embeddings brought to length one: CPU, by pass-through",
+            cpu(Scenario::VectorsRescaled),
+            2.5,
+            "x",
+        ),
         goal("6 RSS of an open stream, at 5 000", memory.and_then(|memory| memory.each(5_000)), 24.0, " KiB"),
         goal("6 idle RSS", memory.map(|memory| memory.idle / 1024.0), 12.0, " MiB"),
         least("6 streams held (as files allow)", held, 9_500.0, ""),

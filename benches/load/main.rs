@@ -218,6 +218,8 @@ async fn one(scenario: Scenario, target: &Target, time: Duration) -> Fallible<Op
         Scenario::Prompt => (Work::Prompt, 4),
         Scenario::Image => (Work::Image, 2),
         Scenario::Vectors => (Work::Vectors, 4),
+        Scenario::VectorsBase64 => (Work::VectorsBase64, 4),
+        Scenario::VectorsRescaled => (Work::VectorsRescaled, 4),
     };
     closed((side, process), work, connections, time).await.map(Some)
 }

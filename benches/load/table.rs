@@ -17,12 +17,14 @@ pub(crate) enum Scenario {
     Prompt,
     Image,
     Vectors,
+    VectorsBase64,
+    VectorsRescaled,
     NativeChat,
     NativeBurst,
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Chat16,
         Self::Chat512,
         Self::Open,
@@ -31,6 +33,8 @@ impl Scenario {
         Self::Prompt,
         Self::Image,
         Self::Vectors,
+        Self::VectorsBase64,
+        Self::VectorsRescaled,
         Self::NativeChat,
         Self::NativeBurst,
     ];
@@ -46,6 +50,8 @@ impl Scenario {
             Self::Prompt => "prompt",
             Self::Image => "image",
             Self::Vectors => "vectors",
+            Self::VectorsBase64 => "vectors-base64",
+            Self::VectorsRescaled => "vectors-rescaled",
             Self::NativeChat => "native",
             Self::NativeBurst => "native-burst",
         }
@@ -61,6 +67,8 @@ impl Scenario {
             Self::Prompt => "1 MiB prompt",
             Self::Image => "10 MiB inline image",
             Self::Vectors => "100 x 768 embeddings",
+            Self::VectorsBase64 => "100 x 768 embeddings, as base64",
+            Self::VectorsRescaled => "100 x 768 embeddings, brought to length one",
             Self::NativeChat => "native generateContent, 16 connections",
             Self::NativeBurst => "native stream of 50 events",
         }

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 pub(crate) const BURST: &str = "gemini-2.5-flash";
 pub(crate) const PACED: &str = "gemini-2.5-flash-lite";
 pub(crate) const HELD: &str = "gemini-2.5-pro";
-const VECTORS: &str = "gemini-embedding-001";
+/// A model that brings its vectors to length one itself, however many numbers are asked for, and one that leaves that
+/// to the client where they are fewer than it has.
+const VECTORS: &str = "gemini-embedding-2";
+const VECTORS_OF_ANY_LENGTH: &str = "gemini-embedding-001";
 
 /// What the gateway's key is in this bench.
 pub(crate) const KEY: &str = "sk-load-0123456789abcdef0123456789abcdef";
@@ -45,6 +48,10 @@ pub(crate) enum Work {
     Image,
     /// A hundred texts.
     Vectors,
+    /// The same, and the vectors are wanted as base64.
+    VectorsBase64,
+    /// The same, and the vectors are to be brought to length one.
+    VectorsRescaled,
 }
 
 const ASKED: &str = "Write one sentence about a fox and a dog, in which the fox is quick and the dog is not. Say \
@@ -75,15 +82,18 @@ impl Work {
         match self {
             Self::Paced => PACED,
             Self::Held => HELD,
-            Self::Vectors => VECTORS,
+            Self::Vectors | Self::VectorsBase64 => VECTORS,
+            Self::VectorsRescaled => VECTORS_OF_ANY_LENGTH,
             Self::Chat | Self::Burst | Self::Prompt | Self::Image => BURST,
         }
     }
 
     fn openai(self) -> (String, Value) {
         let content = match self {
-            Self::Vectors => {
-                let body = json!({"model": VECTORS, "input": texts(), "dimensions": 768});
+            Self::Vectors | Self::VectorsBase64 | Self::VectorsRescaled => {
+                let format = if self == Self::VectorsBase64 { "base64" } else { "float" };
+                let body = json!({"model": self.model(), "input": texts(), "dimensions": 768,
+                    "encoding_format": format});
                 return ("/v1/embeddings".to_owned(), body);
             }
             Self::Image => json!([
@@ -107,7 +117,7 @@ impl Work {
     fn gemini(self) -> (String, Value) {
         let model = self.model();
         let parts = match self {
-            Self::Vectors => {
+            Self::Vectors | Self::VectorsBase64 | Self::VectorsRescaled => {
                 let one = |text: String| {
                     json!({"model": format!("models/{model}"), "content": {"parts": [{"text": text}]},
                         "outputDimensionality": 768})

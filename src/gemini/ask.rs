@@ -429,6 +429,43 @@ pub struct GenerationConfig<'a> {
     pub thinking_config: Option<ThinkingConfig>,
 }
 
+impl GenerationConfig<'_> {
+    /// Whether it says nothing, and would be written as `{}`.
+    pub fn is_empty(&self) -> bool {
+        // Taken apart by name, so that a field of tomorrow is not forgotten here.
+        let Self {
+            temperature,
+            top_p,
+            top_k,
+            candidate_count,
+            max_output_tokens,
+            stop_sequences,
+            seed,
+            presence_penalty,
+            frequency_penalty,
+            response_logprobs,
+            logprobs,
+            response_mime_type,
+            response_json_schema,
+            response_schema,
+            response_modalities,
+            media_resolution,
+            image_config,
+            speech_config,
+            thinking_config,
+        } = self;
+        let numbers = temperature.is_none() && top_p.is_none() && top_k.is_none() && seed.is_none();
+        let penalties = presence_penalty.is_none() && frequency_penalty.is_none();
+        let lengths = candidate_count.is_none() && max_output_tokens.is_none() && stop_sequences.is_empty();
+        let probabilities = response_logprobs.is_none() && logprobs.is_none();
+        let form =
+            response_mime_type.is_none() && response_json_schema.is_none() && response_schema.is_none();
+        let media = response_modalities.is_empty() && media_resolution.is_none() && image_config.is_none();
+        let rest = speech_config.is_none() && thinking_config.is_none();
+        numbers && penalties && lengths && probabilities && form && media && rest
+    }
+}
+
 /// The shape and size of pictures.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -6,10 +6,13 @@
 
 use serde_json::value::RawValue;
 use tiktoken_rs::tokenizer::{Tokenizer, get_tokenizer};
-use tiktoken_rs::{CoreBPE, bpe_for_tokenizer};
 
 use crate::error::{Error, Result};
 use crate::translate::chat::request::read;
+
+mod table;
+
+use table::Table;
 
 /// Tokens of one text; `OpenAI`'s own limit.
 const MOST_TOKENS: usize = 8192;
@@ -18,6 +21,9 @@ pub const MOST_BYTES: usize = 64 << 20;
 
 const SWITCH_OFF: &str = "Send text instead; LangChain's OpenAIEmbeddings does with \
      check_embedding_ctx_length=False. Another encoding can be named in the field 'encoding'.";
+
+/// From this number on the tokens of `o200k_harmony` are not those of `o200k_base`.
+const HARMONY: usize = 199_998;
 
 /// One of `OpenAI`'s encodings.
 #[derive(Clone, Copy, Debug)]
@@ -61,13 +67,53 @@ impl Encoding {
         }
     }
 
-    /// The table behind it. The first time it is built, which takes a moment: do it where waiting hurts nobody.
-    ///
-    /// # Errors
-    /// A fault of ours: the tables are part of this program.
-    pub fn load(self) -> Result<&'static CoreBPE> {
-        bpe_for_tokenizer(self.0)
-            .map_err(|error| Error::internal(format!("{} cannot be loaded: {error}", self.name())))
+    /// Unpacks the table behind it, should nobody have done so. That takes a moment: do it where waiting hurts nobody.
+    pub fn load(self) {
+        self.table();
+    }
+
+    /// Its table, and how many of the table's numbers are its own.
+    fn table(self) -> (&'static Table, usize) {
+        match self.0 {
+            Tokenizer::Cl100kBase => (&table::CL100K, usize::MAX),
+            Tokenizer::O200kBase => (&table::O200K, usize::MAX),
+            Tokenizer::O200kHarmony => (&table::O200K, HARMONY),
+            Tokenizer::P50kEdit => (&table::P50K, usize::MAX),
+            Tokenizer::P50kBase => (&table::P50K, 50_281),
+            Tokenizer::R50kBase | Tokenizer::Gpt2 => (&table::P50K, 50_257),
+        }
+    }
+
+    /// Puts what a token stands for behind `out`; false where there is no such token.
+    fn put(self, number: u32, out: &mut Vec<u8>) -> bool {
+        let (table, own) = self.table();
+        let at = number as usize;
+        if at < own {
+            let token = table.token(at);
+            out.extend_from_slice(token.unwrap_or_default());
+            return token.is_some();
+        }
+        let name = match number {
+            _ if self.0 != Tokenizer::O200kHarmony => return false,
+            199_998 => "startoftext",
+            199_999 => "endoftext",
+            200_002 => "return",
+            200_003 => "constrain",
+            200_005 => "channel",
+            200_006 => "start",
+            200_007 => "end",
+            200_008 => "message",
+            200_012 => "call",
+            200_000..=201_087 => {
+                out.extend_from_slice(format!("<|reserved_{number}|>").as_bytes());
+                return true;
+            }
+            _ => return false,
+        };
+        for piece in ["<|", name, "|>"] {
+            out.extend_from_slice(piece.as_bytes());
+        }
+        true
     }
 
     /// The text behind a list of tokens. Where a list begins or ends inside a character, as one piece of a longer
@@ -88,10 +134,11 @@ impl Encoding {
                 format!("A list of {} tokens is too long; at most {MOST_TOKENS} fit.", tokens.len());
             return Err(Error::invalid("", message));
         }
-        let bytes = self.load()?.decode_bytes(&tokens).map_err(|error| {
-            let message = format!("Token {} does not exist in {}. {SWITCH_OFF}", error.token, self.name());
-            Error::invalid("", message).code("unsupported_tokens")
-        })?;
+        let mut bytes = Vec::with_capacity(tokens.len() * 4);
+        if let Some(none) = tokens.iter().find(|token| !self.put(**token, &mut bytes)) {
+            let message = format!("Token {none} does not exist in {}. {SWITCH_OFF}", self.name());
+            return Err(Error::invalid("", message).code("unsupported_tokens"));
+        }
         Ok(match String::from_utf8(bytes) {
             Ok(text) => text,
             Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
@@ -132,6 +179,30 @@ mod tests {
         assert!(error.message().contains("check_embedding_ctx_length=False"), "{}", error.message());
         assert_eq!(encoding.text(&raw("[1, 2.5]")).unwrap_err().param(), Some("[1]"));
         assert!(encoding.text(&raw("[]")).is_err());
+    }
+
+    #[test]
+    fn every_token_is_what_the_tokenizer_says() {
+        // The other encodings are parts of these. To build all of them would take long.
+        for name in ["cl100k_base", "o200k_harmony", "p50k_edit"] {
+            let encoding = Encoding::of(Some(name), "").unwrap();
+            let tokenizer = tiktoken_rs::bpe_for_tokenizer(encoding.0).unwrap();
+            for number in 0..210_000 {
+                let mut bytes = Vec::new();
+                let known = encoding.put(number, &mut bytes).then_some(bytes);
+                assert_eq!(known, tokenizer.decode_bytes(&[number]).ok(), "{name} {number}");
+            }
+        }
+        for (name, last, none) in [
+            ("o200k_base", (200_018, "<|endofprompt|>"), [199_998, 200_000, 200_019]),
+            ("p50k_base", (50_280, "                         "), [50_281, 50_283, 60_000]),
+            ("r50k_base", (50_256, "<|endoftext|>"), [50_257, 50_280, 60_000]),
+            ("gpt2", (50_256, "<|endoftext|>"), [50_257, 50_280, 60_000]),
+        ] {
+            let encoding = Encoding::of(Some(name), "").unwrap();
+            assert_eq!(encoding.text(&raw(&format!("[{}]", last.0))).unwrap(), last.1);
+            assert!(none.iter().all(|number| !encoding.put(*number, &mut Vec::new())), "{name}");
+        }
     }
 
     #[test]

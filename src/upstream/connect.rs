@@ -34,6 +34,7 @@ use super::fail::{ConnectTimeout, setting};
 use super::gauge::Gauged;
 use super::settings::{Names, Network};
 use crate::body::{Body, BoxError};
+use crate::cork::Corked;
 use crate::error::Result;
 
 const IDLE: Duration = Duration::from_secs(90);
@@ -384,7 +385,7 @@ struct Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = <HttpsConnector<Dial> as Service<Uri>>::Response;
+    type Response = Corked<<HttpsConnector<Dial> as Service<Uri>>::Response>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -401,7 +402,7 @@ impl Service<Uri> for Connector {
                 connecting.await
             });
             match connected.await {
-                Ok(connected) => connected,
+                Ok(connected) => connected.map(Corked::new),
                 Err(_) => Err(ConnectTimeout.into()),
             }
         })

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
@@ -65,6 +65,8 @@ const ERROR_WITHIN: Duration = Duration::from_secs(10);
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("gemway/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+const SERVICE_TIER: HeaderName = HeaderName::from_static("x-gemini-service-tier");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 /// One call to a model.
@@ -277,15 +279,10 @@ impl Upstream {
         let times = patience.times;
         let head = patience.until(if streams { times.head } else { times.first_event }, fail::silent);
         let uri = site.uri(call, &self.client).await?;
-        let ask = Ask {
-            uri,
-            accept: if streams { EVENT_STREAM } else { JSON },
-            body: Some(&call.body),
-            trace: call.trace.as_ref(),
-        };
+        let ask = Ask { uri, streams, body: Some(&call.body), trace: call.trace.as_ref() };
         let (response, attempts) = self.send(site, &ask, head, patience.flying).await?;
         let (parts, body) = accepted(response, site).await?.into_parts();
-        let service_tier = parts.headers.get("x-gemini-service-tier");
+        let service_tier = parts.headers.get(SERVICE_TIER);
         let service_tier = service_tier.and_then(|tier| tier.to_str().ok()).map(str::to_owned);
         // Over HTTP/2 all of a read is there when the first of it is.
         let shared = parts.version == Version::HTTP_2;
@@ -304,7 +301,7 @@ impl Upstream {
     /// # Errors
     /// As [`Upstream::call`].
     pub async fn get(&self, site: &Site, path: &str) -> Result<Bytes> {
-        let ask = Ask { uri: site.resource(path)?, accept: JSON, body: None, trace: None };
+        let ask = Ask { uri: site.resource(path)?, streams: false, body: None, trace: None };
         let patience = self.patience();
         let (response, _) =
             self.send(site, &ask, patience.until(self.timeouts.head, fail::silent), 0).await?;
@@ -373,28 +370,26 @@ impl Upstream {
 /// One request before it has credentials.
 struct Ask<'a> {
     uri: Uri,
-    accept: HeaderValue,
+    /// Whether the answer is to come as events.
+    streams: bool,
     /// What to post; nothing is a `GET`.
     body: Option<&'a Rope>,
     trace: Option<&'a HeaderValue>,
 }
 
 impl Ask<'_> {
-    /// Builds the request. Headers are listed here and nowhere else: none comes from the client.
+    /// Builds the request.
     fn request(&self, site: &Site) -> Request<Rope> {
         let mut request = Request::new(self.body.cloned().unwrap_or_default());
         *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = site.headers().clone();
-        let headers = request.headers_mut();
-        headers.insert(header::ACCEPT, self.accept.clone());
-        headers.insert(header::ACCEPT_ENCODING, IDENTITY);
-        headers.insert(header::USER_AGENT, AGENT);
+        *request.headers_mut() = site.posts(self.streams).clone();
         if let Some(trace) = self.trace {
-            headers.insert("traceparent", trace.clone());
+            request.headers_mut().insert(TRACEPARENT, trace.clone());
         }
         if self.body.is_some() {
-            headers.insert(header::CONTENT_TYPE, JSON);
             *request.method_mut() = http::Method::POST;
+        } else {
+            request.headers_mut().remove(header::CONTENT_TYPE);
         }
         request
     }
@@ -430,7 +425,7 @@ async fn accepted(response: Response<Body>, site: &Site) -> Result<Response<Body
         };
         return Err(refusal(&parts, &body, site));
     }
-    let starts = |name: header::HeaderName, what: &str| {
+    let starts = |name: HeaderName, what: &str| {
         response.headers().get(name).and_then(|value| value.to_str().ok()).is_some_and(|value| {
             value.get(..what.len()).is_some_and(|start| start.eq_ignore_ascii_case(what))
         })

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -17,14 +17,17 @@ use super::fail;
 use super::inherit::{self, Print};
 use super::settings::{Credentials, Local, SiteConfig, SiteKind};
 use super::token::{Token, Tokens, bearer};
-use super::{Call, Method};
+use super::{AGENT, Call, EVENT_STREAM, IDENTITY, JSON, Method};
+use crate::catalog::dotted;
 use crate::error::{Error, Result};
 use crate::translate::Backend;
 
 /// The simulator inside this process; no resolver knows the name.
 const LOCAL: &str = "http://simulator.invalid";
-const KEY_HEADER: &str = "x-goog-api-key";
-const PROJECT_HEADER: &str = "x-goog-user-project";
+const KEY_HEADER: HeaderName = HeaderName::from_static("x-goog-api-key");
+const PROJECT_HEADER: HeaderName = HeaderName::from_static("x-goog-user-project");
+/// Room for the usual address, so that it does not grow while it is written.
+const ADDRESS: usize = 192;
 /// What may stand in a path segment as it is.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'@');
 
@@ -36,6 +39,8 @@ pub struct Site {
     place: Place,
     /// Sent with every call: the key, the quota project.
     headers: HeaderMap,
+    /// The same with all else that a posted request has in its head, made once: for whole answers, and for streams.
+    posts: [HeaderMap; 2],
     tokens: Option<Arc<Tokens>>,
     /// Its own connections.
     client: Client,
@@ -70,7 +75,8 @@ impl Site {
                 let mut headers = HeaderMap::new();
                 headers.insert(KEY_HEADER, key(&api_key)?);
                 let place = Place::Gemini { base: base(&base_url)?, version: setting(api_version)? };
-                Ok(Self { name, group, place, headers, tokens: None, client, print })
+                let posts = posts(&headers);
+                Ok(Self { name, group, place, headers, posts, tokens: None, client, print })
             }
             SiteKind::Vertex { base_url, api_version, project, location, credentials, quota_project } => {
                 let who = Who::new(credentials, programs)?;
@@ -89,6 +95,7 @@ impl Site {
                     name,
                     group,
                     place,
+                    posts: posts(&headers),
                     headers,
                     tokens: who.source.map(|source| Arc::new(Tokens::new(source))),
                     client,
@@ -100,6 +107,7 @@ impl Site {
                 group,
                 place: Place::Local(local),
                 headers: HeaderMap::new(),
+                posts: posts(&HeaderMap::new()),
                 tokens: None,
                 client,
                 print,
@@ -162,6 +170,12 @@ impl Site {
         &self.headers
     }
 
+    /// The head of a posted request, without its credential where that is a token.
+    pub(super) fn posts(&self, streams: bool) -> &HeaderMap {
+        let [whole, streamed] = &self.posts;
+        if streams { streamed } else { whole }
+    }
+
     /// What must not show up in any text; a proxy's error page may repeat our headers.
     pub(super) fn secrets(&self) -> Vec<&str> {
         let sensitive = self.headers.values().filter(|value| value.is_sensitive());
@@ -176,7 +190,8 @@ impl Site {
     /// The token to send, where one is needed.
     pub(super) async fn token(&self, client: &Client) -> Result<Option<Arc<Token>>> {
         match &self.tokens {
-            Some(tokens) => tokens.get(client).await.map(Some),
+            // In a box: an exchange is rare and its future is large, which every call would carry along.
+            Some(tokens) => Box::pin(tokens.get(client)).await.map(Some),
             None => Ok(None),
         }
     }
@@ -256,36 +271,41 @@ impl Site {
 
     /// The address of a call.
     pub(super) async fn uri(&self, call: &Call, client: &Client) -> Result<Uri> {
-        let (method, query) = match call.method {
-            Method::Generate => ("generateContent", ""),
-            Method::Stream => ("streamGenerateContent", "?alt=sse"),
-            Method::CountTokens => ("countTokens", ""),
-            Method::Embed => ("embedContent", ""),
-            Method::BatchEmbed => ("batchEmbedContents", ""),
-            Method::Predict => ("predict", ""),
+        let method = match call.method {
+            Method::Generate => ":generateContent",
+            Method::Stream => ":streamGenerateContent?alt=sse",
+            Method::CountTokens => ":countTokens",
+            Method::Embed => ":embedContent",
+            Method::BatchEmbed => ":batchEmbedContents",
+            Method::Predict => ":predict",
         };
-        let address = match &self.place {
+        let mut address = String::with_capacity(ADDRESS);
+        let add =
+            |address: &mut String, pieces: &[&str]| pieces.iter().for_each(|piece| address.push_str(piece));
+        match &self.place {
             Place::Gemini { base, version } => {
-                format!("{base}/{version}/{}:{method}{query}", gemini_model(&call.model)?)
+                add(&mut address, &[base, "/", version, "/"]);
+                gemini_model(&call.model, &mut address)?;
             }
             Place::Local(_) => {
-                format!("http://simulator.invalid/v1beta/{}:{method}{query}", gemini_model(&call.model)?)
+                add(&mut address, &[LOCAL, "/v1beta/"]);
+                gemini_model(&call.model, &mut address)?;
             }
             Place::Vertex { base, version, location, project } => {
                 let version = if call.preview { "v1beta1" } else { version };
-                let model = vertex_model(&call.model)?;
-                match project {
-                    Project::Express => format!("{base}/{version}/{model}:{method}{query}"),
-                    Project::Named(cell) => {
-                        let project = self.project(cell, client).await?;
-                        format!(
-                            "{base}/{version}/projects/{project}/locations/{location}/{model}:{method}{query}"
-                        )
-                    }
+                add(&mut address, &[base, "/", version, "/"]);
+                if let Project::Named(cell) = project {
+                    let project = match cell.get() {
+                        Some(known) => known,
+                        None => Box::pin(self.project(cell, client)).await?,
+                    };
+                    add(&mut address, &["projects/", project, "/locations/", location, "/"]);
                 }
+                vertex_model(&call.model, &mut address)?;
             }
-        };
-        Uri::try_from(address).map_err(Error::internal)
+        }
+        address.push_str(method);
+        Uri::from_maybe_shared(Bytes::from(address)).map_err(Error::internal)
     }
 
     /// The address of a list or a thing, given its path after the version. Vertex lists its models in v1beta1.
@@ -298,7 +318,7 @@ impl Site {
         }
         let address = match &self.place {
             Place::Gemini { base, version } => format!("{base}/{version}/{path}"),
-            Place::Local(_) => format!("http://simulator.invalid/v1beta/{path}"),
+            Place::Local(_) => format!("{LOCAL}/v1beta/{path}"),
             Place::Vertex { base, .. } => format!("{base}/v1beta1/{path}"),
         };
         Uri::try_from(address).map_err(Error::internal)
@@ -335,7 +355,7 @@ impl Who {
                 who.express = true;
             }
             Credentials::Static(token) => {
-                who.headers.insert(http::header::AUTHORIZATION, bearer(token.expose_secret())?);
+                who.headers.insert(header::AUTHORIZATION, bearer(token.expose_secret())?);
             }
             Credentials::File(path) => return Self::file(&path, programs),
             Credentials::Metadata => who.source = Some(Source::metadata(None)),
@@ -356,6 +376,18 @@ impl Who {
     }
 }
 
+/// What a posted request has in its head. Headers are listed here and nowhere else: none comes from the client.
+fn posts(own: &HeaderMap) -> [HeaderMap; 2] {
+    [JSON, EVENT_STREAM].map(|accept| {
+        let mut headers = own.clone();
+        headers.insert(header::ACCEPT, accept);
+        headers.insert(header::ACCEPT_ENCODING, IDENTITY);
+        headers.insert(header::USER_AGENT, AGENT);
+        headers.insert(header::CONTENT_TYPE, JSON);
+        headers
+    })
+}
+
 /// The host that serves a location.
 fn vertex_host(location: &str) -> String {
     match location {
@@ -366,35 +398,52 @@ fn vertex_host(location: &str) -> String {
 }
 
 /// `gemini-3.8-flash`, `models/…` or `tunedModels/…` as the Gemini API writes it.
-fn gemini_model(model: &str) -> Result<String> {
-    match model.split_once('/') {
-        None => Ok(format!("models/{}", segment(model)?)),
-        Some((kind @ ("models" | "tunedModels"), id)) => Ok(format!("{kind}/{}", segment(id)?)),
-        Some(_) => Err(bad_model()),
-    }
+fn gemini_model(model: &str, address: &mut String) -> Result<()> {
+    let (kind, id) = match model.split_once('/') {
+        None => ("models/", model),
+        Some(("models", id)) => ("models/", id),
+        Some(("tunedModels", id)) => ("tunedModels/", id),
+        Some(_) => return Err(bad_model()),
+    };
+    address.push_str(kind);
+    segment(id, address)
 }
 
 /// A bare id, `publisher/model`, `publishers/…/models/…` or the number of a tuned model's endpoint.
-fn vertex_model(model: &str) -> Result<String> {
+fn vertex_model(model: &str, address: &mut String) -> Result<()> {
     let pieces: Vec<&str> = model.split('/').collect();
     let (publisher, id) = match *pieces.as_slice() {
         [number] if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => {
-            return Ok(format!("endpoints/{number}"));
+            address.push_str("endpoints/");
+            address.push_str(number);
+            return Ok(());
         }
         [id] | ["models", id] => ("google", id),
         [publisher, id] | ["publishers", publisher, "models", id] => (publisher, id),
         _ => return Err(bad_model()),
     };
-    Ok(format!("publishers/{}/models/{}", segment(publisher)?, segment(id)?))
+    address.push_str("publishers/");
+    segment(publisher, address)?;
+    address.push_str("/models/");
+    segment(id, address)
 }
 
 /// One segment of a path, unable to become two, or a query.
-fn segment(text: &str) -> Result<Cow<'_, str>> {
-    let bad = |byte: u8| byte.is_ascii_control() || matches!(byte, b'/' | b'?' | b'#' | b'&' | b'%' | b'\\');
-    if text.is_empty() || text.len() > 256 || text == "." || text.contains("..") || text.bytes().any(bad) {
+fn segment(text: &str, address: &mut String) -> Result<()> {
+    if text.is_empty() || text.len() > 256 || text == "." || dotted(text) {
         return Err(bad_model());
     }
-    Ok(utf8_percent_encode(text, SEGMENT).into())
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'@');
+    if text.bytes().all(plain) {
+        address.push_str(text);
+        return Ok(());
+    }
+    let bad = |byte: u8| byte.is_ascii_control() || matches!(byte, b'/' | b'?' | b'#' | b'&' | b'%' | b'\\');
+    if text.bytes().any(bad) {
+        return Err(bad_model());
+    }
+    address.extend(utf8_percent_encode(text, SEGMENT));
+    Ok(())
 }
 
 fn bad_model() -> Error {

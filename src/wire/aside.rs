@@ -116,8 +116,11 @@ fn runs(body: &[u8]) -> Vec<Range<usize>> {
             continue;
         }
         let before = body.get(from..at).and_then(|rest| memchr::memrchr(b'"', rest));
-        let after = body.get(at..).and_then(|rest| memchr::memchr(b'"', rest));
-        let Some(end) = after.map(|after| at + after) else { break };
+        // As far as it is base64, it holds no quote; nor does anybody look at it twice.
+        let pieces = body.get(at..).unwrap_or_default().chunks(256);
+        let base64 = at + pieces.take_while(|piece| all(piece, is_base64)).map(<[u8]>::len).sum::<usize>();
+        let after = body.get(base64..).and_then(|rest| memchr::memchr(b'"', rest));
+        let Some(end) = after.map(|after| base64 + after) else { break };
         if let Some(start) = before.map(|before| from + before + 1)
             && end - start >= LONG
             && found.len() < 10_usize.pow(6)
@@ -125,7 +128,10 @@ fn runs(body: &[u8]) -> Vec<Range<usize>> {
             // What is taken is as long as its mark, but for a multiple of four: the rest is as long as base64 can be.
             let length = (end - TAIL - start - HEAD - mark) / 4 * 4 + mark;
             let run = start + HEAD..start + HEAD + length;
-            if body.get(run.clone()).is_some_and(|bytes| all(bytes, is_base64)) {
+            let sound = |place: Range<usize>| body.get(place).is_some_and(|bytes| all(bytes, is_base64));
+            if sound(run.start..at.clamp(run.start, run.end))
+                && sound(base64.clamp(run.start, run.end)..run.end)
+            {
                 found.push(run);
             }
         }

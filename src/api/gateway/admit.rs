@@ -43,8 +43,9 @@ impl Size {
     /// The size of what will be sent to Google: text by its length, inline media by the piece.
     pub(super) fn of(body: &Rope) -> Self {
         let tokens = body.pieces().map(|piece| if is_media(piece) { INLINE } else { piece.len() as u64 / 4 });
-        // Inside of a text the quotes would be escaped.
-        let dear = body.pieces().any(|piece| memchr::memmem::find(piece, b"\"priority\"").is_some());
+        // Inside of a text the quotes would be escaped; a long one is a piece of its own, and megabytes.
+        let written = body.pieces().filter(|piece| !is_media(piece) && !is_text(piece));
+        let dear = { written }.any(|piece| memchr::memmem::find(piece, b"\"priority\"").is_some());
         Self { dear, ..Self::about(tokens.sum()) }
     }
 
@@ -76,6 +77,12 @@ impl Size {
 fn is_media(piece: &[u8]) -> bool {
     let base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=-_".contains(byte);
     piece.len() > 1024 && piece.iter().take(512).all(base64)
+}
+
+/// Whether a piece is a text: what is written behind media begins with their quote, and goes on with what no text
+/// begins with often.
+fn is_text(piece: &[u8]) -> bool {
+    matches!(piece, [b'"', second, .., b'"'] if piece.len() > 1024 && !b"},".contains(second))
 }
 
 /// The most tokens that a piece comes to, as a rule. Prose has four letters a token and more; but each digit is a

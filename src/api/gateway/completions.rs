@@ -33,8 +33,8 @@ impl Gateway {
         })?;
         let encoding = completions::encoding(&request, &model)?;
         if request.prompt.is_some_and(tokens::are_tokens) {
-            let loading = tokio::task::spawn_blocking(move || encoding.load().map(|_| ()));
-            loading.await.map_err(Error::internal)??;
+            let loading = tokio::task::spawn_blocking(move || encoding.load());
+            loading.await.map_err(Error::internal)?;
         }
         let setup = completions::setup(&request, &model)?;
         let stamp = Stamp {

@@ -67,8 +67,8 @@ impl Gateway {
         cx.tenant.may_use(&model)?;
         let encoding = embeddings::encoding(&request, &name)?;
         if tokens::are_tokens(request.input) {
-            let loading = tokio::task::spawn_blocking(move || encoding.load().map(|_| ()));
-            loading.await.map_err(Error::internal)??;
+            let loading = tokio::task::spawn_blocking(move || encoding.load());
+            loading.await.map_err(Error::internal)?;
         }
         let backend = self.site(&model)?.backend();
         let plan = embeddings::plan(&request, &name, &self.target(&model, backend))?;

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::messages::{self, Conversation};
 use super::{Ask, Shape, google, parts, sampling, tools};
+use crate::catalog::dotted;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::gemini::ask::{Content, GenerateRequest, Part, Role, SystemInstruction};
 use crate::openai::chat::Request;
@@ -15,6 +16,8 @@ use crate::wire::{self, Text, Unfit, Unknown};
 const DEEPEST: usize = 64;
 pub(in crate::translate) const MOST_VALUES: usize = 100_000;
 const MOST_DROPPED: usize = 32;
+/// From this length on JSON is read by [`wire::read`], which is quicker with long strings.
+const LONG: usize = 16 << 10;
 
 /// What the user is taken to have said where Gemini demands a user's turn and the client sent none.
 const OPENING: &str = "Begin.";
@@ -102,13 +105,21 @@ pub(in crate::translate) fn document<'a, T: Deserialize<'a>>(body: &'a [u8], mos
         malformed(&format!("byte {} is not valid UTF-8", error.valid_up_to())).because(error)
     })?;
     survey(body, most)?;
+    if text.len() >= LONG
+        && let Ok(value) = wire::read(text)
+    {
+        return Ok(value);
+    }
     serde_json::from_str(text).map_err(|error| explain::<T>(text, error))
 }
 
 /// What cannot be a model's name is refused before anybody is asked for it.
 pub(in crate::translate) fn check_model(model: &str) -> Result<()> {
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/' | b':' | b'@');
     let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#' | '%' | '\\' | '&');
-    if model.is_empty() || model.len() > 256 || model.contains("..") || model.contains(odd) {
+    let odd = || !model.bytes().all(plain) && model.contains(odd);
+    if model.is_empty() || model.len() > 256 || dotted(model) || odd() {
         return Err(Error::invalid("model", "'model' must be the name of a model."));
     }
     Ok(())
@@ -141,7 +152,9 @@ fn survey(json: &[u8], most: usize) -> Result<()> {
 
 /// Reads a raw value as a type; the error names the place within it.
 pub(in crate::translate) fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T> {
-    if let Ok(value) = serde_json::from_str(raw.get()) {
+    let text = raw.get();
+    let value = if text.len() >= LONG { wire::read(text) } else { serde_json::from_str(text) };
+    if let Ok(value) = value {
         return Ok(value);
     }
     let mut from = serde_json::Deserializer::from_str(raw.get());

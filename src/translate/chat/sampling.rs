@@ -79,9 +79,7 @@ pub(super) fn build<'a>(
     config.media_resolution = google::media_resolution(extension, target, drops)?;
     config.image_config = google::image_config(extension, target, drops)?;
     unheard(request, drops)?;
-    // An empty configuration is left out: compared as JSON, for it has a field for everything.
-    let empty = serde_json::to_value(&config).is_ok_and(|value| value == json!({}));
-    Ok((!empty).then_some(config))
+    Ok((!config.is_empty()).then_some(config))
 }
 
 fn sampled(

@@ -4,6 +4,7 @@
 //! as soon as it is there, so that what Google wrote can be let go; [`reply`] puts them in order. Numbers are
 //! never made into a tree: they are text that is spliced, or read once.
 
+mod decimal;
 mod numbers;
 mod plan;
 mod request;

@@ -2,11 +2,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
+use super::decimal;
 use crate::error::{Error, Kind, Origin, Result, Retry};
+use crate::wire::{self, Rope};
 
-/// One vector as Google wrote it: `[0.1, -0.2]`, known to hold numbers only.
+/// The inside of one vector as Google wrote it: `0.1, -0.2`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Numbers<'a>(&'a str);
 
@@ -29,7 +31,7 @@ impl<'a> Numbers<'a> {
         Ok(Self(inner))
     }
 
-    /// Takes the inside of a list that is known to hold the characters of numbers only.
+    /// Takes the inside of a list that begins with a number; whether the rest is numbers shows when it is used.
     pub(super) fn inside(numbers: &'a str) -> Self {
         Self(numbers.trim_ascii())
     }
@@ -39,90 +41,127 @@ impl<'a> Numbers<'a> {
         memchr::memchr_iter(b',', self.0.as_bytes()).count() + 1
     }
 
-    /// The numbers themselves, into `values`.
+    /// The numbers themselves, into `values`, and the sum of their squares.
     ///
     /// # Errors
     /// When one of them is none.
-    pub(super) fn read(self, values: &mut Vec<f64>) -> Result<()> {
+    pub(super) fn read(self, values: &mut Vec<f64>) -> Result<f64> {
         values.clear();
-        for token in self.0.as_bytes().split(|byte| *byte == b',') {
-            let token = token.trim_ascii();
-            let number = match short(token) {
-                Some(number) => number,
-                None => std::str::from_utf8(token).unwrap_or_default().parse().map_err(|error| {
-                    broken("Google's vector holds something that is not a number.").because(error)
-                })?,
+        let (mut rest, mut squares) = (self.0.as_bytes(), 0.0);
+        loop {
+            rest = rest.trim_ascii_start();
+            let (number, behind) = match decimal::begin(rest) {
+                // What the number ends with must be looked at: it may go on with an exponent.
+                Some((number, length)) if rest.get(length) == Some(&b',') => (number, length),
+                _ => {
+                    let end = memchr::memchr(b',', rest).unwrap_or(rest.len());
+                    (slowly(rest.get(..end).unwrap_or_default().trim_ascii_end())?, end)
+                }
             };
             values.push(number);
+            squares += number * number;
+            match rest.get(behind + 1..) {
+                Some(more) => rest = more,
+                None => return Ok(squares),
+            }
         }
-        Ok(())
     }
 
-    /// The numbers as they came, without blanks.
-    pub(super) fn copy(self, out: &mut BytesMut) {
-        out.extend_from_slice(b"[");
+    /// The numbers as they came, without blanks: behind `out`, or where they are many and already without blanks, as
+    /// a slice of the answer behind what is in `out` so far, which then goes to the rope with it.
+    ///
+    /// # Errors
+    /// When something cannot belong to a number.
+    pub(super) fn splice(self, answer: &Bytes, out: &mut BytesMut, rope: &mut Rope) -> Result<()> {
         let bytes = self.0.as_bytes();
-        if memchr::memchr3(b' ', b'\n', b'\t', bytes).is_none() {
-            out.extend_from_slice(bytes);
-        } else {
+        out.extend_from_slice(b"[");
+        if blanks(bytes)? {
             for token in self.0.split(',') {
                 out.extend_from_slice(token.trim_ascii().as_bytes());
                 out.extend_from_slice(b",");
             }
             out.truncate(out.len() - 1);
+        } else if bytes.len() >= WORTH_SLICING && is_within(bytes, answer) {
+            rope.push(out.split().freeze());
+            rope.push(answer.slice_ref(bytes));
+        } else {
+            out.extend_from_slice(bytes);
         }
         out.extend_from_slice(b"]");
+        Ok(())
     }
 }
 
-/// A number of few digits and without an exponent, as nearly all are. Its digits as a whole number and the power of
-/// ten are both exact, so that their quotient is what a slower reading would give.
-fn short(token: &[u8]) -> Option<f64> {
-    const POWERS: [f64; 20] = [
-        1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17,
-        1e18, 1e19,
-    ];
-    const EXACT: u64 = 1 << f64::MANTISSA_DIGITS;
-    let digits = token.strip_prefix(b"-").unwrap_or(token);
-    let (mut whole, mut behind, mut point) = (0_u64, 0_usize, false);
-    // Nineteen digits fit whatever they are.
-    if digits.len() > 19 {
-        return None;
-    }
-    for byte in digits {
-        let digit = byte.wrapping_sub(b'0');
-        if digit < 10 {
-            whole = whole * 10 + u64::from(digit);
-            behind += usize::from(point);
-        } else if *byte == b'.' && !point {
-            point = true;
-        } else {
-            return None;
+/// Pieces this long leave as slices of what was read.
+const WORTH_SLICING: usize = 4 << 10;
+
+fn is_within(piece: &[u8], whole: &[u8]) -> bool {
+    let (piece, whole) = (piece.as_ptr_range(), whole.as_ptr_range());
+    whole.start <= piece.start && piece.end <= whole.end
+}
+
+/// Whether there are blanks among numbers.
+///
+/// # Errors
+/// When there is something that cannot belong to a number.
+#[expect(clippy::needless_bitwise_bool, reason = "a branch for each byte would cost more than all of them")]
+fn blanks(numbers: &[u8]) -> Result<bool> {
+    // Digits, signs, points and commas, but for the slash among them: all that there is in most lists.
+    let usual = |byte: u8| (byte.wrapping_sub(b'+') < 15) & (byte != b'/');
+    let blank = |byte: u8| (byte == b' ') | (byte == b'\n') | (byte == b'\r') | (byte == b'\t');
+    let mut found = false;
+    for piece in numbers.chunks(256) {
+        if wire::all(piece, usual) {
+            continue;
         }
+        if !wire::all(piece, |byte| usual(byte) | blank(byte) | (byte | 0x20 == b'e')) {
+            return Err(broken("Google's vector holds something that is not a number."));
+        }
+        found = found || piece.iter().copied().any(blank);
     }
-    if digits.len() == usize::from(point) || whole > EXACT {
-        return None;
-    }
-    #[expect(clippy::cast_precision_loss, reason = "it was seen to fit")]
-    let value = whole as f64 / POWERS.get(behind)?;
-    Some(if digits.len() < token.len() { -value } else { value })
+    Ok(found)
 }
 
-/// The factor that brings a vector to length one; one for a vector of length nothing.
-pub(super) fn scale(values: &[f64]) -> f64 {
-    let length = f64::sqrt(values.iter().map(|number| number * number).sum());
-    if length > 0.0 && length.is_finite() { 1.0 / length } else { 1.0 }
+fn slowly(token: &[u8]) -> Result<f64> {
+    match decimal::short(token) {
+        Some(number) => Ok(number),
+        None => std::str::from_utf8(token)
+            .unwrap_or_default()
+            .parse()
+            .map_err(|error| broken("Google's vector holds something that is not a number.").because(error)),
+    }
+}
+
+/// The factor that brings a vector to length one, by the sum of its squares; one for a vector of length nothing, and for
+/// one that is as long as that already, as far as 32-bit floats can tell.
+pub(super) fn scale(squares: f64) -> f64 {
+    let length = squares.sqrt();
+    if length > 0.0 && length.is_finite() && (length - 1.0).abs() > 1e-7 { 1.0 / length } else { 1.0 }
 }
 
 /// The numbers multiplied, as 32-bit floats in text.
 pub(super) fn scaled(values: &[f64], scale: f64, out: &mut BytesMut) -> Result<()> {
     out.extend_from_slice(b"[");
+    let mut at = out.len();
+    // As much as there could be, to write without asking for room each time.
+    out.resize(at + values.len() * decimal::ROOM, 0);
+    let mut slow = BytesMut::new();
     for number in values {
-        let single = narrow(number * scale)?;
-        crate::wire::append(&single, out).map_err(Error::internal)?;
-        out.extend_from_slice(b",");
+        let number = number * scale;
+        let room = out.get_mut(at..).and_then(|room| room.first_chunk_mut());
+        if let Some(length) = room.and_then(|room| decimal::write(number, room)) {
+            at += length;
+            continue;
+        }
+        slow.clear();
+        wire::append(&narrow(number)?, &mut slow).map_err(Error::internal)?;
+        slow.extend_from_slice(b",");
+        out.get_mut(at..at + slow.len())
+            .ok_or_else(|| Error::internal("a number is longer than its place"))?
+            .copy_from_slice(&slow);
+        at += slow.len();
     }
-    out.truncate(out.len() - 1);
+    out.truncate(at - 1);
     out.extend_from_slice(b"]");
     Ok(())
 }
@@ -170,7 +209,7 @@ mod tests {
         let numbers = Numbers::new(json).unwrap();
         assert_eq!(numbers.len(), 5);
         let (mut text, mut coded, mut scaled) = (BytesMut::new(), BytesMut::new(), BytesMut::new());
-        numbers.copy(&mut text);
+        numbers.splice(&Bytes::new(), &mut text, &mut Rope::default()).unwrap();
         assert_eq!(&text[..], b"[0.1,-2.5e-3,1,-0.0,0.012345678901234567]");
         let mut values = Vec::new();
         numbers.read(&mut values).unwrap();
@@ -184,11 +223,13 @@ mod tests {
     #[test]
     fn a_short_vector_is_stretched() {
         let mut values = Vec::new();
-        Numbers::new("[0.3,0.4]").unwrap().read(&mut values).unwrap();
+        let squares = Numbers::new("[0.3,0.4]").unwrap().read(&mut values).unwrap();
         let mut out = BytesMut::new();
-        scaled(&values, scale(&values), &mut out).unwrap();
+        scaled(&values, scale(squares), &mut out).unwrap();
         assert_eq!(&out[..], b"[0.6,0.8]");
-        assert!((scale(&[0.0, 0.0]) - 1.0).abs() < f64::EPSILON);
+        for one in [0.0, 1.0, 1.000_000_01, f64::INFINITY] {
+            assert!((scale(one) - 1.0).abs() < f64::EPSILON);
+        }
     }
 
     #[test]
@@ -197,6 +238,10 @@ mod tests {
             assert!(Numbers::new(json).is_err(), "{json}");
         }
         assert!(base64(&[1e39], 1.0, &mut Vec::new(), &mut BytesMut::new()).is_err());
+        for inside in ["1,null", "1,[2]", "1/2", "1;2", "1\u{e9}", "1,\"NaN\""] {
+            let mut out = BytesMut::new();
+            assert!(Numbers::inside(inside).splice(&Bytes::new(), &mut out, &mut Rope::default()).is_err());
+        }
         for inside in ["1,,2", "1,", "-", "1.2.3", ".", "--1", "1-1", "e5"] {
             assert!(Numbers::inside(inside).read(&mut Vec::new()).is_err(), "{inside}");
         }

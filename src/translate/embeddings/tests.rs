@@ -26,7 +26,7 @@ fn failed(error: &Error) -> String {
 fn answered(plan: &Plan<'_>, model: &str, answers: &[String], out: &mut String) -> Result<()> {
     let (mut usage, mut all) = (Usage::default(), Vec::new());
     for (call, answer) in plan.calls().iter().zip(answers) {
-        let vectors = Vectors::read(plan.shape(), call, answer.as_bytes())?;
+        let vectors = Vectors::read(plan.shape(), call, &Bytes::from(answer.clone()))?;
         let guessed = Usage { input: plan.estimate(call), estimated: true, ..Usage::default() };
         usage.add(&vectors.usage.unwrap_or(guessed));
         if !vectors.truncated.is_empty() {

@@ -20,7 +20,7 @@ use crate::wire::{self, Rope};
 #[derive(Clone, Debug)]
 pub struct Vectors {
     /// `{"object":"embedding",…}`, separated by commas.
-    json: Bytes,
+    json: Rope,
     /// What Google counted; nothing where it did not.
     pub usage: Option<Usage>,
     /// The inputs that Google says it has cut.
@@ -32,7 +32,7 @@ impl Vectors {
     ///
     /// # Errors
     /// When it is Google's error, cannot be read, or has another number of vectors than there were inputs.
-    pub fn read(shape: Shape, call: &Range<usize>, answer: &[u8]) -> Result<Self> {
+    pub fn read(shape: Shape, call: &Range<usize>, answer: &Bytes) -> Result<Self> {
         let text = std::str::from_utf8(answer).map_err(|error| unreadable().because(error))?;
         let (left, lists) = without_lists(text);
         let response: EmbedResponse<'_> =
@@ -64,7 +64,7 @@ impl Vectors {
             let message = format!("Google gave {} vectors for {} inputs.", vectors.len(), call.len());
             return Err(broken(message));
         }
-        Ok(Self { json: written(shape, call, &vectors, &lists)?, usage, truncated })
+        Ok(Self { json: written(shape, call, &vectors, &lists, answer)?, usage, truncated })
     }
 }
 
@@ -75,26 +75,10 @@ fn unreadable() -> Error {
 /// A list shorter than this is read with the rest.
 const LONG: usize = 256;
 
-/// An answer without its long lists of numbers, and those. In the place of each stands `"#index"`: nearly all of an
-/// answer is numbers, and to know where they end nobody needs to parse them.
+/// An answer without its long lists of numbers, and those, of which it is not known yet whether all in them is
+/// numbers. In the place of each stands `"#index"`: nearly all of an answer is numbers, and to know where they end nobody
+/// needs to parse them.
 fn without_lists(answer: &str) -> (Cow<'_, str>, Vec<&str>) {
-    #[expect(
-        clippy::needless_bitwise_bool,
-        reason = "a branch for each byte would cost more than all of them"
-    )]
-    let kind = |byte: u8| {
-        (byte.wrapping_sub(b'0') < 10)
-            | (byte == b'.')
-            | (byte == b',')
-            | (byte == b'-')
-            | (byte == b'e')
-            | (byte == b'E')
-            | (byte == b'+')
-            | (byte == b' ')
-            | (byte == b'\n')
-            | (byte == b'\r')
-            | (byte == b'\t')
-    };
     let (mut left, mut lists, mut kept, mut at) = (String::new(), Vec::new(), 0, 0);
     while let Some(open) = answer.get(at..).and_then(|rest| memchr::memchr(b'[', rest.as_bytes())) {
         let start = at + open + 1;
@@ -106,7 +90,7 @@ fn without_lists(answer: &str) -> (Cow<'_, str>, Vec<&str>) {
         };
         let begins =
             |inside: &str| inside.trim_ascii_start().starts_with(|c: char| c == '-' || c.is_ascii_digit());
-        if inside.len() >= LONG && begins(inside) && wire::all(inside.as_bytes(), kind) {
+        if inside.len() >= LONG && begins(inside) && named(answer.get(..start - 1).unwrap_or_default()) {
             left.push_str(answer.get(kept..start - 1).unwrap_or_default());
             // Writing to a string cannot fail.
             let _ = write!(left, "\"#{}\"", lists.len());
@@ -122,9 +106,27 @@ fn without_lists(answer: &str) -> (Cow<'_, str>, Vec<&str>) {
     (left.into(), lists)
 }
 
-fn written(shape: Shape, call: &Range<usize>, vectors: &[Vector<'_>], lists: &[&str]) -> Result<Bytes> {
-    let most = vectors.iter().map(|vector| vector.values.get().len() + 64).sum::<usize>()
-        + lists.iter().map(|list| list.len()).sum::<usize>();
+/// Whether a text ends with the name of the field that numbers stand in. No string has that in it: there its quotes
+/// would be escaped.
+fn named(before: &str) -> bool {
+    let name = before.trim_ascii_end().strip_suffix(':').map(str::trim_ascii_end);
+    name.is_some_and(|name| name.ends_with("\"values\""))
+}
+
+fn written(
+    shape: Shape,
+    call: &Range<usize>,
+    vectors: &[Vector<'_>],
+    lists: &[&str],
+    answer: &Bytes,
+) -> Result<Rope> {
+    let mut most = vectors.iter().map(|vector| vector.values.get().len() + 64).sum::<usize>();
+    if shape.base64 || shape.rescale {
+        // What is being written is as long as what was read, or shorter, but for the vector at hand.
+        let longest = lists.iter().map(|list| list.len()).max().unwrap_or(0);
+        most += lists.iter().map(|list| list.len()).sum::<usize>() + 4 * longest;
+    }
+    let mut rope = Rope::default();
     let (mut out, mut scratch, mut values) = (BytesMut::with_capacity(most), Vec::new(), Vec::new());
     for (vector, index) in vectors.iter().zip(call.clone()) {
         let place =
@@ -145,18 +147,19 @@ fn written(shape: Shape, call: &Range<usize>, vectors: &[Vector<'_>], lists: &[&
         out.extend_from_slice(br#"{"object":"embedding","index":"#);
         wire::append(&index, &mut out).map_err(Error::internal)?;
         out.extend_from_slice(br#","embedding":"#);
-        if shape.base64 || shape.rescale {
-            numbers.read(&mut values)?;
-        }
-        let scale = if shape.rescale { numbers::scale(&values) } else { 1.0 };
-        match shape {
-            Shape { base64: true, .. } => numbers::base64(&values, scale, &mut scratch, &mut out)?,
-            Shape { rescale: true, .. } => numbers::scaled(&values, scale, &mut out)?,
-            _ => numbers.copy(&mut out),
+        let squares = if shape.base64 || shape.rescale { numbers.read(&mut values)? } else { 1.0 };
+        let scale = if shape.rescale { numbers::scale(squares) } else { 1.0 };
+        if shape.base64 {
+            numbers::base64(&values, scale, &mut scratch, &mut out)?;
+        } else if scale.to_bits() == 1.0_f64.to_bits() {
+            numbers.splice(answer, &mut out, &mut rope)?;
+        } else {
+            numbers::scaled(&values, scale, &mut out)?;
         }
         out.extend_from_slice(b"}");
     }
-    Ok(out.freeze())
+    rope.push(out.freeze());
+    Ok(rope)
 }
 
 fn counted(said: &EmbedUsage<'_>) -> Option<Usage> {
@@ -189,7 +192,7 @@ pub fn reply(model: &str, calls: Vec<Vectors>, usage: &Usage) -> Result<Rope> {
         if at > 0 {
             rope.push(Bytes::from_static(b","));
         }
-        rope.push(call.json);
+        rope.append(call.json);
     }
     let mut tail = BytesMut::from(&br#"],"model":"#[..]);
     wire::append(model, &mut tail).map_err(Error::internal)?;
