@@ -292,18 +292,14 @@ fn books(bench: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let sink: Arc<dyn Sink> = Arc::new(Books::with(Arc::new(Metrics::new()), terms, None));
     bench.bench_function("meter", |bencher| {
         bencher.iter(|| {
-            let entry = Entry {
-                request_id: "req_bench".to_owned(),
-                route: "chat",
-                method: "POST",
-                ..Entry::default()
-            };
+            let entry =
+                Entry { request_id: "req_bench".into(), route: "chat", method: "POST", ..Entry::default() };
             let meter = Meter::start(Arc::clone(&sink), entry);
-            meter.note(|entry| entry.key = Some("default".to_owned()));
+            meter.note(|entry| entry.key = Some("default".into()));
             meter.model(MODEL, Some(MODEL));
             meter.dispatched(MODEL);
             meter.attempt("default", Some(200), None);
-            meter.waited("gcp.gemini", std::time::Duration::from_millis(1));
+            meter.waited("gcp.gemini", std::time::Instant::now());
             meter.usage(Usage { input: 12, output: 34, ..Usage::default() });
             meter.headed(200, None);
             meter.end(Outcome::Complete);

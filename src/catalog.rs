@@ -1,11 +1,10 @@
 //! What each model family can do, as data (`catalog.toml`).
 
-use std::collections::HashMap;
-
 use arc_swap::ArcSwap;
 use serde::Deserialize;
 
 use crate::error::{Error, Kind, Origin, Result};
+use crate::hash::ByName;
 
 /// How thinking is steered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -248,7 +247,7 @@ impl Catalog {
 /// What a search among patterns has found for a name, kept: each request asks for the same few, several times. Names
 /// come from clients, so there is an end to what is kept. A clone begins with nothing.
 #[derive(Debug)]
-pub struct Found<T>(ArcSwap<HashMap<Box<str>, T>>);
+pub struct Found<T>(ArcSwap<ByName<T>>);
 
 impl<T> Default for Found<T> {
     fn default() -> Self {
@@ -275,7 +274,7 @@ impl<T: Clone> Found<T> {
         let found = search();
         if known.len() < Self::MOST {
             self.0.rcu(|known| {
-                let mut more = HashMap::clone(known);
+                let mut more = ByName::clone(known);
                 more.insert(name.into(), found.clone());
                 more
             });

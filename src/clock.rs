@@ -22,11 +22,16 @@ impl Clock {
 
     /// Milliseconds since 1970.
     pub fn unix_millis(self) -> u64 {
+        self.unix_micros() / 1000
+    }
+
+    /// Microseconds since 1970.
+    pub fn unix_micros(self) -> u64 {
         match self {
-            Self::System => SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
-            Self::Stopped(seconds) => seconds.saturating_mul(1000),
+            Self::System => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| {
+                since.as_secs().saturating_mul(1_000_000).saturating_add(since.subsec_micros().into())
+            }),
+            Self::Stopped(seconds) => seconds.saturating_mul(1_000_000),
         }
     }
 }

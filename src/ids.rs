@@ -34,14 +34,16 @@ impl Ids {
 /// Bytes of an id, before they become characters.
 const LENGTH: usize = 24;
 
-/// Randomness that a thread has asked for and not used yet: the system is asked once for ten ids.
+/// Randomness that a thread has asked for and not used yet: the system is asked once for a hundred ids.
 struct Pool {
-    bytes: [u8; 10 * LENGTH],
+    bytes: [u8; ROOM],
     used: usize,
 }
 
+const ROOM: usize = 100 * LENGTH;
+
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; 10 * LENGTH], used: 10 * LENGTH }) };
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; ROOM], used: ROOM }) };
 }
 
 impl Pool {
@@ -80,7 +82,10 @@ fn random(prefix: &str) -> String {
     let bytes = POOL.with_borrow_mut(Pool::take);
     let mut name = String::with_capacity(prefix.len() + LENGTH);
     name.push_str(prefix);
-    let letters = bytes.map(|byte| ALPHABET.get(usize::from(byte) % ALPHABET.len()).copied().unwrap_or(b'0'));
+    let mut letters = [b'0'; LENGTH];
+    for (letter, byte) in letters.iter_mut().zip(bytes) {
+        *letter = ALPHABET.get(usize::from(byte) % ALPHABET.len()).copied().unwrap_or(b'0');
+    }
     name.push_str(std::str::from_utf8(&letters).unwrap_or_default());
     name
 }

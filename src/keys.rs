@@ -4,7 +4,7 @@
 //! memory dump nor a stopwatch tells a key.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use subtle::{Choice, ConstantTimeEq};
 use crate::catalog::Pattern;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result};
+use crate::hash::ByHash;
 use crate::limits::{Budget, Quota};
 
 mod base;
@@ -202,7 +203,7 @@ pub struct Keys {
 /// Keys by the beginning of their digest. Finding a place by a digest tells nobody anything about a key; the
 /// comparison that counts is made in constant time.
 #[derive(Debug, Default)]
-struct Table(HashMap<[u8; 8], Vec<Known>>);
+struct Table(ByHash<Vec<Known>>);
 
 /// A key's digest, and who holds it.
 type Known = ([u8; 32], Arc<Tenant>);
@@ -231,8 +232,8 @@ struct Kept {
     any: bool,
 }
 
-fn beginning(digest: &[u8; 32]) -> [u8; 8] {
-    digest.first_chunk().copied().unwrap_or_default()
+fn beginning(digest: &[u8; 32]) -> u64 {
+    digest.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
 }
 
 impl Table {
@@ -333,9 +334,11 @@ impl Keys {
         let digest: [u8; 32] = Sha256::digest(secret).into();
         let stored = self.stored.0.load();
         let found = self.configured.find(&digest).or_else(|| stored.table.find(&digest));
-        let now = Clock::System.unix_seconds();
         // One that has expired is as unknown as one that never was.
-        found.filter(|tenant| tenant.expires.is_none_or(|expires| now < expires)).map(Arc::clone)
+        let is_there = |tenant: &&Arc<Tenant>| {
+            tenant.expires.is_none_or(|expires| Clock::System.unix_seconds() < expires)
+        };
+        found.filter(is_there).map(Arc::clone)
     }
 
     /// Recognises the caller by `x-gemway-key`, `Authorization: Bearer`, `api-key`, `x-api-key`, `x-goog-api-key` or the

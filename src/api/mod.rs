@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, Uri};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -219,13 +219,15 @@ pub struct Arrival {
 }
 
 /// What a caller proves itself with, and what else is nobody's to read.
-const SECRETS: [HeaderName; 5] = [
-    AUTHORIZATION,
-    HeaderName::from_static("api-key"),
-    HeaderName::from_static("x-goog-api-key"),
-    HeaderName::from_static("x-gemway-key"),
-    COOKIE,
-];
+fn is_secret(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "authorization" | "api-key" | "x-api-key" | "x-goog-api-key" | "x-gemway-key" | "cookie"
+    )
+}
+
+/// So many headers the outer layers add to a reply.
+const ADDED: usize = 6;
 
 /// Asks for, and tells, what a request cost in dollars.
 const COST: HeaderName = HeaderName::from_static("x-gemway-cost");
@@ -265,9 +267,9 @@ impl Front {
 
     /// Handles one request; every failure comes back rendered.
     pub async fn handle(&self, request: Request<Body>, arrival: Arrival) -> Response<Body> {
-        let path = request.uri().path().to_owned();
-        let native = native_routes::find(request.method(), &path, request.uri().query(), request.headers());
-        let shape = native.as_ref().map(|_| native_routes::shape(&path));
+        let uri = request.uri().clone();
+        let native = native_routes::find(request.method(), uri.path(), uri.query(), request.headers());
+        let is_native = native.is_some();
         let Arrival { request_id, meter } = arrival;
         let answered = {
             let walk = std::pin::pin!(self.walk(request, native, &request_id, &meter));
@@ -281,22 +283,27 @@ impl Front {
             Ok(response) => response,
             Err(error) => {
                 meter.fail(&error, render::code(&error));
-                let mut response = match shape {
-                    Some(shape) => render_google::response(&error, shape, &request_id),
-                    None => render::response(&error, &request_id),
-                };
-                if shape.is_none()
-                    && error.kind() == Kind::MethodNotAllowed
-                    && let Some(allowed) = routes::allow(&path)
-                    && let Ok(allowed) = HeaderValue::from_str(&allowed)
-                {
-                    response.headers_mut().insert(ALLOW, allowed);
+                if is_native {
+                    let shape = native_routes::shape(uri.path());
+                    render_google::response(&error, shape, &request_id)
+                } else {
+                    let mut response = render::response(&error, &request_id);
+                    if error.kind() == Kind::MethodNotAllowed
+                        && let Some(allowed) = routes::allow(uri.path())
+                        && let Ok(allowed) = HeaderValue::from_str(&allowed)
+                    {
+                        response.headers_mut().insert(ALLOW, allowed);
+                    }
+                    response
                 }
-                response
             }
         };
-        for (name, value) in meter.told() {
-            response.headers_mut().insert(name, value);
+        let told = meter.told();
+        let headers = response.headers_mut();
+        // With what the layers around this add, once.
+        headers.reserve(told.len() + ADDED);
+        for (name, value) in told {
+            headers.insert(name, value);
         }
         response
     }
@@ -309,13 +316,10 @@ impl Front {
         meter: &Meter,
     ) -> Result<Response<Body>> {
         let (mut head, body) = request.into_parts();
-        for name in SECRETS {
-            if !head.headers.contains_key(&name) {
-                continue;
-            }
-            if let http::header::Entry::Occupied(mut entry) = head.headers.entry(name) {
+        for (name, value) in &mut head.headers {
+            if is_secret(name) {
                 // Whoever prints these headers prints `Sensitive` in their place.
-                entry.iter_mut().for_each(|value| value.set_sensitive(true));
+                value.set_sensitive(true);
             }
         }
         let found = match native {
@@ -345,7 +349,7 @@ impl Front {
             }
         };
         meter.note(|entry| {
-            entry.key = Some(tenant.name().to_string());
+            entry.key = Some(Arc::clone(tenant.name()));
             entry.labels = Some(Arc::clone(tenant.labels()));
             entry.cost_asked |= head.headers.contains_key(&COST);
         });

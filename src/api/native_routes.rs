@@ -4,6 +4,8 @@
 //! Google's; a shared one is Google's when the request looks like a Google client's: it brings its key in
 //! `x-goog-api-key` or `?key=`, or says `x-goog-api-client`.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, Method};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
@@ -245,10 +247,14 @@ fn model_or_call(family: String, segment: &str) -> Option<(Thing, &'static str)>
 
 /// A segment as text; nothing where it could become two, or climb.
 fn decode(segment: &str) -> Option<String> {
-    let text = percent_decode_str(segment).decode_utf8().ok()?;
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'@' | b':');
+    let is_plain = segment.bytes().all(plain);
+    // Most names have nothing to decode.
+    let text = if is_plain { segment.into() } else { percent_decode_str(segment).decode_utf8().ok()? };
     let bad = |letter: char| letter.is_control() || matches!(letter, '/' | '\\' | '?' | '#' | '%' | '&');
-    let fine =
-        !text.is_empty() && text.len() <= 512 && text != "." && !text.contains("..") && !text.contains(bad);
+    let climbs = text == "." || text.as_bytes().windows(2).any(|two| two == b"..");
+    let fine = !text.is_empty() && text.len() <= 512 && !climbs && (is_plain || !text.contains(bad));
     fine.then(|| text.into_owned())
 }
 
@@ -265,8 +271,8 @@ fn clean(path: &str) -> Option<String> {
 }
 
 /// Encodes one decoded segment.
-pub fn segment(text: &str) -> String {
-    utf8_percent_encode(text, SEGMENT).to_string()
+pub fn segment(text: &str) -> Cow<'_, str> {
+    utf8_percent_encode(text, SEGMENT).into()
 }
 
 fn wrong_method(method: &Method) -> Error {

@@ -10,7 +10,8 @@ use super::budget::{Budget, Period, Purse, Spent};
 use super::fair::{Contest, Shares};
 use super::shared::{Name, Said, Word};
 use super::window::Window;
-use super::{Charge, Refused, State, Timer, Verdict, What, hash};
+use super::{Charge, Refused, SHARD, State, Subject, Timer, Verdict, What, hash};
+use crate::hash::ByHash;
 
 const SHARDS: usize = 64;
 
@@ -22,20 +23,20 @@ pub(super) struct Local {
     known: Mutex<HashMap<(u64, Period), (u64, Spent)>>,
 }
 
-/// Counts by the hash of what they are of. A count that says nothing is not there.
+/// Counts by the hash of what they are of, which is a secret one. A count that says nothing is not there.
 #[derive(Debug, Default)]
 struct Shard {
-    minutes: HashMap<u64, Window>,
-    days: HashMap<u64, Window>,
-    buckets: HashMap<u64, f64>,
-    flights: HashMap<u64, u32>,
-    purses: HashMap<u64, Purse>,
-    shares: HashMap<u64, Shares>,
-    contests: HashMap<u64, Contest>,
+    minutes: ByHash<Window>,
+    days: ByHash<Window>,
+    buckets: ByHash<f64>,
+    flights: ByHash<u32>,
+    purses: ByHash<Purse>,
+    shares: ByHash<Shares>,
+    contests: ByHash<Contest>,
     /// What is known of counts that replicas share, for the time without their store.
-    parts: HashMap<u64, Part>,
+    parts: ByHash<Part>,
     /// What was let through here and is not counted there yet.
-    untold: HashMap<u64, Window>,
+    untold: ByHash<Window>,
 }
 
 /// This replica's part of a count.
@@ -50,15 +51,26 @@ struct Part {
     at: Option<u64>,
 }
 
-type Guards<'a> = Vec<(usize, MutexGuard<'a, Shard>)>;
-
-fn place(id: u64) -> usize {
-    usize::try_from(id % SHARDS as u64).unwrap_or(0)
+/// The shards that a request touches: that of its key, and those of the rules that apply to it.
+enum Guards<'a> {
+    One(MutexGuard<'a, Shard>),
+    Many(Vec<(usize, MutexGuard<'a, Shard>)>),
 }
 
-fn find<'g>(guards: &'g mut Guards<'_>, id: u64) -> Option<&'g mut Shard> {
-    let wanted = place(id);
-    guards.iter_mut().find(|(at, _)| *at == wanted).map(|(_, shard)| &mut **shard)
+fn place(id: u64) -> usize {
+    usize::try_from((id >> SHARD) % SHARDS as u64).unwrap_or(0)
+}
+
+impl Guards<'_> {
+    fn of(&mut self, id: u64) -> Option<&mut Shard> {
+        match self {
+            Self::One(shard) => Some(shard),
+            Self::Many(shards) => {
+                let wanted = place(id);
+                shards.iter_mut().find(|(at, _)| *at == wanted).map(|(_, shard)| &mut **shard)
+            }
+        }
+    }
 }
 
 impl Local {
@@ -69,21 +81,29 @@ impl Local {
 
     /// Locks what the charges need, always in the same order.
     fn lock(&self, charges: &[Charge]) -> Guards<'_> {
+        let first = charges.first().map_or(0, |charge| place(charge.id));
+        if charges.iter().all(|charge| place(charge.id) == first)
+            && let Some(shard) = self.shards.get(first)
+        {
+            return Guards::One(shard.lock());
+        }
         let mut places: Vec<usize> = charges.iter().map(|charge| place(charge.id)).collect();
         places.sort_unstable();
         places.dedup();
-        places.into_iter().filter_map(|at| Some((at, self.shards.get(at)?.lock()))).collect()
+        Guards::Many(places.into_iter().filter_map(|at| Some((at, self.shards.get(at)?.lock()))).collect())
     }
 
     pub(super) fn admit(&self, charges: &[Charge], key: u64) -> Verdict {
-        let seeds: Vec<u64> = charges.iter().map(|charge| self.seed(charge)).collect();
+        // Of the one that may be a budget's; the others begin with nothing.
+        let budget = charges.iter().find(|charge| matches!(charge.what, What::Budget { .. }));
+        let seed = budget.map_or(0, |budget| self.seed(budget, key));
         let mut guards = self.lock(charges);
         let now = self.timer.millis();
         let mut states = Vec::with_capacity(charges.len());
         let mut refused: Option<Refused> = None;
-        for (at, (charge, seed)) in charges.iter().zip(&seeds).enumerate() {
-            let Some(shard) = find(&mut guards, charge.id) else { continue };
-            match shard.look(charge, key, now, *seed) {
+        for (at, charge) in charges.iter().enumerate() {
+            let Some(shard) = guards.of(charge.id) else { continue };
+            match shard.look(charge, key, now, seed) {
                 Ok(state) => states.push(state),
                 // The one that takes longest decides when to come back.
                 Err(state) if refused.is_none_or(|other| other.state.millis < state.millis) => {
@@ -96,19 +116,19 @@ impl Local {
             return Err(refused);
         }
         for charge in charges {
-            if let Some(shard) = find(&mut guards, charge.id) {
+            if let Some(shard) = guards.of(charge.id) {
                 shard.take(charge, key, now);
             }
         }
         Ok(states)
     }
 
-    pub(super) fn settle(&self, charges: &[Charge], actual: &[u64], key: u64) {
+    pub(super) fn settle(&self, charges: &[Charge], actual: impl Fn(&Charge) -> u64, key: u64) {
         let mut guards = self.lock(charges);
         let now = self.timer.millis();
-        for (charge, actual) in charges.iter().zip(actual) {
-            if let Some(shard) = find(&mut guards, charge.id) {
-                shard.settle(charge, *actual, key, now);
+        for charge in charges {
+            if let Some(shard) = guards.of(charge.id) {
+                shard.settle(charge, actual(charge), key, now);
             }
         }
     }
@@ -125,16 +145,15 @@ impl Local {
         self.known.lock().insert((hash(key), per), (period, spent));
     }
 
-    /// What is known to be spent of a budget before this process counted any.
-    pub(super) fn seed(&self, charge: &Charge) -> u64 {
+    /// What is known to be spent of a budget before this process counted any; `key` is whose it is.
+    pub(super) fn seed(&self, charge: &Charge, key: u64) -> u64 {
         let What::Budget { budget, period, .. } = &charge.what else { return 0 };
         if let Some(shard) = self.shards.get(place(charge.id))
             && let Some(purse) = shard.lock().purses.get(&charge.id).filter(|purse| purse.period == *period)
         {
             return purse.spent;
         }
-        let key = charge.subject.split('\0').nth(2).unwrap_or_default();
-        match self.known.lock().get(&(hash(key), budget.per)) {
+        match self.known.lock().get(&(key, budget.per)) {
             Some((known, spent)) if known == period => spent.of(budget.amount),
             _ => 0,
         }
@@ -249,8 +268,8 @@ impl Local {
 
     pub(super) fn spent(&self, key: &str, budget: &Budget, period: u64) -> (u64, u64) {
         let what = What::Budget { budget: *budget, bounded: true, period, until_reset: Duration::ZERO };
-        let subject = format!("key\0{key}\0{}", budget.per.as_str());
-        let charge = Charge::new(what, "key", &subject, budget.amount.count(), 0);
+        let key = hash(key);
+        let charge = Charge::new(what, "key", &Subject::of_key(key), budget.amount.count(), 0);
         let reserved = self.shards.get(place(charge.id)).and_then(|shard| {
             shard
                 .lock()
@@ -259,7 +278,7 @@ impl Local {
                 .filter(|purse| purse.period == period)
                 .map(|purse| purse.reserved)
         });
-        (self.seed(&charge), reserved.unwrap_or(0))
+        (self.seed(&charge, key), reserved.unwrap_or(0))
     }
 
     pub(super) fn sweep(&self) {
@@ -275,7 +294,7 @@ impl Local {
 }
 
 impl Shard {
-    fn windows(&mut self, what: &What) -> &mut HashMap<u64, Window> {
+    fn windows(&mut self, what: &What) -> &mut ByHash<Window> {
         if *what == What::Day { &mut self.days } else { &mut self.minutes }
     }
 
@@ -484,7 +503,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn shrink<V>(map: &mut HashMap<u64, V>) {
+fn shrink<V>(map: &mut ByHash<V>) {
     if map.capacity() > 64 && map.len() * 4 < map.capacity() {
         map.shrink_to(map.len() * 2);
     }

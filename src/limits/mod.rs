@@ -27,6 +27,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::catalog::Pattern;
 use crate::clock::Clock;
+use crate::decimal::Short;
 use crate::error::{Error, Kind, Origin, Result, Retry};
 use crate::telemetry::Accounts;
 
@@ -158,9 +159,9 @@ struct Charge {
     what: What,
     /// Whose limit: a metric label.
     scope: &'static str,
-    /// The count it goes to, in words that are the same in every replica.
-    subject: String,
-    /// The same as a number.
+    /// The count it goes to, in words that are the same in every replica; only there where replicas share counts.
+    subject: Option<Arc<str>>,
+    /// The same as a number of this process.
     id: u64,
     limit: u64,
     cost: u64,
@@ -193,6 +194,20 @@ impl What {
             Self::Total => "tpm",
             Self::Flights => "concurrency",
             Self::Budget { .. } => "budget",
+        }
+    }
+
+    /// Tells the counts of one subject apart.
+    const fn number(&self) -> u64 {
+        match self {
+            Self::Minute => 0,
+            Self::Day => 1,
+            Self::Input => 2,
+            Self::Output => 3,
+            Self::Total => 4,
+            Self::Flights => 5,
+            Self::Budget { budget: Budget { per: Period::Day, .. }, .. } => 6,
+            Self::Budget { budget: Budget { per: Period::Month, .. }, .. } => 7,
         }
     }
 
@@ -281,23 +296,23 @@ impl Limiter {
     /// `RateLimited`, `QuotaSpent` for a budget, `Overloaded` when the shared store is away and that is how it
     /// is to be.
     pub async fn admit(&self, claim: &Claim<'_>) -> Result<Permit, Refusal> {
-        let charges = self.charges(claim)?;
+        let key = hash(claim.key);
+        let charges = self.charges(claim, key)?;
         if charges.is_empty() {
             return Ok(Permit::free());
         }
-        let key = hash(claim.key);
         if let Some(shared) = &self.0.shared {
-            let seeds: Vec<u64> = charges.iter().map(|charge| self.0.local.seed(charge)).collect();
+            let seeds: Vec<u64> = charges.iter().map(|charge| self.0.local.seed(charge, key)).collect();
             return match shared.admit(claim.key, &charges, &seeds).await {
                 Ok((verdict, lease)) => {
                     self.learn(shared, &charges, &verdict);
-                    self.verdict(charges, verdict, Some(lease), claim)
+                    self.verdict(charges, verdict, Some(lease), (claim, key))
                 }
-                Err(missed) => self.without(shared, missed, charges, claim),
+                Err(missed) => self.without(shared, missed, charges, (claim, key)),
             };
         }
         let verdict = self.0.local.admit(&charges, key);
-        self.verdict(charges, verdict, None, claim)
+        self.verdict(charges, verdict, None, (claim, key))
     }
 
     /// Keeps what the shared store said, for the time without it.
@@ -324,7 +339,7 @@ impl Limiter {
         shared: &Shared,
         missed: Missed,
         charges: Vec<Charge>,
-        claim: &Claim<'_>,
+        (claim, key): (&Claim<'_>, u64),
     ) -> Result<Permit, Refusal> {
         let at = self.0.local.now();
         let parts = |charge: &Charge| match &charge.what {
@@ -336,9 +351,9 @@ impl Limiter {
         let (took, decided) = match missed.then {
             OnFailure::Local => {
                 let charges: Vec<Charge> = charges.iter().map(parts).collect();
-                let verdict = self.0.local.admit(&charges, hash(claim.key));
+                let verdict = self.0.local.admit(&charges, key);
                 let took = verdict.is_ok();
-                (took, self.verdict(charges, verdict, None, claim))
+                (took, self.verdict(charges, verdict, None, (claim, key)))
             }
             OnFailure::Allow => (true, Ok(Permit::free())),
             OnFailure::Deny => {
@@ -366,13 +381,12 @@ impl Limiter {
         charges: Vec<Charge>,
         verdict: Verdict,
         lease: Option<String>,
-        claim: &Claim<'_>,
+        (claim, key): (&Claim<'_>, u64),
     ) -> Result<Permit, Refusal> {
         match verdict {
             Ok(states) => {
                 self.0.accounts.admitted();
                 let headers = headers(&charges, &states);
-                let key = hash(claim.key);
                 Ok(Permit { held: Some(Held { limiter: self.clone(), charges, lease, key }), headers })
             }
             Err(Refused { at, state }) => {
@@ -391,10 +405,14 @@ impl Limiter {
         }
     }
 
-    /// Every limit that a request touches.
-    fn charges(&self, claim: &Claim<'_>) -> Result<Vec<Charge>, Refusal> {
-        let mut charges = Vec::new();
-        quota(&mut charges, claim.quota, "key", &format!("key\0{}", claim.key), claim.estimate);
+    /// Every limit that a request touches. `key` is the hash of the key's name.
+    fn charges(&self, claim: &Claim<'_>, key: u64) -> Result<Vec<Charge>, Refusal> {
+        let shares = self.0.shared.is_some();
+        // A key's own limits, as a rule.
+        let mut charges = Vec::with_capacity(6);
+        let own = Subject::of_key(key);
+        let named = || ["key\0", claim.key].concat();
+        quota(&mut charges, claim.quota, "key", &own.named(shares, named), claim.estimate);
         for (index, rule) in self.0.rules.load().iter().enumerate() {
             if !rule.applies(claim.key, claim.model) {
                 continue;
@@ -408,8 +426,9 @@ impl Limiter {
                 (true, true) => "key_and_model",
             };
             let before = charges.len();
-            let subject = format!("rule\0{index}\0{}\0{key}\0{model}", rule.name);
-            quota(&mut charges, &rule.quota, scope, &subject, claim.estimate);
+            let subject = Subject { id: hash(&(index, &rule.name, key, model)), words: None };
+            let named = || format!("rule\0{index}\0{}\0{key}\0{model}", rule.name);
+            quota(&mut charges, &rule.quota, scope, &subject.named(shares, named), claim.estimate);
             for charge in charges.iter_mut().skip(before) {
                 charge.common = !rule.per_key;
             }
@@ -422,8 +441,8 @@ impl Limiter {
             let period = budget.per.index(now);
             let until_reset = Duration::from_secs(budget.per.end(period).saturating_sub(now));
             let what = What::Budget { budget: *budget, bounded: claim.bounded, period, until_reset };
-            let subject = format!("key\0{}\0{}", claim.key, budget.per.as_str());
-            charges.push(Charge::new(what, "key", &subject, budget.amount.count(), worst));
+            let named = || ["key\0", claim.key, "\0", budget.per.as_str()].concat();
+            charges.push(Charge::new(what, "key", &own.named(shares, named), budget.amount.count(), worst));
         }
         Ok(charges)
     }
@@ -462,10 +481,40 @@ impl Limiter {
     }
 }
 
+/// Whose counts are charged.
+#[derive(Clone, Debug)]
+struct Subject {
+    id: u64,
+    /// In words, where somebody else has to understand them.
+    words: Option<String>,
+}
+
+impl Subject {
+    /// The key whose name has this hash.
+    fn of_key(hash: u64) -> Self {
+        // No rule's hash is meant by it.
+        Self { id: hash.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15, words: None }
+    }
+
+    /// The same with its words, if they are asked for.
+    fn named(&self, asked: bool, words: impl FnOnce() -> String) -> Self {
+        Self { id: self.id, words: asked.then(words) }
+    }
+
+    /// The number of one of its counts. All of them lie in one shard.
+    fn count(&self, what: &What) -> u64 {
+        (self.id & !(7 << KIND)) | (what.number() << KIND)
+    }
+}
+
+/// Where in a count's number its kind stands; and where its shard does, whose bits no table of a shard goes by.
+const KIND: u32 = 40;
+const SHARD: u32 = 32;
+
 impl Charge {
-    fn new(what: What, scope: &'static str, subject: &str, limit: u64, cost: u64) -> Self {
-        let subject = format!("{}\0{subject}", what.label());
-        let id = hash(&subject);
+    fn new(what: What, scope: &'static str, subject: &Subject, limit: u64, cost: u64) -> Self {
+        let id = subject.count(&what);
+        let subject = subject.words.as_ref().map(|words| [what.label(), "\0", words].concat().into());
         Self { what, scope, subject, id, limit, cost, common: false }
     }
 
@@ -485,7 +534,7 @@ impl Charge {
     }
 }
 
-fn quota(charges: &mut Vec<Charge>, quota: &Quota, scope: &'static str, subject: &str, tokens: Tokens) {
+fn quota(charges: &mut Vec<Charge>, quota: &Quota, scope: &'static str, subject: &Subject, tokens: Tokens) {
     let total = tokens.input.saturating_add(tokens.output);
     let all = [
         (What::Flights, quota.concurrent_requests.map(u64::from), 1),
@@ -503,7 +552,7 @@ fn quota(charges: &mut Vec<Charge>, quota: &Quota, scope: &'static str, subject:
 }
 
 /// Spread well, and the same for the same words within one process.
-fn hash(words: &str) -> u64 {
+fn hash<W: std::hash::Hash + ?Sized>(words: &W) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     use std::sync::LazyLock;
     static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -548,8 +597,7 @@ impl Permit {
     /// Ends the request's place and replaces what was estimated by what was really used.
     pub fn settle(mut self, used: &Used) {
         if let Some(held) = self.held.take() {
-            let actual: Vec<u64> = held.charges.iter().map(|charge| charge.actual(used)).collect();
-            held.end(&actual);
+            held.end(|charge| charge.actual(used));
         }
     }
 
@@ -557,17 +605,23 @@ impl Permit {
     pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.headers
     }
+
+    /// The same, to be kept.
+    pub fn take_headers(&mut self) -> Vec<(HeaderName, HeaderValue)> {
+        std::mem::take(&mut self.headers)
+    }
 }
 
 impl Held {
-    fn end(self, actual: &[u64]) {
+    fn end(self, actual: impl Fn(&Charge) -> u64) {
         let inner = &self.limiter.0;
         match (&self.lease, &inner.shared) {
             (Some(lease), Some(shared)) => {
-                for (charge, actual) in self.charges.iter().zip(actual) {
+                let actual: Vec<u64> = self.charges.iter().map(actual).collect();
+                for (charge, actual) in self.charges.iter().zip(&actual) {
                     inner.local.learn_settled(charge, *actual, self.key);
                 }
-                shared.settle(lease, &self.charges, actual);
+                shared.settle(lease, &self.charges, &actual);
             }
             (_, _) => inner.local.settle(&self.charges, actual, self.key),
         }
@@ -578,8 +632,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         // Without a word about what was used the estimate stands.
         if let Some(held) = self.held.take() {
-            let actual: Vec<u64> = held.charges.iter().map(|charge| charge.cost).collect();
-            held.end(&actual);
+            held.end(|charge| charge.cost);
         }
     }
 }
@@ -591,14 +644,23 @@ impl fmt::Debug for Permit {
     }
 }
 
+/// Limit, what remains of it, and when it is full again: of requests and of tokens.
+const REQUESTS: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit-requests"),
+    HeaderName::from_static("x-ratelimit-remaining-requests"),
+    HeaderName::from_static("x-ratelimit-reset-requests"),
+];
+const TOKENS: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit-tokens"),
+    HeaderName::from_static("x-ratelimit-remaining-tokens"),
+    HeaderName::from_static("x-ratelimit-reset-tokens"),
+];
+
 /// The six headers, each group from the limit that has the least left.
 fn headers(charges: &[Charge], states: &[State]) -> Vec<(HeaderName, HeaderValue)> {
-    let mut headers = Vec::new();
-    let requests =
-        ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
-    let tokens = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
-    for (names, of_tokens) in [(requests, false), (tokens, true)] {
-        let counted = charges.iter().zip(states).filter(|(charge, _)| match charge.what {
+    let mut headers = Vec::with_capacity(6);
+    for (names, of_tokens) in [(REQUESTS, false), (TOKENS, true)] {
+        let mut counted = charges.iter().zip(states).filter(|(charge, _)| match charge.what {
             What::Minute | What::Day => !of_tokens,
             What::Input | What::Output | What::Total => of_tokens,
             What::Flights | What::Budget { .. } => false,
@@ -606,33 +668,41 @@ fn headers(charges: &[Charge], states: &[State]) -> Vec<(HeaderName, HeaderValue
         let share = |charge: &Charge, state: &State| {
             u128::from(state.remaining) * 1_000_000 / u128::from(charge.limit.max(1))
         };
-        let Some((charge, state)) = counted.min_by_key(|(charge, state)| share(charge, state)) else {
-            continue;
-        };
-        let [limit, remaining, reset] = names.map(HeaderName::from_static);
-        headers.push((limit, HeaderValue::from(charge.limit)));
-        headers.push((remaining, HeaderValue::from(state.remaining)));
-        if let Ok(value) = HeaderValue::try_from(go_duration(Duration::from_millis(state.millis))) {
-            headers.push((reset, value));
+        let Some(mut least) = counted.next() else { continue };
+        for other in counted {
+            if share(other.0, other.1) < share(least.0, least.1) {
+                least = other;
+            }
+        }
+        let (charge, state) = least;
+        let values = [
+            Short::of(charge.limit),
+            Short::of(state.remaining),
+            go_duration(Duration::from_millis(state.millis)),
+        ];
+        for (name, value) in names.into_iter().zip(values) {
+            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                headers.push((name, value));
+            }
         }
     }
     headers
 }
 
 /// A duration as Go prints it (`12ms`, `1.5s`, `6m0s`, `1h2m3s`): the form that clients of `OpenAI` expect.
-fn go_duration(duration: Duration) -> String {
+fn go_duration(duration: Duration) -> Short {
     if duration < Duration::from_secs(1) {
-        let millis = duration.as_micros().div_ceil(1000);
-        return if millis == 1000 { "1s".to_owned() } else { format!("{millis}ms") };
+        let millis = u64::from(duration.subsec_micros().div_ceil(1000));
+        return if millis == 1000 { Short::default().word("1s") } else { Short::of(millis).word("ms") };
     }
-    if duration < Duration::from_mins(1) {
-        let millis = duration.as_millis();
-        let text = format!("{}.{:03}", millis / 1000, millis % 1000);
-        return format!("{}s", text.trim_end_matches('0').trim_end_matches('.'));
+    let (seconds, millis) = (duration.as_secs(), duration.subsec_millis().into());
+    if seconds < 60 {
+        let text = Short::of(seconds);
+        return if millis == 0 { text } else { text.word(".").padded(millis, 3).without(b'0') }.word("s");
     }
-    let seconds = duration.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    if hours > 0 { format!("{hours}h{minutes}m{seconds}s") } else { format!("{minutes}m{seconds}s") }
+    let text = if hours > 0 { Short::of(hours).word("h") } else { Short::default() };
+    text.number(minutes).word("m").number(seconds).word("s")
 }
 
 fn refused(charge: &Charge, state: &State, claim: &Claim<'_>) -> Error {
@@ -656,7 +726,7 @@ fn refused(charge: &Charge, state: &State, claim: &Claim<'_>) -> Error {
     let error = Error::new(
         Kind::RateLimited,
         Origin::Gateway,
-        format!("Rate limit reached {whose}: {words}. Please try again in {}.", go_duration(wait)),
+        format!("Rate limit reached {whose}: {words}. Please try again in {}.", go_duration(wait).as_str()),
     );
     let error = error.code("rate_limit_exceeded").retry(Retry::After(wait));
     match &charge.what {

@@ -118,7 +118,8 @@ pub(super) struct Name([u8; 16]);
 
 impl Name {
     pub(super) fn of(charge: &Charge) -> Self {
-        let digest: [u8; 32] = Sha256::digest(charge.subject.as_bytes()).into();
+        let digest: [u8; 32] =
+            Sha256::digest(charge.subject.as_deref().unwrap_or_default().as_bytes()).into();
         Self(digest.first_chunk().copied().unwrap_or_default())
     }
 

@@ -329,7 +329,7 @@ async fn a_million_keys_take_little_room_and_are_swept() {
 
 #[test]
 fn durations_read_like_go() {
-    let text = |millis| go_duration(Duration::from_millis(millis));
+    let text = |millis| go_duration(Duration::from_millis(millis)).as_str().to_owned();
     assert_eq!(text(0), "0ms");
     assert_eq!(text(12), "12ms");
     assert_eq!(text(1000), "1s");

@@ -25,6 +25,7 @@ use crate::telemetry::trace::{Attributes, Trace};
 use crate::telemetry::{clip, mask};
 use crate::usage::{Tier, Usage};
 
+mod access;
 pub mod ledger;
 pub mod price;
 
@@ -81,11 +82,11 @@ impl Outcome {
 #[derive(Clone, Debug, Default)]
 pub struct Entry {
     /// The request's id.
-    pub request_id: String,
+    pub request_id: Arc<str>,
     /// When it came, in milliseconds since 1970.
     pub at: u64,
     /// The client key's name.
-    pub key: Option<String>,
+    pub key: Option<Arc<str>>,
     /// The key's labels, a JSON object.
     pub labels: Option<Arc<str>>,
     /// The route's name.
@@ -154,7 +155,7 @@ pub struct Entry {
     pub cost: Option<u64>,
     /// Whoever asked wants to know what it cost.
     pub cost_asked: bool,
-    /// The ledger's row of this request; made when the meter starts.
+    /// The ledger's row of this request, where there is a ledger; made when the meter starts.
     pub row: String,
     /// The ledger has it already.
     pub booked: bool,
@@ -181,6 +182,11 @@ pub struct Fault {
 pub trait Sink: Send + Sync + fmt::Debug {
     /// Takes the final entry. Must neither block nor fail.
     fn settle(&self, entry: &Entry);
+
+    /// Whether requests become rows, which need names.
+    fn has_rows(&self) -> bool {
+        false
+    }
 
     /// Whether a complete answer must be told through [`Sink::commit`] before its end goes out.
     fn commits(&self) -> bool {
@@ -277,11 +283,11 @@ impl Entry {
     fn row(&self, cost: Option<u64>) -> Option<Row> {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         // Whoever has no key has no row: strangers must not be able to fill the ledger.
-        let key = self.key.clone()?;
+        let key = self.key.as_deref()?.to_owned();
         Some(Row {
             id: self.row.clone(),
             at: i64::try_from(self.at).unwrap_or(i64::MAX),
-            request_id: self.request_id.clone(),
+            request_id: self.request_id.to_string(),
             key,
             labels: self.labels.clone().unwrap_or_else(|| Arc::from("{}")),
             route: self.route,
@@ -348,6 +354,10 @@ impl Entry {
 }
 
 impl Sink for Books {
+    fn has_rows(&self) -> bool {
+        self.ledger.is_some()
+    }
+
     fn commits(&self) -> bool {
         self.ledger.as_ref().is_some_and(Ledger::before_end)
     }
@@ -411,7 +421,7 @@ impl Sink for Books {
             usage: entry.usage,
         });
         if outcome != Outcome::Complete || self.is_logged() {
-            log(entry, outcome);
+            access::log(entry, outcome);
         }
     }
 }
@@ -434,8 +444,10 @@ impl Meter {
     pub fn start(sink: Arc<dyn Sink>, mut entry: Entry) -> Self {
         entry.cost_asked |= sink.shows_cost();
         entry.at = Clock::System.unix_millis();
-        // Sorted by time, and nobody's to guess or to repeat.
-        entry.row = Ids::Random.mint(&format!("{:011x}", entry.at));
+        if sink.has_rows() {
+            // Sorted by time, and nobody's to guess or to repeat.
+            entry.row = Ids::Random.mint(&format!("{:011x}", entry.at));
+        }
         Self(Arc::new(Inner {
             started: Instant::now(),
             entry: Mutex::new(entry),
@@ -534,7 +546,6 @@ impl Meter {
         status: Option<u16>,
         reason: Option<&'static str>,
     ) -> Option<&'static str> {
-        let ended = self.elapsed();
         let mut before = None;
         self.note(|entry| {
             before = std::mem::replace(&mut entry.failing, reason);
@@ -543,16 +554,11 @@ impl Meter {
             entry.site = Some(site.to_owned());
             entry.upstream_status = status;
             if let Some(trace) = &mut entry.trace {
+                let ended = self.elapsed();
                 trace.called(site, status, reason, ended.saturating_sub(entry.last_wait), ended);
             }
         });
         before
-    }
-
-    /// How many calls were made so far, and which site answered last.
-    pub fn tried(&self) -> (u32, Option<String>) {
-        let entry = self.0.entry.lock();
-        (entry.attempts, entry.site.clone())
     }
 
     /// The `traceparent` of the call that is about to be made, where requests are traced.
@@ -562,19 +568,19 @@ impl Meter {
         header.and_then(|header| HeaderValue::try_from(header).ok())
     }
 
-    /// Tells how long `provider` was waited for.
-    pub fn waited(&self, provider: &'static str, wait: Duration) {
-        let elapsed = self.elapsed();
+    /// Tells that `provider` was waited for, since then and until now.
+    pub fn waited(&self, provider: &'static str, since: Instant) {
+        let wait = since.elapsed();
         self.note(|entry| {
-            entry.before.get_or_insert(elapsed.saturating_sub(wait));
+            entry.before.get_or_insert(since.saturating_duration_since(self.0.started));
             entry.provider = Some(provider);
             entry.upstream += wait;
             entry.last_wait = wait;
         });
     }
 
-    /// The reply's head is ready: tells what of the time so far was not spent waiting for Google.
-    pub fn headed(&self, status: u16, dropped: Option<&str>) -> Duration {
+    /// The reply's head is ready: tells how long that took, and what of it was not spent waiting for Google.
+    pub fn headed(&self, status: u16, dropped: Option<&str>) -> (Duration, Duration) {
         let elapsed = self.elapsed();
         let mut ours = elapsed;
         self.note(|entry| {
@@ -583,7 +589,7 @@ impl Meter {
             entry.overhead = Some(ours);
             entry.dropped = dropped.map(str::to_owned);
         });
-        ours
+        (elapsed, ours)
     }
 
     /// The token counts as known by now; the last word stands. Their tier is what they say, or what the headers did.
@@ -639,14 +645,19 @@ impl Meter {
 
     /// The request was let in: its permit lives as long as the request does, and is settled with it. `estimate` is
     /// what a client that leaves before Google has said anything is charged.
-    pub fn admitted(&self, permit: Permit, estimate: Tokens) {
-        self.tell(permit.headers().to_vec());
+    pub fn admitted(&self, mut permit: Permit, estimate: Tokens) {
+        self.tell(permit.take_headers());
         *self.0.permit.lock() = Some((permit, estimate));
     }
 
     /// Headers that the reply, or the error, is to have.
     pub fn tell(&self, headers: Vec<(HeaderName, HeaderValue)>) {
-        self.0.told.lock().extend(headers);
+        let mut told = self.0.told.lock();
+        if told.is_empty() {
+            *told = headers;
+        } else {
+            told.extend(headers);
+        }
     }
 
     /// Those headers, once.
@@ -737,56 +748,6 @@ fn hide_keys(text: &str) -> String {
         }
     }
     clean
-}
-
-fn log(entry: &Entry, outcome: Outcome) {
-    let fault = entry.error.as_ref();
-    let ours = matches!(outcome, Outcome::Failed);
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    macro_rules! line {
-        ($level:ident) => {
-            tracing::$level!(
-                target: "gemway::access",
-                request_id = %entry.request_id,
-                key = entry.key.as_deref(),
-                route = entry.route,
-                method = entry.method,
-                http_version = entry.version,
-                status = entry.status,
-                outcome = outcome.as_str(),
-                error = fault.map(|fault| fault.kind.as_str()),
-                error_code = fault.and_then(|fault| fault.code.as_deref()),
-                error_param = fault.and_then(|fault| fault.param.as_deref()),
-                error_cause = fault.and_then(|fault| fault.cause.as_deref()),
-                upstream_error = fault.and_then(|fault| fault.said.as_deref()),
-                model_requested = entry.asked.as_deref().map(|asked| clip(asked, 80)),
-                model_used = entry.model.as_deref(),
-                site = entry.site.as_deref(),
-                attempts = entry.attempts,
-                retry_reason = entry.retried,
-                upstream_status = entry.upstream_status,
-                provider = entry.provider,
-                upstream_ms = millis(entry.upstream),
-                trace_id = entry.trace.as_ref().map(|trace| trace.id()),
-                overhead_us = entry.overhead.map(|ours| u64::try_from(ours.as_micros()).unwrap_or(u64::MAX)),
-                dropped = entry.dropped.as_deref().map(|dropped| clip(dropped, 200)),
-                stream = entry.stream,
-                ttft_ms = entry.first_token.map(millis),
-                duration_ms = millis(entry.duration),
-                bytes_in = entry.bytes_in,
-                bytes_out = entry.bytes_out,
-                input_tokens = entry.usage.prompt(),
-                output_tokens = entry.usage.completion(),
-                reasoning_tokens = entry.usage.thoughts,
-                cached_tokens = entry.usage.cached,
-                estimated = entry.usage.estimated,
-                cost_usd = entry.cost.map(price::dollars),
-                user_agent = entry.user_agent.as_deref().map(|agent| clip(agent, 120)),
-                "request"
-            )
-        };
-    }
-    if ours { line!(warn) } else { line!(info) }
 }
 
 #[cfg(test)]

@@ -19,7 +19,6 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tower::Service;
 
 use crate::api::{Engine, Front, Intake, Operator};
 use crate::body::BoxError;
@@ -28,6 +27,7 @@ use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
 use crate::meter::{Books, Sink};
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Held;
 use crate::wake::Word;
 
 mod admin;
@@ -224,7 +224,7 @@ impl Server {
         admin::start(admin, side)?;
         let sink = sink.unwrap_or_else(|| Arc::new(Books::new(Arc::clone(&metrics))));
         let front = Front::new(engine, Arc::clone(&metrics), config.intake, steps.cut.clone());
-        let front = Arc::new(front.heartbeat(config.heartbeat));
+        let front = front.heartbeat(config.heartbeat);
         let shared = stack::Shared {
             metrics: Arc::clone(&metrics),
             sink,
@@ -232,7 +232,7 @@ impl Server {
             draining: steps.draining.clone(),
             trace_share: config.trace_share,
         };
-        let stack = stack::stack(front, shared);
+        let stack = Stack::new(front, shared);
         let mut house = House { config, steps, metrics, stack, connections: JoinSet::new() };
         tokio::select! {
             () = shutdown.now.cancelled() => tracing::warn!("told to end at once"),
@@ -247,7 +247,7 @@ struct House {
     config: Config,
     steps: Steps,
     metrics: Arc<Metrics>,
-    stack: Stack,
+    stack: Arc<Stack>,
     connections: JoinSet<()>,
 }
 
@@ -304,19 +304,22 @@ impl House {
 
     fn welcome(&mut self, socket: Socket) {
         let held = self.metrics.connection();
-        let (stack, steps, patience) = (self.stack.clone(), self.steps.clone(), self.config.patience);
-        let tls = self.config.tls.clone();
-        self.connections.spawn(async move {
-            let _held = held;
-            match (socket, tls) {
-                (Socket::Tcp(socket), Some(tls)) => match tls.accept(socket).await {
-                    Ok(socket) => Box::pin(connection(socket, stack, steps, patience)).await,
-                    Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
-                },
-                (Socket::Tcp(socket), None) => Box::pin(connection(socket, stack, steps, patience)).await,
-                (Socket::Unix(socket), _) => Box::pin(connection(socket, stack, steps, patience)).await,
+        let (stack, steps, patience) = (Arc::clone(&self.stack), self.steps.clone(), self.config.patience);
+        // Each kind is a task of its own: one for all would be as large as all of them, for as long as it lives.
+        match (socket, self.config.tls.clone()) {
+            (Socket::Tcp(socket), None) => {
+                self.connections.spawn(connection(socket, stack, steps, patience, held))
             }
-        });
+            (Socket::Unix(socket), _) => {
+                self.connections.spawn(connection(socket, stack, steps, patience, held))
+            }
+            (Socket::Tcp(socket), Some(tls)) => self.connections.spawn(async move {
+                match Box::pin(tls.accept(socket)).await {
+                    Ok(socket) => connection(socket, stack, steps, patience, held).await,
+                    Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+                }
+            }),
+        };
     }
 }
 
@@ -349,8 +352,8 @@ async fn next(listener: &Listener) -> std::io::Result<Socket> {
     }
 }
 
-/// Serves one connection to its end.
-async fn connection<I>(socket: I, stack: Stack, steps: Steps, patience: Patience)
+/// Serves one connection to its end; it counts as one until then.
+async fn connection<I>(socket: I, stack: Arc<Stack>, steps: Steps, patience: Patience, _held: Held)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -358,11 +361,8 @@ where
     let io = Corked::new(TokioIo::new(Watched::new(socket, Arc::clone(&line), patience)));
     let seen = Arc::clone(&line);
     let service = service_fn(move |request: Request<Incoming>| {
-        let mut request =
-            request.map(|body| body.map_err(|error| -> BoxError { error.into() }).boxed_unsync());
-        request.extensions_mut().insert(Arc::clone(&seen));
-        // Every layer is always ready: none holds a place in a queue.
-        stack.clone().call(request)
+        let request = request.map(|body| body.map_err(|error| -> BoxError { error.into() }).boxed_unsync());
+        stack.call(request, &seen)
     });
     let builder = builder();
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));

@@ -1,26 +1,26 @@
-//! The layers around the front: identity and meter, framing checks, the panic guard.
+//! The layers around the front: identity and meter, framing checks, the panic guard. They are steps of one future, in one
+//! allocation: as services of their own each would have a box, and would be moved into the next.
 
 use std::any::Any;
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::{ALLOW, CONNECTION, EXPECT, HOST, HeaderName, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Method, Request, Response, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::BodyExt;
 use tokio_util::sync::CancellationToken;
-use tower::util::MapResponse;
-use tower::{Layer, Service, ServiceBuilder};
-use tower_http::catch_panic::{CatchPanic, CatchPanicLayer};
 
 use super::io::{Busy, Line};
 use crate::api::{Arrival, Front, processing_ms, render, routes};
 use crate::body::{Body, BoxError};
+use crate::decimal::Short;
 use crate::error::{Error, Kind, Origin};
 use crate::ids::Ids;
 use crate::meter::{Entry, Meter, Outcome, Sink};
@@ -28,10 +28,10 @@ use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Held;
 use crate::telemetry::trace::Trace;
 
-type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+type Answer = BoxFuture<'static, Result<Response<Counted>, Infallible>>;
 
 /// What all requests share in the stack.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) sink: Arc<dyn Sink>,
@@ -51,123 +51,111 @@ const OVERHEAD: HeaderName = HeaderName::from_static("x-gemway-overhead-ms");
 /// Bytes of path and query; nothing that is served comes near it.
 const LONGEST_TARGET: usize = 8192;
 
-/// How the panic guard renders.
-type Render = fn(Box<dyn Any + Send>) -> Response<Body>;
-
-/// How the panic guard's own body type becomes ours again.
-type Unwrap = fn(Response<tower_http::body::UnsyncBoxBody<Bytes, BoxError>>) -> Response<Body>;
-
-/// The whole request path as one service.
-pub(super) type Stack = Observe<Framing<MapResponse<CatchPanic<Door, Render>, Unwrap>>>;
-
-/// Puts the layers around the front.
-pub(super) fn stack(front: Arc<Front>, shared: Shared) -> Stack {
-    ServiceBuilder::new()
-        .layer(ObserveLayer(shared))
-        .layer(FramingLayer)
-        .map_response(unwrap as Unwrap)
-        .layer(CatchPanicLayer::custom(panicked as Render))
-        .service(Door(front))
+/// The whole request path as one service; one for all connections.
+#[derive(Debug)]
+pub(super) struct Stack {
+    front: Front,
+    shared: Shared,
 }
 
-fn unwrap(response: Response<tower_http::body::UnsyncBoxBody<Bytes, BoxError>>) -> Response<Body> {
-    response.map(BodyExt::boxed_unsync)
+impl Stack {
+    /// Puts the layers around the front.
+    pub(super) fn new(front: Front, shared: Shared) -> Arc<Self> {
+        Arc::new(Self { front, shared })
+    }
+
+    /// Answers a request that came on this line: names it, counts it while it is in flight, and settles it.
+    pub(super) fn call(self: &Arc<Self>, request: Request<Body>, line: &Arc<Line>) -> Answer {
+        let busy = line.begin();
+        let in_flight = self.shared.metrics.in_flight();
+        let request_id = request_id(request.headers(), &self.shared.ids);
+        let mut entry = entry(&request, &request_id);
+        let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        // A caller's trace goes on through us even where our own spans go nowhere.
+        if traceparent.is_some() || self.shared.trace_share.is_some() {
+            entry.trace = Some(Box::new(Trace::begin(traceparent, self.shared.trace_share.unwrap_or(0.0))));
+        }
+        let meter = Meter::start(Arc::clone(&self.shared.sink), entry);
+        let refused = framing(&request, line).err();
+        let (stack, version) = (Arc::clone(self), request.version());
+        Box::pin(async move {
+            let response = match refused {
+                Some(error) => refusal(&error, &request_id, &meter, version),
+                None => stack.guarded(request, &request_id, &meter).await,
+            };
+            let guard = Guard { meter, sent: 0, _in_flight: in_flight, _busy: busy };
+            Ok(stack.signed(response, &request_id, version, guard))
+        })
+    }
+
+    /// The front's answer, or what stands for a panic.
+    async fn guarded(&self, request: Request<Body>, request_id: &Arc<str>, meter: &Meter) -> Response<Body> {
+        let arrival = Arrival { request_id: Arc::clone(request_id), meter: meter.clone() };
+        // What a panic leaves behind is dropped with the future.
+        match AssertUnwindSafe(self.front.handle(request, arrival)).catch_unwind().await {
+            Ok(response) => response,
+            Err(payload) => panicked(&*payload, meter),
+        }
+    }
+
+    /// The reply with what every reply says of itself. Its body settles the request when it goes.
+    fn signed(
+        &self,
+        mut response: Response<Body>,
+        request_id: &str,
+        version: Version,
+        guard: Guard,
+    ) -> Response<Counted> {
+        let (meter, status) = (&guard.meter, response.status());
+        let dropped = response.headers().get(DROPPED);
+        let (elapsed, ours) =
+            meter.headed(status.as_u16(), dropped.and_then(|dropped| dropped.to_str().ok()));
+        if !meter.goes_on() {
+            // An error has said its own word already; this one counts for the rest.
+            meter.end(if status.is_client_error() { Outcome::Refused } else { Outcome::Complete });
+        }
+        let headers = response.headers_mut();
+        sign(headers, request_id, elapsed, ours);
+        meter.note(|entry| tried(headers, entry.attempts, entry.site.as_deref()));
+        if self.shared.draining.is_cancelled() && version < Version::HTTP_2 {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response.map(|inner| Counted { inner, guard })
+    }
 }
 
-/// Marks the response that stands for a panic, for the meter.
-#[derive(Clone, Copy)]
-struct Panicked;
-
-#[expect(clippy::needless_pass_by_value, reason = "the panic guard hands the payload over")]
-fn panicked(payload: Box<dyn Any + Send>) -> Response<Body> {
+fn panicked(payload: &(dyn Any + Send), meter: &Meter) -> Response<Body> {
     let text = payload
         .downcast_ref::<String>()
         .map(String::as_str)
         .or_else(|| payload.downcast_ref::<&str>().copied())
         .unwrap_or("no text");
     tracing::error!(panic = %crate::telemetry::clip(text, 200), "a request panicked");
-    let mut response = render::response(&Error::internal("a panic"), "");
-    response.headers_mut().remove("x-request-id");
-    response.extensions_mut().insert(Panicked);
+    let error = Error::internal("a panic");
+    meter.fail(&error, Some("server_error"));
+    render::response(&error, "")
+}
+
+/// The answer to what hyper lets pass and no honest client sends.
+fn refusal(error: &Error, request_id: &str, meter: &Meter, version: Version) -> Response<Body> {
+    let mut response = render::response(error, request_id);
+    meter.fail(error, render::code(error));
+    if error.kind() == Kind::MethodNotAllowed {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
+    }
+    if version < Version::HTTP_2 {
+        // Whatever follows on this connection cannot be trusted to begin where we think.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 
-/// The innermost service: hands the request to the front.
-#[derive(Clone)]
-pub(super) struct Door(Arc<Front>);
-
-impl Service<Request<Body>> for Door {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Answer;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Answer {
-        let front = Arc::clone(&self.0);
-        let arrival = request.extensions_mut().remove::<Arrival>();
-        Box::pin(async move {
-            let Some(arrival) = arrival else {
-                return Ok(render::response(&Error::internal("a request without an arrival"), ""));
-            };
-            Ok(front.handle(request, arrival).await)
-        })
-    }
-}
-
-#[derive(Clone)]
-struct FramingLayer;
-
-impl<S> Layer<S> for FramingLayer {
-    type Service = Framing<S>;
-    fn layer(&self, inner: S) -> Framing<S> {
-        Framing(inner)
-    }
-}
-
-/// Refuses what hyper lets pass and no honest client sends.
-#[derive(Clone)]
-pub(super) struct Framing<S>(S);
-
-impl<S> Service<Request<Body>> for Framing<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Answer;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Answer {
-        let Err(error) = framing(&request) else { return Box::pin(self.0.call(request)) };
-        let arrival = request.extensions().get::<Arrival>();
-        let mut response = render::response(&error, arrival.map_or("", |arrival| &arrival.request_id));
-        if let Some(arrival) = arrival {
-            arrival.meter.fail(&error, render::code(&error));
-        }
-        if error.kind() == Kind::MethodNotAllowed {
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
-        }
-        if request.version() < Version::HTTP_2 {
-            // Whatever follows on this connection cannot be trusted to begin where we think.
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        Box::pin(std::future::ready(Ok(response)))
-    }
-}
-
-fn framing(request: &Request<Body>) -> Result<(), Error> {
+fn framing(request: &Request<Body>, line: &Line) -> Result<(), Error> {
     let refuse = |kind, code, message| Err(Error::new(kind, Origin::Client, message).code(code));
     if request.method() == Method::CONNECT {
         return Err(Error::new(Kind::MethodNotAllowed, Origin::Client, "CONNECT is not served here."));
     }
-    if request.extensions().get::<Arc<Line>>().is_some_and(|line| line.conflict() && !line.is_h2()) {
+    if line.conflict() && !line.is_h2() {
         return refuse(
             Kind::Malformed,
             "invalid_framing",
@@ -211,86 +199,18 @@ fn wrong_host(request: &Request<Body>) -> Option<&'static str> {
     }
 }
 
-#[derive(Clone)]
-struct ObserveLayer(Shared);
-
-impl<S> Layer<S> for ObserveLayer {
-    type Service = Observe<S>;
-    fn layer(&self, inner: S) -> Observe<S> {
-        Observe { inner, shared: self.0.clone() }
-    }
-}
-
-/// The outermost layer: names the request, counts it while it is in flight, and settles it.
-#[derive(Clone)]
-pub(super) struct Observe<S> {
-    inner: S,
-    shared: Shared,
-}
-
-impl<S> Service<Request<Body>> for Observe<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future = Answer>,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Answer;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Answer {
-        let busy = request.extensions().get::<Arc<Line>>().map(Line::begin);
-        let in_flight = self.shared.metrics.in_flight();
-        let request_id: Arc<str> = request_id(request.headers(), &self.shared.ids);
-        let mut entry = entry(&request, &request_id);
-        let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
-        // A caller's trace goes on through us even where our own spans go nowhere.
-        if traceparent.is_some() || self.shared.trace_share.is_some() {
-            entry.trace = Some(Box::new(Trace::begin(traceparent, self.shared.trace_share.unwrap_or(0.0))));
-        }
-        let meter = Meter::start(Arc::clone(&self.shared.sink), entry);
-        request
-            .extensions_mut()
-            .insert(Arrival { request_id: Arc::clone(&request_id), meter: meter.clone() });
-        let version = request.version();
-        let draining = self.shared.draining.clone();
-        let answered = self.inner.call(request);
-        Box::pin(async move {
-            let Ok(mut response) = answered.await;
-            let status = response.status();
-            if response.extensions_mut().remove::<Panicked>().is_some() {
-                meter.fail(&Error::internal("a panic"), Some("server_error"));
-            }
-            let dropped = response.headers().get(DROPPED);
-            let ours = meter.headed(status.as_u16(), dropped.and_then(|dropped| dropped.to_str().ok()));
-            if !meter.goes_on() {
-                // An error has said its own word already; this one counts for the rest.
-                meter.end(if status.is_client_error() { Outcome::Refused } else { Outcome::Complete });
-            }
-            let headers = response.headers_mut();
-            sign(headers, &request_id, meter.elapsed(), ours);
-            let (attempts, site) = meter.tried();
-            tried(headers, attempts, site.as_deref());
-            if draining.is_cancelled() && version < Version::HTTP_2 {
-                headers.insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            let guard = Guard { meter, sent: 0, _in_flight: in_flight, _busy: busy };
-            Ok(response.map(|inner| Counted { inner, guard }.boxed_unsync()))
-        })
-    }
-}
-
 /// What every answer says of itself: which request it answers, how long that took, and what of it was ours.
 pub(super) fn sign(headers: &mut HeaderMap, request_id: &str, elapsed: Duration, ours: Duration) {
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, id);
     }
-    let millis = HeaderValue::from(processing_ms(elapsed));
-    headers.insert(PROCESSING, millis);
-    if let Ok(ours) = HeaderValue::try_from(format!("{:.3}", ours.as_secs_f64() * 1000.0)) {
-        headers.insert(OVERHEAD, ours);
+    let micros =
+        u64::try_from(ours.saturating_add(Duration::from_nanos(500)).as_micros()).unwrap_or(u64::MAX);
+    let ours = Short::of(micros / 1000).word(".").padded(micros % 1000, 3);
+    for (name, value) in [(PROCESSING, Short::of(processing_ms(elapsed))), (OVERHEAD, ours)] {
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+            headers.insert(name, value);
+        }
     }
 }
 
@@ -310,14 +230,14 @@ pub(super) fn request_id(headers: &HeaderMap, ids: &Ids) -> Arc<str> {
     };
     match given.filter(harmless) {
         Some(id) => Arc::from(id),
-        None => Arc::from(ids.mint("req_")),
+        None => ids.mint("req_").into(),
     }
 }
 
-fn entry(request: &Request<Body>, request_id: &str) -> Entry {
+fn entry(request: &Request<Body>, request_id: &Arc<str>) -> Entry {
     let agent = request.headers().get(USER_AGENT);
     Entry {
-        request_id: request_id.to_owned(),
+        request_id: Arc::clone(request_id),
         route: "none",
         method: routes::method_label(request.method()),
         version: if request.version() == Version::HTTP_2 { "2" } else { "1.1" },
@@ -327,11 +247,12 @@ fn entry(request: &Request<Body>, request_id: &str) -> Entry {
 }
 
 /// Lives as long as the reply's body: only then is the request over.
+#[derive(Debug)]
 struct Guard {
     meter: Meter,
     sent: u64,
     _in_flight: Held,
-    _busy: Option<Busy>,
+    _busy: Busy,
 }
 
 impl Drop for Guard {
@@ -341,7 +262,9 @@ impl Drop for Guard {
     }
 }
 
-struct Counted {
+/// A reply's body, whose bytes are counted.
+#[derive(Debug)]
+pub(super) struct Counted {
     inner: Body,
     guard: Guard,
 }

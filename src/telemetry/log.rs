@@ -1,6 +1,8 @@
 //! Logs: one subscriber, JSON for machines or a line for people, and the helpers that keep them clean.
 
+use std::borrow::Cow;
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
@@ -15,7 +17,11 @@ mod lines;
 use json::Json;
 use lines::Lines;
 
+pub use json::{Line, Put};
 pub use lines::flush;
+
+/// Where lines go, once it is known that they are JSON.
+static JSON: OnceLock<Lines> = OnceLock::new();
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,11 +51,24 @@ pub fn init(format: Format, filter: &str) {
     let base = fmt().with_env_filter(filter).with_writer(Lines::start());
     let quiet = filter_fn(|told| told.target().starts_with("gemway") || *told.level() <= Level::INFO);
     // A second call (tests in one process) finds a subscriber in place; keeping the first is right.
-    let _ = if json {
-        base.event_format(Json).finish().with(quiet).try_init()
-    } else {
-        base.compact().with_ansi(terminal).finish().with(quiet).try_init()
-    };
+    if !json {
+        let _ = base.compact().with_ansi(terminal).finish().with(quiet).try_init();
+    } else if base.event_format(Json).finish().with(quiet).try_init().is_ok() {
+        let _ = JSON.set(Lines::start());
+    }
+}
+
+/// Whether lines are JSON: then [`put`] writes what an event would have.
+pub fn is_json() -> bool {
+    JSON.get().is_some()
+}
+
+/// Writes a line: level, target and message, and the fields in between. Whether there is to be one is for the caller to
+/// ask (`tracing::enabled!`).
+pub fn put(about: (Level, &str, &str), fields: impl FnOnce(&mut Line)) {
+    if let Some(lines) = JSON.get() {
+        json::write(about, fields, |line| lines.put(line, about.0));
+    }
 }
 
 /// A secret as it may be shown: enough to tell two apart, never enough to use.
@@ -65,8 +84,13 @@ pub fn mask(secret: &str) -> String {
 
 /// Client text as it may be logged: control characters escaped, cut at `limit` characters.
 pub fn clip(text: &str, limit: usize) -> String {
+    clipped(text, limit).into_owned()
+}
+
+/// The same, borrowed where nothing has to change.
+pub fn clipped(text: &str, limit: usize) -> Cow<'_, str> {
     if text.len() <= limit && text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
-        return text.to_owned();
+        return Cow::Borrowed(text);
     }
     let mut clean = String::new();
     for (count, character) in text.chars().enumerate() {
@@ -81,7 +105,7 @@ pub fn clip(text: &str, limit: usize) -> String {
             clean.push(character);
         }
     }
-    clean
+    Cow::Owned(clean)
 }
 
 #[cfg(test)]

@@ -5,5 +5,5 @@ pub mod metrics;
 pub mod otlp;
 pub mod trace;
 
-pub use log::{Format, clip, mask};
+pub use log::{Format, clip, clipped, mask};
 pub use metrics::{Accounts, Metrics};

@@ -12,6 +12,7 @@ use crate::catalog::{self, Catalog};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Origin, Result};
 use crate::fetch::Fetcher;
+use crate::hash::Names;
 use crate::ids::Ids;
 use crate::keys::{Credentials, Keys, Tenant};
 use crate::limits::Limiter;
@@ -86,7 +87,7 @@ pub struct Gateway {
     /// Upstream's models, and when they were read.
     pub listed: Listing,
     /// Model ids that may become metric labels: those the catalogue names.
-    pub labels: HashSet<String>,
+    pub labels: Names,
     /// Fetches media that a model does not read by their address, where the operator wants that.
     pub fetcher: Option<Fetcher>,
 }

@@ -2,18 +2,48 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderValue};
 
 use crate::error::{Error, Result};
 use crate::upstream::{Repeat, Wish};
 
-// Names as values: one that is text is checked and hashed anew each time it is asked for.
-const TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
-const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-timeout-ms");
-const SDK_TIMEOUT: HeaderName = HeaderName::from_static("x-stainless-timeout");
-const SDK_READ_TIMEOUT: HeaderName = HeaderName::from_static("x-stainless-read-timeout");
-const NO_RETRY: HeaderName = HeaderName::from_static("x-gemway-no-retry");
-const NO_FALLBACK: HeaderName = HeaderName::from_static("x-gemway-no-fallback");
+const TIMEOUT: &str = "x-request-timeout";
+const TIMEOUT_MS: &str = "x-request-timeout-ms";
+const SDK_TIMEOUT: &str = "x-stainless-timeout";
+const SDK_READ_TIMEOUT: &str = "x-stainless-read-timeout";
+const NO_RETRY: &str = "x-gemway-no-retry";
+const NO_FALLBACK: &str = "x-gemway-no-fallback";
+
+/// What of all that a request says. Most say nothing, and looking each header up costs more than one look at all.
+#[derive(Default)]
+struct Said<'h> {
+    timeout: Option<&'h HeaderValue>,
+    timeout_ms: Option<&'h HeaderValue>,
+    sdk_timeout: Option<&'h HeaderValue>,
+    sdk_read_timeout: Option<&'h HeaderValue>,
+    no_retry: Option<&'h HeaderValue>,
+    no_fallback: Option<&'h HeaderValue>,
+}
+
+impl<'h> Said<'h> {
+    fn by(headers: &'h HeaderMap) -> Self {
+        let mut said = Self::default();
+        for (name, value) in headers {
+            let place = match name.as_str() {
+                TIMEOUT => &mut said.timeout,
+                TIMEOUT_MS => &mut said.timeout_ms,
+                SDK_TIMEOUT => &mut said.sdk_timeout,
+                SDK_READ_TIMEOUT => &mut said.sdk_read_timeout,
+                NO_RETRY => &mut said.no_retry,
+                NO_FALLBACK => &mut said.no_fallback,
+                _ => continue,
+            };
+            // Of several the first counts.
+            place.get_or_insert(value);
+        }
+        said
+    }
+}
 
 /// Nobody means less than this by a time limit; `0` stands for none.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -32,22 +62,24 @@ const GRACE: Duration = Duration::from_millis(500);
 /// # Errors
 /// When a limit that a person wrote cannot be read; SDKs' headers are ignored then.
 pub(super) fn read<'w>(headers: &HeaderMap, model: &'w str, streams: bool) -> Result<Wish<'w>> {
-    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let written = |name: &HeaderName, parse: fn(&str) -> Option<Duration>| {
-        let Some(value) = headers.get(name) else { return Ok(None) };
+    let said = Said::by(headers);
+    let written = |name: &str, value: Option<&HeaderValue>, parse: fn(&str) -> Option<Duration>| {
+        let Some(value) = value else { return Ok(None) };
         let Some(limit) = value.to_str().ok().and_then(|text| parse(text.trim())) else {
             let message = format!("The header {name} does not hold a time limit.");
-            return Err(Error::invalid(name.to_string(), message));
+            return Err(Error::invalid(name.to_owned(), message));
         };
         Ok(Some(limit).filter(|limit| *limit >= SHORTEST))
     };
-    let whole = shorter(written(&TIMEOUT, seconds_or_duration)?, written(&TIMEOUT_MS, milliseconds)?);
-    let sdk = |name: &HeaderName| {
-        text(name).and_then(seconds).filter(|limit| *limit >= SHORTEST).map(|limit| limit + GRACE)
-    };
-    let first = shorter(sdk(&SDK_TIMEOUT), sdk(&SDK_READ_TIMEOUT));
-    let on = |name: &HeaderName| text(name).is_some_and(|value| !matches!(value, "" | "0" | "false" | "no"));
-    let repeat = match (on(&NO_RETRY), on(&NO_FALLBACK)) {
+    let whole = shorter(
+        written(TIMEOUT, said.timeout, seconds_or_duration)?,
+        written(TIMEOUT_MS, said.timeout_ms, milliseconds)?,
+    );
+    let sdk =
+        |value| text(value).and_then(seconds).filter(|limit| *limit >= SHORTEST).map(|limit| limit + GRACE);
+    let first = shorter(sdk(said.sdk_timeout), sdk(said.sdk_read_timeout));
+    let on = |value| text(value).is_some_and(|value| !matches!(value, "" | "0" | "false" | "no"));
+    let repeat = match (on(said.no_retry), on(said.no_fallback)) {
         (true, _) => Repeat::Never,
         (false, true) => Repeat::SameModel,
         (false, false) => Repeat::All,
@@ -55,6 +87,10 @@ pub(super) fn read<'w>(headers: &HeaderMap, model: &'w str, streams: bool) -> Re
     // A whole reply has its first byte when all of it is there.
     let total = if streams { whole } else { shorter(whole, first) };
     Ok(Wish { model, total, first: first.filter(|_| streams), repeat, session: None })
+}
+
+fn text(value: Option<&HeaderValue>) -> Option<&str> {
+    value?.to_str().ok().map(str::trim)
 }
 
 fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
@@ -82,7 +118,7 @@ mod tests {
 
     fn wish(headers: &[(&'static str, &str)], streams: bool) -> Result<Wish<'static>> {
         let pairs = headers.iter().map(|(name, value)| {
-            (HeaderName::from_static(name), http::HeaderValue::from_str(value).unwrap())
+            (http::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
         });
         read(&pairs.collect(), "m", streams)
     }

@@ -150,7 +150,7 @@ impl Gateway {
             let leg = trip.next().await?;
             if trip.sent() > 1 {
                 // The pause before another try is Google's doing, not ours.
-                cx.meter.waited(provider(leg.site()), paused.elapsed());
+                cx.meter.waited(provider(leg.site()), paused);
             }
             let homed = Arc::new(Homed::new(&stamp.signatures, leg.site().group()));
             let asked = match self.ask(cx, &leg, &mut operation, &*homed) {
@@ -284,7 +284,7 @@ impl Gateway {
         } else {
             self.upstream.call_on(leg, call).await
         };
-        cx.meter.waited(provider(leg.site()), begun.elapsed());
+        cx.meter.waited(provider(leg.site()), begun);
         let label = self.labels.get(&call.model).map_or(UNRESOLVED, String::as_str);
         cx.called(leg.site().name(), label, answer.as_ref().map(|_| 200));
         if let Ok(answer) = &answer {
@@ -334,7 +334,8 @@ impl Gateway {
 
 /// What the client is told beside the reply.
 fn headers(trip: &Trip<'_>, leg: &Leg<'_>, dropped: &[String]) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+    // With room for what is added on the way out.
+    let mut headers = HeaderMap::with_capacity(16);
     let mut tell = |name: HeaderName, text: &str| {
         headers.insert(name, HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-")))
     };

@@ -2,7 +2,8 @@
 //!
 //! The form is that of `tracing-subscriber`'s own, flattened: time, level, the fields, the target. It is written
 //! here because every request has a line of thirty fields, and passing each quote of it through a checked writer
-//! costs as much as the request's translation.
+//! costs as much as the request's translation. The fields of that line come by [`Put`], all others as `tracing` shows
+//! them.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
@@ -10,20 +11,24 @@ use std::io::Write as _;
 
 use serde::Serialize;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::clock::Clock;
+use crate::decimal::Short;
 
 /// The format.
 pub(super) struct Json;
 
 /// The line being written, and a text before its escapes are; kept for their room.
-#[derive(Default)]
-struct Line {
+#[derive(Debug, Default)]
+pub struct Line {
     json: Vec<u8>,
     text: String,
+    /// The second that was written last, and how it is written.
+    second: (u64, String),
 }
 
 /// More room than this is not kept.
@@ -39,36 +44,139 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        // What is logged while a line is written (by a value's own `Debug`) has a line of its own.
-        let mut line =
-            LINE.try_with(|line| line.try_borrow_mut().ok().map(|mut line| std::mem::take(&mut *line)));
-        let mut line = line.as_mut().ok().and_then(Option::take).unwrap_or_default();
-        line.write(event)?;
-        let Ok(written) = std::str::from_utf8(&line.json) else { return Err(fmt::Error) };
-        out.write_str(written)?;
-        if line.json.capacity() <= ROOM && line.text.capacity() <= ROOM {
-            // At the thread's end there is nothing to keep it in.
-            let _ = LINE.try_with(|kept| kept.try_borrow_mut().map(|mut kept| *kept = line).ok());
+        with_line(|line| {
+            line.write(event);
+            std::str::from_utf8(&line.json).map_or(Err(fmt::Error), |written| out.write_str(written))
+        })
+    }
+}
+
+/// Writes one line of these fields, and hands it to `out`.
+pub(super) fn write(
+    (level, target, message): (Level, &str, &str),
+    fields: impl FnOnce(&mut Line),
+    out: impl FnOnce(&[u8]),
+) {
+    with_line(|line| {
+        line.begin(level);
+        line.put(",\"message\":", message);
+        fields(line);
+        line.end(target);
+        out(&line.json);
+    });
+}
+
+/// Lends the thread's line.
+fn with_line<T>(work: impl FnOnce(&mut Line) -> T) -> T {
+    // What is logged while a line is written (by a value's own `Debug`) has a line of its own.
+    let line = LINE.try_with(|line| line.try_borrow_mut().ok().map(|mut line| std::mem::take(&mut *line)));
+    let mut line = line.ok().flatten().unwrap_or_default();
+    let done = work(&mut line);
+    if line.json.capacity() <= ROOM && line.text.capacity() <= ROOM {
+        // At the thread's end there is nothing to keep it in.
+        let _ = LINE.try_with(|kept| kept.try_borrow_mut().map(|mut kept| *kept = line).ok());
+    }
+    done
+}
+
+/// A value as a field of a line. What is absent leaves no field.
+pub trait Put {
+    /// Writes the field; `name` is `,"name":`, all that stands before the value.
+    fn put(&self, line: &mut Line, name: &'static str);
+}
+
+impl Put for str {
+    fn put(&self, line: &mut Line, name: &'static str) {
+        line.json.extend_from_slice(name.as_bytes());
+        line.string(self);
+    }
+}
+
+impl Put for u64 {
+    fn put(&self, line: &mut Line, name: &'static str) {
+        line.json.extend_from_slice(name.as_bytes());
+        line.json.extend_from_slice(Short::of(*self).as_bytes());
+    }
+}
+
+impl Put for bool {
+    fn put(&self, line: &mut Line, name: &'static str) {
+        line.json.extend_from_slice(name.as_bytes());
+        line.json.extend_from_slice(if *self { b"true" } else { b"false" });
+    }
+}
+
+impl Put for f64 {
+    fn put(&self, line: &mut Line, name: &'static str) {
+        line.json.extend_from_slice(name.as_bytes());
+        line.json(self);
+    }
+}
+
+macro_rules! like {
+    ($($type:ty),*) => {
+        $(impl Put for $type {
+            fn put(&self, line: &mut Line, name: &'static str) {
+                u64::from(*self).put(line, name);
+            }
+        })*
+    };
+}
+
+like!(u16, u32);
+
+impl<T: Put + ?Sized> Put for &T {
+    fn put(&self, line: &mut Line, name: &'static str) {
+        (**self).put(line, name);
+    }
+}
+
+impl<T: Put> Put for Option<T> {
+    fn put(&self, line: &mut Line, name: &'static str) {
+        if let Some(value) = self {
+            value.put(line, name);
         }
-        Ok(())
     }
 }
 
 impl Line {
-    fn write(&mut self, event: &Event<'_>) -> fmt::Result {
+    /// Writes a field; `name` is `,"name":`.
+    pub fn put<T: Put + ?Sized>(&mut self, name: &'static str, value: &T) {
+        value.put(self, name);
+    }
+
+    fn begin(&mut self, level: Level) {
         self.json.clear();
         self.json.extend_from_slice(b"{\"timestamp\":\"");
-        self.text.clear();
-        SystemTime.format_time(&mut Writer::new(&mut self.text))?;
-        self.json.extend_from_slice(self.text.as_bytes());
+        self.stamp(Clock::System.unix_micros());
         self.json.extend_from_slice(b"\",\"level\":\"");
-        self.json.extend_from_slice(event.metadata().level().as_str().as_bytes());
+        self.json.extend_from_slice(level.as_str().as_bytes());
         self.json.extend_from_slice(b"\"");
-        event.record(self);
-        self.name("target");
-        self.json(event.metadata().target());
+    }
+
+    fn end(&mut self, target: &str) {
+        self.put(",\"target\":", target);
         self.json.extend_from_slice(b"}\n");
-        Ok(())
+    }
+
+    fn write(&mut self, event: &Event<'_>) {
+        self.begin(*event.metadata().level());
+        event.record(self);
+        self.end(event.metadata().target());
+    }
+
+    /// `2026-11-21T22:33:44.555555Z`: most lines fall into the second of the one before.
+    fn stamp(&mut self, micros: u64) {
+        let (second, micros) = (micros / 1_000_000, micros % 1_000_000);
+        if self.second.0 != second || self.second.1.is_empty() {
+            let time =
+                i64::try_from(second).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
+            let mut written = time.map_or_else(|| "1970-01-01T00:00:00Z".to_owned(), |time| time.to_string());
+            written.truncate(written.len() - 1);
+            self.second = (second, written);
+        }
+        self.json.extend_from_slice(self.second.1.as_bytes());
+        self.json.extend_from_slice(Short::default().word(".").padded(micros, 6).word("Z").as_bytes());
     }
 
     /// A field's name: a word of ours, without anything to escape.
@@ -76,6 +184,18 @@ impl Line {
         self.json.extend_from_slice(b",\"");
         self.json.extend_from_slice(name.as_bytes());
         self.json.extend_from_slice(b"\":");
+    }
+
+    fn string(&mut self, text: &str) {
+        let odd = |byte: u8| u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\');
+        // Without a way out of the loop all bytes are looked at side by side.
+        if text.bytes().fold(0, |found, byte| found | odd(byte)) != 0 {
+            return self.json(text);
+        }
+        self.json.reserve(text.len() + 2);
+        self.json.push(b'"');
+        self.json.extend_from_slice(text.as_bytes());
+        self.json.push(b'"');
     }
 
     fn json<T: Serialize + ?Sized>(&mut self, value: &T) {
@@ -90,7 +210,7 @@ impl Line {
         // A value that cannot show itself shows what it could.
         let _ = self.text.write_fmt(value);
         let text = std::mem::take(&mut self.text);
-        self.json(&text);
+        self.string(&text);
         self.text = text;
     }
 }
@@ -112,7 +232,11 @@ impl Visit for Line {
         record_i128 i128;
         record_u128 u128;
         record_bool bool;
-        record_str &str;
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.name(field.name());
+        self.string(value);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -127,6 +251,7 @@ mod tests {
     use std::sync::Arc;
 
     use parking_lot::Mutex;
+    use proptest::prelude::*;
     use serde_json::Value;
     use tracing_subscriber::fmt::MakeWriter;
 
@@ -184,9 +309,9 @@ mod tests {
     #[test]
     fn a_line_is_what_the_usual_format_writes() {
         let (ours, theirs) = (Kept::default(), Kept::default());
-        let base = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO);
+        let base = tracing_subscriber::fmt().with_max_level(Level::INFO);
         tracing::subscriber::with_default(base.with_writer(ours.clone()).event_format(Json).finish(), say);
-        let base = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(theirs.clone());
+        let base = tracing_subscriber::fmt().with_max_level(Level::INFO).with_writer(theirs.clone());
         let base = base.json().flatten_event(true).with_current_span(false).with_span_list(false);
         tracing::subscriber::with_default(base.finish(), say);
         let lines = |kept: Kept| -> Vec<Value> {
@@ -206,10 +331,58 @@ mod tests {
         assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
     }
 
+    proptest! {
+        #[test]
+        fn a_string_is_what_the_usual_writer_writes(text in any::<String>(), plain in "[ -~]{0,40}") {
+            for text in [&text, &plain] {
+                let mut line = Line::default();
+                line.string(text);
+                prop_assert_eq!(String::from_utf8(line.json).unwrap(), serde_json::to_string(text).unwrap());
+            }
+        }
+
+        #[test]
+        fn a_time_is_what_a_calendar_says(seconds in prop::collection::vec(0_u64..4_000_000_000, 1..4), micros in 0_u64..1_000_000) {
+            let mut line = Line::default();
+            for second in seconds {
+                line.json.clear();
+                line.stamp(second * 1_000_000 + micros);
+                let written = String::from_utf8(line.json.clone()).unwrap();
+                prop_assert_eq!(written.len(), "2026-01-01T00:00:00.000000Z".len());
+                let read: jiff::Timestamp = written.parse().unwrap();
+                prop_assert_eq!(read.as_microsecond(), i64::try_from(second * 1_000_000 + micros).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn fields_put_are_what_an_event_writes() {
+        let kept = Kept::default();
+        let base = tracing_subscriber::fmt().with_max_level(Level::INFO);
+        let subscriber = base.with_writer(kept.clone()).event_format(Json).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(target: "t", text = "a\"b", count = 7_u32, yes = true, share = 2.5, none = None::<u64>, "said");
+        });
+        let mut put = Vec::new();
+        let fields = |line: &mut Line| {
+            line.put(",\"text\":", "a\"b");
+            line.put(",\"count\":", &7_u32);
+            line.put(",\"yes\":", &true);
+            line.put(",\"share\":", &2.5);
+            line.put(",\"none\":", &None::<u64>);
+        };
+        write((Level::INFO, "t", "said"), fields, |line| put.extend_from_slice(line));
+        let untimed = |line: Vec<u8>| {
+            let line = String::from_utf8(line).unwrap();
+            line.split_once(",\"level\"").unwrap().1.to_owned()
+        };
+        assert_eq!(untimed(put), untimed(kept.0.lock().clone()));
+    }
+
     #[test]
     fn a_value_may_log_while_it_is_shown() {
         let kept = Kept::default();
-        let base = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO);
+        let base = tracing_subscriber::fmt().with_max_level(Level::INFO);
         let subscriber = base.with_writer(kept.clone()).event_format(Json).finish();
         tracing::subscriber::with_default(subscriber, || tracing::info!(value = ?Chatty, "outside"));
         let text = String::from_utf8(kept.0.lock().clone()).unwrap();

@@ -44,6 +44,11 @@ impl Lines {
         };
         RUNNING.get_or_init(start).clone()
     }
+
+    /// Takes a whole line of this level.
+    pub(super) fn put(&self, line: &[u8], level: Level) {
+        self.0.put(line, is_urgent(level));
+    }
 }
 
 /// What lies, and where it goes. `out` is locked before `held`.
@@ -125,8 +130,13 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 
     fn make_writer_for(&'a self, about: &Metadata<'_>) -> Line<'a> {
-        Line { shared: &self.0, now: *about.level() <= Level::WARN }
+        Line { shared: &self.0, now: is_urgent(*about.level()) }
     }
+}
+
+/// Whether lines of a level go out at once.
+fn is_urgent(level: Level) -> bool {
+    level <= Level::WARN
 }
 
 /// Takes one line, which comes whole.

@@ -1,14 +1,15 @@
 //! Metrics of the books: the ledger, limits and budgets, and who used how many tokens.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus::{CounterVec, GaugeVec, Histogram, IntCounterVec, IntGaugeVec};
+use prometheus::{CounterVec, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGaugeVec};
 
 use super::families::Families;
+use super::series::{Account, Cache};
 use crate::usage::Usage;
 
 /// Names of keys that may become labels; whoever comes later is `other`.
@@ -21,6 +22,8 @@ pub struct Accounts(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     keys: Mutex<HashSet<String>>,
+    /// The series of keys that have labels of their own, by key and model.
+    used: Cache<2, Account>,
     tokens: IntCounterVec,
     cost: CounterVec,
     unpriced: IntCounterVec,
@@ -37,7 +40,8 @@ struct Inner {
     store_up: IntGaugeVec,
     store_errors: IntCounterVec,
     store_took: Histogram,
-    admitted: IntCounterVec,
+    admitted: OnceLock<IntCounter>,
+    admissions: IntCounterVec,
 }
 
 impl Default for Accounts {
@@ -55,6 +59,7 @@ impl Accounts {
     pub(super) fn of(families: &Families) -> Self {
         let accounts = Self(Arc::new(Inner {
             keys: Mutex::default(),
+            used: Cache::default(),
             tokens: families.key_tokens.clone(),
             cost: families.key_cost.clone(),
             unpriced: families.unpriced.clone(),
@@ -70,7 +75,8 @@ impl Accounts {
             store_up: families.limit_store_up.clone(),
             store_errors: families.limit_store_errors.clone(),
             store_took: families.limit_store_took.with_label_values::<&str>(&[]),
-            admitted: families.admitted.clone(),
+            admitted: OnceLock::new(),
+            admissions: families.admitted.clone(),
         }));
         lone(&accounts.0.ledger_up).set(1);
         lone(&accounts.0.store_up).set(1);
@@ -79,31 +85,40 @@ impl Accounts {
 
     /// Counts what a key used. `cost` is in dollars; nothing where no price is known.
     pub fn used(&self, key: &str, model: &str, usage: &Usage, cost: Option<f64>) {
-        let known = {
-            let mut keys = self.0.keys.lock();
-            let known = keys.contains(key);
-            if !known && keys.len() < KEYS {
-                keys.insert(key.to_owned());
-            }
-            known || keys.contains(key)
-        };
-        let key = if known { key } else { "other" };
+        // Whoever has no label of its own goes under the common one; who is remembered has one.
+        let known = self.0.used.find([key, model], 0);
+        let key = if known.is_some() || self.has_label(key) { key } else { "other" };
+        let series = known.unwrap_or_else(|| self.0.used.of([key, model], 0));
         let kinds = [
             ("input", usage.prompt()),
             ("cached", usage.cached),
             ("output", usage.completion()),
             ("reasoning", usage.thoughts),
         ];
-        for (kind, count) in kinds {
+        for ((kind, count), series) in kinds.into_iter().zip(&series.tokens) {
             if count > 0 {
-                self.0.tokens.with_label_values(&[key, model, kind]).inc_by(count);
+                series.get(|| self.0.tokens.with_label_values(&[key, model, kind])).inc_by(count);
             }
         }
         match cost {
-            Some(cost) if cost > 0.0 => self.0.cost.with_label_values(&[key, model]).inc_by(cost),
+            Some(cost) if cost > 0.0 => {
+                series.cost.get(|| self.0.cost.with_label_values(&[key, model])).inc_by(cost);
+            }
             Some(_) => {}
-            None => self.0.unpriced.with_label_values(&[model]).inc(),
+            None => series.unpriced.get(|| self.0.unpriced.with_label_values(&[model])).inc(),
         }
+    }
+
+    fn has_label(&self, key: &str) -> bool {
+        let mut keys = self.0.keys.lock();
+        if keys.contains(key) {
+            return true;
+        }
+        let room = keys.len() < KEYS;
+        if room {
+            keys.insert(key.to_owned());
+        }
+        room
     }
 
     /// Rows were handed to the ledger's thread.
@@ -160,7 +175,7 @@ impl Accounts {
 
     /// A request's limits let it through.
     pub fn admitted(&self) {
-        count(&self.0.admitted, 1);
+        self.0.admitted.get_or_init(|| self.0.admissions.with_label_values::<&str>(&[])).inc();
     }
 
     /// A request waited so long for the store that shares limits.

@@ -6,13 +6,16 @@
 use std::time::{Duration, Instant};
 
 use prometheus::core::Collector;
-use prometheus::{Encoder, Histogram, IntGauge, IntGaugeVec, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+};
 
 use super::otlp::{self, Carrier, Post, Spans};
 use crate::usage::{ByModality, Modality, Usage};
 
 mod accounts;
 mod families;
+mod series;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +23,7 @@ pub use accounts::Accounts;
 pub use families::{ALL, Family, Form};
 
 use families::Families;
+use series::{Cache, Request, Series};
 
 /// The model label of requests whose model nobody could resolve.
 pub const UNRESOLVED: &str = "unresolved";
@@ -31,6 +35,10 @@ pub struct Metrics {
     families: Families,
     /// The only series of its family, looked up once: it is observed for every batch of every stream.
     event_lag: Histogram,
+    in_flight: IntGauge,
+    /// The series that finished requests and calls to Google counted in before.
+    requests: Cache<6, Request>,
+    attempts: Cache<3, Series<IntCounter>>,
     /// The runtime that is looked at when somebody scrapes.
     runtime: Option<tokio::runtime::Handle>,
     accounts: Accounts,
@@ -84,9 +92,19 @@ impl Metrics {
     pub fn new() -> Self {
         let families = Families::new();
         let event_lag = families.event_lag.with_label_values::<&str>(&[]);
+        let in_flight = single(&families.in_flight);
         let runtime = tokio::runtime::Handle::try_current().ok();
         let accounts = Accounts::of(&families);
-        let metrics = Self { registry: Registry::new(), families, event_lag, runtime, accounts };
+        let metrics = Self {
+            registry: Registry::new(),
+            families,
+            event_lag,
+            in_flight,
+            requests: Cache::default(),
+            attempts: Cache::default(),
+            runtime,
+            accounts,
+        };
         metrics.families.each(|family| metrics.add(family));
         #[cfg(target_os = "linux")]
         metrics.add(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
@@ -115,20 +133,26 @@ impl Metrics {
     /// Books a finished request.
     pub fn finished(&self, request: &Finished<'_>) {
         let families = &self.families;
-        let code = request.status.to_string();
-        families.requests.with_label_values(&[request.route, request.method, &code, request.outcome]).inc();
-        families
-            .duration
-            .with_label_values(&[request.route, request.outcome])
-            .observe(request.duration.as_secs_f64());
+        let model = request.model.unwrap_or(UNRESOLVED);
+        let (error, provider) = (request.error.unwrap_or(""), request.provider.unwrap_or(""));
+        let words = [request.route, request.method, request.outcome, error, model, provider];
+        let series = self.requests.of(words, request.status);
+        let requests = || {
+            let code = request.status.to_string();
+            families.requests.with_label_values(&[request.route, request.method, &code, request.outcome])
+        };
+        series.requests.get(requests).inc();
+        let duration = || families.duration.with_label_values(&[request.route, request.outcome]);
+        series.duration.get(duration).observe(request.duration.as_secs_f64());
         if let Some(overhead) = request.overhead {
             let before = request.before.map_or(overhead, |before| before.min(overhead));
-            let observe = |phase: &str, part: Duration| {
-                families.overhead.with_label_values(&[request.route, phase]).observe(part.as_secs_f64());
+            let observe = |series: &Series<Histogram>, phase: &str, part: Duration| {
+                let find = || families.overhead.with_label_values(&[request.route, phase]);
+                series.get(find).observe(part.as_secs_f64());
             };
-            observe("request", before);
+            observe(&series.before, "request", before);
             if request.before.is_some() {
-                observe("response", overhead.saturating_sub(before));
+                observe(&series.after, "response", overhead.saturating_sub(before));
             }
         }
         if request.outcome == "client_cancelled" {
@@ -144,22 +168,23 @@ impl Metrics {
         {
             families.truncated.with_label_values(&[error]).inc();
         }
-        let model = request.model.unwrap_or(UNRESOLVED);
         if let Some(first) = request.first_token {
-            families.first_token.with_label_values(&[model]).observe(first.as_secs_f64());
+            let find = || families.first_token.with_label_values(&[model]);
+            series.first_token.get(find).observe(first.as_secs_f64());
             let ours = first.saturating_sub(request.upstream);
-            families.first_token_ours.with_label_values(&[model]).observe(ours.as_secs_f64());
+            let find = || families.first_token_ours.with_label_values(&[model]);
+            series.first_token_ours.get(find).observe(ours.as_secs_f64());
         }
         if let Some(reason) = request.shed {
             self.shed(reason);
         }
-        self.count(request, model);
+        self.count(request, model, &series);
         if let Some(provider) = request.provider {
-            self.gen_ai(request, provider, model);
+            self.gen_ai(request, provider, model, &series);
         }
     }
 
-    fn count(&self, request: &Finished<'_>, model: &str) {
+    fn count(&self, request: &Finished<'_>, model: &str, series: &Request) {
         let usage = &request.usage;
         let kinds = [
             ("input", usage.input),
@@ -168,9 +193,9 @@ impl Metrics {
             ("output", usage.output),
             ("reasoning", usage.thoughts),
         ];
-        for (kind, count) in kinds {
+        for ((kind, count), series) in kinds.into_iter().zip(&series.tokens) {
             if count > 0 {
-                self.families.tokens.with_label_values(&[model, kind]).inc_by(count);
+                series.get(|| self.families.tokens.with_label_values(&[model, kind])).inc_by(count);
             }
         }
         let used = usage.prompt() + usage.completion();
@@ -180,7 +205,8 @@ impl Metrics {
         {
             #[expect(clippy::cast_precision_loss, reason = "a ratio of token counts, for a histogram")]
             let ratio = (used as f64 - reserved as f64) / used as f64;
-            self.families.estimate_error.with_label_values(&[model]).observe(ratio);
+            let find = || self.families.estimate_error.with_label_values(&[model]);
+            series.estimate_error.get(find).observe(ratio);
         }
         if usage.odd_end {
             self.families.odd_ends.with_label_values(&[model]).inc();
@@ -191,22 +217,25 @@ impl Metrics {
     }
 
     /// The same request under OpenTelemetry's names.
-    fn gen_ai(&self, request: &Finished<'_>, provider: &str, model: &str) {
+    fn gen_ai(&self, request: &Finished<'_>, provider: &str, model: &str, series: &Request) {
         let families = &self.families;
         let operation = operation(request.route);
         let labels = [operation, provider, model, request.error.unwrap_or("")];
-        families.gen_ai_duration.with_label_values(&labels).observe(request.duration.as_secs_f64());
+        let find = || families.gen_ai_duration.with_label_values(&labels);
+        series.gen_ai_duration.get(find).observe(request.duration.as_secs_f64());
         if request.first_token.is_some() {
-            families.gen_ai_first_chunk.with_label_values(&labels).observe(request.upstream.as_secs_f64());
+            let find = || families.gen_ai_first_chunk.with_label_values(&labels);
+            series.gen_ai_first_chunk.get(find).observe(request.upstream.as_secs_f64());
         }
         let usage = &request.usage;
-        let split = |family: &prometheus::IntCounterVec, all: u64, by: &ByModality| {
+        let split = |series: &[Series<IntCounter>], family: &IntCounterVec, all: u64, by: &ByModality| {
             // What Google did not break down is text, as far as anybody knows.
             let rest = all.saturating_sub(by.total());
-            for modality in Modality::ALL {
+            for (modality, series) in Modality::ALL.into_iter().zip(series) {
                 let count = by[modality].saturating_add(if modality == Modality::Text { rest } else { 0 });
                 if count > 0 {
-                    family.with_label_values(&[operation, provider, model, modality.as_str()]).inc_by(count);
+                    let labels = [operation, provider, model, modality.as_str()];
+                    series.get(|| family.with_label_values(&labels)).inc_by(count);
                 }
             }
         };
@@ -214,16 +243,21 @@ impl Metrics {
         for modality in Modality::ALL {
             input[modality] = input[modality].saturating_add(usage.tool_use_by[modality]);
         }
-        split(&families.gen_ai_input, usage.prompt(), &input);
-        split(&families.gen_ai_output, usage.completion(), &usage.output_by);
-        split(&families.gen_ai_cached, usage.cached, &usage.cached_by);
-        split(&families.gen_ai_reasoning, usage.thoughts, &ByModality::default());
+        split(&series.gen_ai_input, &families.gen_ai_input, usage.prompt(), &input);
+        split(&series.gen_ai_output, &families.gen_ai_output, usage.completion(), &usage.output_by);
+        split(&series.gen_ai_cached, &families.gen_ai_cached, usage.cached, &usage.cached_by);
+        split(&series.gen_ai_reasoning, &families.gen_ai_reasoning, usage.thoughts, &ByModality::default());
     }
 
     /// Books one call to Google: its status, where it came to one, and from a closed set why it failed.
     pub fn attempt(&self, site: &str, model: &str, status: Option<u16>, reason: Option<&str>) {
-        let code = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
-        self.families.attempts.with_label_values(&[site, model, &code, reason.unwrap_or_default()]).inc();
+        let reason = reason.unwrap_or_default();
+        let series = self.attempts.of([site, model, reason], status.unwrap_or(0));
+        let find = || {
+            let code = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
+            self.families.attempts.with_label_values(&[site, model, &code, reason])
+        };
+        series.get(find).inc();
     }
 
     /// Books a call that was made because the one before it had failed.
@@ -304,7 +338,7 @@ impl Metrics {
 
     /// Counts a request as in flight until the guard is dropped.
     pub fn in_flight(&self) -> Held {
-        Held::new(single(&self.families.in_flight))
+        Held::new(self.in_flight.clone())
     }
 
     /// Counts a stream as open until the guard is dropped: on a route, from a provider, of a model, as

@@ -212,8 +212,9 @@ impl Gateway {
         // A tuned model and an operation under way are where they are.
         let alone =
             !matches!(family, "models" | "publishers/google/models") || method == "fetchPredictOperation";
-        let mut sites = vec![near];
-        if !alone {
+        let mut sites = if alone {
+            vec![near]
+        } else {
             let place = match &native.surface {
                 Surface::Vertex(Some(place)) if near.serves(&place.location) => Some(&place.location),
                 Surface::Vertex(_) | Surface::Gemini => None,
@@ -223,8 +224,8 @@ impl Gateway {
                     && site.is_simulator() == near.is_simulator()
                     && place.is_none_or(|place| site.serves(place))
             };
-            sites = self.upstream.on_route(model).into_iter().filter(like).collect();
-        }
+            self.upstream.on_route(model).into_iter().filter(like).collect()
+        };
         if let Payload::Whole(body) = payload
             && sites.len() > 1
         {

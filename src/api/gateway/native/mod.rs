@@ -232,10 +232,10 @@ impl Gateway {
         let rest = match goal {
             Goal::Call("models" | "publishers/google/models", model, method) => {
                 let family = if at_vertex { "publishers/google/models" } else { "models" };
-                format!("{family}/{}:{method}", segment(model))
+                [family, "/", &segment(model), ":", method].concat()
             }
             Goal::Call(family, model, method) => {
-                format!("{family}/{}:{method}", segment(model.rsplit('/').next().unwrap_or(model)))
+                [family, "/", &segment(model.rsplit('/').next().unwrap_or(model)), ":", method].concat()
             }
             Goal::Models(path) | Goal::Below(path) => path.to_owned(),
         };

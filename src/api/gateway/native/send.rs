@@ -86,7 +86,7 @@ impl Gateway {
             };
             if journey.sent() > 1 {
                 // The pause before another try is Google's doing, not ours.
-                cx.meter.waited(provider(site), paused.elapsed());
+                cx.meter.waited(provider(site), paused);
             }
             let payload = held.next();
             let raw = Raw {
@@ -103,7 +103,7 @@ impl Gateway {
                 Some(leg) => self.upstream.raw_on(leg, raw).await,
                 None => self.upstream.raw(site, raw).await,
             };
-            cx.meter.waited(provider(site), begun.elapsed());
+            cx.meter.waited(provider(site), begun);
             cx.called(site.name(), label, answered.as_ref().map(|response| response.status().as_u16()));
             let error = match answered {
                 Ok(response) if serves(response.status()) => break (site, response),

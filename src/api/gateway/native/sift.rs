@@ -5,58 +5,63 @@ use std::borrow::Cow;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, HeaderName};
 
-/// Request headers that go upstream as they are. Everything else stays here: credentials, cookies, what proxies
+/// Whether a request header goes upstream as it is. Everything else stays here: credentials, cookies, what proxies
 /// added, and whatever could make Google read another request than the one that was checked.
-const PASSED: &[&str] = &[
-    "content-type",
-    "content-encoding",
-    "content-range",
-    "content-length",
-    "accept",
-    "accept-language",
-    "range",
-    "if-range",
-    "if-match",
-    "if-none-match",
-    "last-event-id",
-    "idempotency-key",
-    "x-goog-api-client",
-    "x-server-timeout",
-    "api-revision",
-    "x-vertex-ai-llm-request-type",
-    "x-vertex-ai-llm-shared-request-type",
-    "x-upload-content-type",
-    "x-upload-content-length",
-];
+fn passes(name: &str) -> bool {
+    matches!(
+        name,
+        "content-type"
+            | "content-encoding"
+            | "content-range"
+            | "content-length"
+            | "accept"
+            | "accept-language"
+            | "range"
+            | "if-range"
+            | "if-match"
+            | "if-none-match"
+            | "last-event-id"
+            | "idempotency-key"
+            | "x-goog-api-client"
+            | "x-server-timeout"
+            | "api-revision"
+            | "x-vertex-ai-llm-request-type"
+            | "x-vertex-ai-llm-shared-request-type"
+            | "x-upload-content-type"
+            | "x-upload-content-length"
+    ) || name.starts_with("x-goog-upload-")
+}
 
 /// Most requests carry fewer, with what is added to them on their way.
 const ROOM: usize = 12;
 
-/// Response headers that end here: they speak of Google's connection, or to Google's own clients.
-const KEPT_BACK: &[&str] = &[
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "set-cookie",
-    "alt-svc",
-    "strict-transport-security",
-    "x-request-id",
-];
+/// Whether a response header ends here: it speaks of Google's connection, or to Google's own clients.
+fn ends(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "set-cookie"
+            | "alt-svc"
+            | "strict-transport-security"
+            | "x-request-id"
+    )
+}
 
 /// The headers of a request that Google is to see. The length of a body that is in hand is told by whoever sends it.
 pub(in crate::api::gateway) fn headers(all: &HeaderMap, in_hand: bool) -> HeaderMap {
     let mut passed = HeaderMap::with_capacity(ROOM);
     for (name, value) in all {
-        let text = name.as_str();
         if in_hand && *name == CONTENT_LENGTH {
             continue;
         }
-        if PASSED.contains(&text) || text.starts_with("x-goog-upload-") {
+        if passes(name.as_str()) {
             passed.append(name.clone(), value.clone());
         }
     }
@@ -76,8 +81,9 @@ pub(in crate::api::gateway) fn answer(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    for name in KEPT_BACK {
-        headers.remove(*name);
+    // Most answers have none of them.
+    while let Some(name) = headers.keys().find(|name| ends(name)).cloned() {
+        headers.remove(name);
     }
 }
 
@@ -114,6 +120,27 @@ mod tests {
             Some("pageSize=2&pageToken=a%3D".into())
         );
         assert_eq!(query(Some("$httpHeaders=a&%24httpMethod=DELETE&alt=json")), Some("alt=json".into()));
+    }
+
+    #[test]
+    fn what_speaks_of_the_connection_ends_here() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("content-type", "application/json"),
+            ("set-cookie", "a=b"),
+            ("set-cookie", "c=d"),
+            ("alt-svc", "h3"),
+            ("x-request-id", "theirs"),
+            ("connection", "close, x-hop"),
+            ("x-hop", "1"),
+            ("server", "ESF"),
+        ] {
+            headers.append(HeaderName::from_static(name), http::HeaderValue::from_static(value));
+        }
+        answer(&mut headers);
+        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["content-type", "server"]);
     }
 
     #[test]
