@@ -5,9 +5,9 @@
 //! time to pass, and nothing is read that nobody asked for.
 //!
 //! What one read has brought does not come at once: the connection to Google is a task of its own, which hands over
-//! one piece of it, and the next when it has run again. So as long as there is a rest of that read, the pump steps back a
-//! few times before it lets go of a frame, and what arrived together leaves together, in one write. Dropping the pump drops the source (which cancels the call
-//! to Google) and the meter (which settles).
+//! one piece of it, and the next when it has run again. So as long as there is a rest of that read, the pump steps
+//! back a few times before it lets go of a frame, and what arrived together leaves together, in one write. Dropping
+//! the pump drops the source (which cancels the call to Google) and the meter (which settles).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -173,9 +173,7 @@ impl Live {
             Poll::Ready(Err(error)) => Err(error),
         }
     }
-}
 
-impl Live {
     /// What an answer has taken that does not come to its end: what Google counted, and an estimate of the rest.
     fn broken(&self) -> Usage {
         let mut usage = self.machine.usage();

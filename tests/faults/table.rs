@@ -466,11 +466,7 @@ fn answers() -> Vec<Row> {
             .calls(&[2]),
         row(
             "a body longer than it says",
-            vec![always(vec![Say(format!(
-                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{END}garbage",
-                END.len()
-            )
-            .into_bytes())])],
+            vec![always(headed("application/json", "garbage"))],
             200,
             End::Good,
         )
@@ -485,15 +481,17 @@ fn answers() -> Vec<Row> {
     ]
 }
 
+/// The usual answer, said to be of a kind, and what comes behind it.
+fn headed(kind: &str, behind: &str) -> Act {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", END.len());
+    raw(&[&head, END, behind].concat())
+}
+
 fn odd_answers() -> Vec<Row> {
     vec![
         row(
             "another type than it is",
-            vec![always(vec![Say(format!(
-                "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{END}",
-                END.len()
-            )
-            .into_bytes())])],
+            vec![always(headed("text/plain", ""))],
             200,
             End::Good,
         )
