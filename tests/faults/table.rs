@@ -484,7 +484,7 @@ fn answers() -> Vec<Row> {
 /// The usual answer, said to be of a kind, and what comes behind it.
 fn headed(kind: &str, behind: &str) -> Act {
     let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", END.len());
-    raw(&[&head, END, behind].concat())
+    say([&head, END, behind].concat().into_bytes())
 }
 
 fn odd_answers() -> Vec<Row> {
