@@ -11,22 +11,6 @@ pub struct Short {
 /// Two of the longest numbers and what stands between them.
 const ROOM: usize = 48;
 
-/// Digits of the largest number.
-const LONGEST: usize = 20;
-
-/// `00` to `99`.
-const PAIRS: [[u8; 2]; 100] = {
-    let mut pairs = [[b'0'; 2]; 100];
-    let mut number = 0;
-    let mut rest: &mut [[u8; 2]] = &mut pairs;
-    while let [first, more @ ..] = rest {
-        *first = [b'0' + number / 10, b'0' + number % 10];
-        number += 1;
-        rest = more;
-    }
-    pairs
-};
-
 impl Default for Short {
     fn default() -> Self {
         Self { bytes: [0; ROOM], length: 0 }
@@ -47,22 +31,16 @@ impl Short {
 
     /// This, and a number of that many digits at least behind it.
     #[must_use]
-    pub fn padded(self, mut number: u64, least: usize) -> Self {
-        let mut digits = [b'0'; LONGEST];
-        let mut from = LONGEST;
-        // Two at a time: dividing is what costs.
-        for pair in digits.as_chunks_mut::<2>().0.iter_mut().rev() {
-            *pair =
-                usize::try_from(number % 100).ok().and_then(|at| PAIRS.get(at)).copied().unwrap_or_default();
-            number /= 100;
-            from -= 2;
-            if number == 0 {
-                // Of one digit the other is a zero in front.
-                from += usize::from(pair[0] == b'0');
-                break;
+    pub fn padded(mut self, mut number: u64, least: usize) -> Self {
+        let digits = number.checked_ilog10().map_or(1, |last| last as usize + 1).max(least);
+        if let Some(room) = self.bytes.get_mut(self.length..self.length + digits) {
+            for digit in room.iter_mut().rev() {
+                *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
+                number /= 10;
             }
+            self.length += digits;
         }
-        self.bytes(digits.get(from.min(LONGEST.saturating_sub(least))..).unwrap_or_default())
+        self
     }
 
     /// This, and a word behind it.

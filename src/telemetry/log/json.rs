@@ -192,7 +192,6 @@ impl Line {
         if text.bytes().fold(0, |found, byte| found | odd(byte)) != 0 {
             return self.json(text);
         }
-        self.json.reserve(text.len() + 2);
         self.json.push(b'"');
         self.json.extend_from_slice(text.as_bytes());
         self.json.push(b'"');
