@@ -192,7 +192,8 @@ impl Upstream {
             RawPath::Placed { place: (Some(project), _), .. } => {
                 site.location().map(|location| (project, location))
             }
-            RawPath::Placed { .. } => site.named(&self.client).await?,
+            // In a box: finding a project out is rare, and its future is large.
+            RawPath::Placed { .. } => Box::pin(site.named(&self.client)).await?,
             RawPath::Bare { .. } | RawPath::Root(_) | RawPath::Host(_) => None,
         };
         let (base, own) = site.base();
