@@ -11,6 +11,30 @@ pub struct Short {
 /// Two of the longest numbers and what stands between them.
 const ROOM: usize = 48;
 
+/// Digits of the largest number.
+const LONGEST: usize = 20;
+
+/// Writes a number behind what is there.
+pub fn push(out: &mut Vec<u8>, number: u64) {
+    let mut room = [b'0'; LONGEST];
+    let from = fill(&mut room, number);
+    out.extend_from_slice(room.get(from..).unwrap_or_default());
+}
+
+/// Writes a number at the end of a room of zeros; tells where it begins.
+fn fill(room: &mut [u8; LONGEST], mut number: u64) -> usize {
+    let mut from = LONGEST;
+    for digit in room.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        number /= 10;
+        from -= 1;
+        if number == 0 {
+            break;
+        }
+    }
+    from
+}
+
 impl Default for Short {
     fn default() -> Self {
         Self { bytes: [0; ROOM], length: 0 }
@@ -31,16 +55,10 @@ impl Short {
 
     /// This, and a number of that many digits at least behind it.
     #[must_use]
-    pub fn padded(mut self, mut number: u64, least: usize) -> Self {
-        let digits = number.checked_ilog10().map_or(1, |last| last as usize + 1).max(least);
-        if let Some(room) = self.bytes.get_mut(self.length..self.length + digits) {
-            for digit in room.iter_mut().rev() {
-                *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
-                number /= 10;
-            }
-            self.length += digits;
-        }
-        self
+    pub fn padded(self, number: u64, least: usize) -> Self {
+        let mut room = [b'0'; LONGEST];
+        let length = LONGEST - fill(&mut room, number).min(LONGEST.saturating_sub(least));
+        self.bytes(room.get(LONGEST - length..).unwrap_or_default())
     }
 
     /// This, and a word behind it.
@@ -93,6 +111,9 @@ mod tests {
         #[test]
         fn numbers_are_what_the_library_writes(number: u64, least in 0_usize..21) {
             prop_assert_eq!(Short::of(number).as_str().to_owned(), number.to_string());
+            let mut pushed = b"x".to_vec();
+            push(&mut pushed, number);
+            prop_assert_eq!(String::from_utf8(pushed).unwrap(), format!("x{number}"));
             let padded = Short::default().word("x").padded(number, least);
             prop_assert_eq!(padded.as_str().to_owned(), format!("x{number:0least$}"));
             let trimmed = padded.without(b'0').as_str().to_owned();

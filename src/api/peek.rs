@@ -211,8 +211,11 @@ impl Peek {
             return None;
         }
         let value = piece.get(before(piece)..).filter(|value| value.first() == Some(&b'{'))?;
-        let usual = value.get(..value.len().min(USUAL))?.utf8_chunks().next()?.valid();
-        if let Some((said, length)) = UsageMetadata::usual(usual) {
+        let start = value.get(..value.len().min(USUAL))?;
+        // What stands behind the counts may be cut within a letter.
+        let whole = std::str::from_utf8(start).map_or_else(|cut| cut.valid_up_to(), str::len);
+        let usual = start.get(..whole).and_then(|whole| std::str::from_utf8(whole).ok());
+        if let Some((said, length)) = UsageMetadata::usual(usual?) {
             self.counts.take(&said);
             return value.get(length..);
         }
