@@ -27,6 +27,7 @@ use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
 use crate::meter::{Books, Sink};
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Held;
 use crate::wake::Word;
 
 mod admin;
@@ -304,18 +305,21 @@ impl House {
     fn welcome(&mut self, socket: Socket) {
         let held = self.metrics.connection();
         let (stack, steps, patience) = (Arc::clone(&self.stack), self.steps.clone(), self.config.patience);
-        let tls = self.config.tls.clone();
-        self.connections.spawn(async move {
-            let _held = held;
-            match (socket, tls) {
-                (Socket::Tcp(socket), Some(tls)) => match tls.accept(socket).await {
-                    Ok(socket) => Box::pin(connection(socket, stack, steps, patience)).await,
-                    Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
-                },
-                (Socket::Tcp(socket), None) => Box::pin(connection(socket, stack, steps, patience)).await,
-                (Socket::Unix(socket), _) => Box::pin(connection(socket, stack, steps, patience)).await,
+        // Each kind is a task of its own: one for all would be as large as all of them, for as long as it lives.
+        match (socket, self.config.tls.clone()) {
+            (Socket::Tcp(socket), None) => {
+                self.connections.spawn(connection(socket, stack, steps, patience, held))
             }
-        });
+            (Socket::Unix(socket), _) => {
+                self.connections.spawn(connection(socket, stack, steps, patience, held))
+            }
+            (Socket::Tcp(socket), Some(tls)) => self.connections.spawn(async move {
+                match Box::pin(tls.accept(socket)).await {
+                    Ok(socket) => connection(socket, stack, steps, patience, held).await,
+                    Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+                }
+            }),
+        };
     }
 }
 
@@ -348,8 +352,8 @@ async fn next(listener: &Listener) -> std::io::Result<Socket> {
     }
 }
 
-/// Serves one connection to its end.
-async fn connection<I>(socket: I, stack: Arc<Stack>, steps: Steps, patience: Patience)
+/// Serves one connection to its end; it counts as one until then.
+async fn connection<I>(socket: I, stack: Arc<Stack>, steps: Steps, patience: Patience, _held: Held)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -90,7 +90,9 @@ impl AsyncRead for Gauged {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
-        self.gauge.read(buf.filled().len() - before);
+        // What filled the buffer was cut off by it: one byte more than was read stands for the rest, so that the next
+        // read is waited for, which comes at once.
+        self.gauge.read(buf.filled().len() - before + usize::from(buf.remaining() == 0));
         Poll::Ready(Ok(()))
     }
 }

@@ -182,6 +182,8 @@ impl Session {
                 return Err(unreadable("a candidate's index is beyond all bounds"));
             }
             if self.choices.len() <= index {
+                // Exactly: left to itself, the list of a stream with one choice would have room for four.
+                self.choices.reserve_exact(index + 1 - self.choices.len());
                 self.choices.resize_with(index + 1, Choice::default);
             }
             if let Some(reason) = &candidate.finish_reason {
