@@ -14,6 +14,9 @@ use crate::Fallible;
 /// Linux counts processor time in hundredths of a second for user programs.
 const TICK: Duration = Duration::from_millis(10);
 
+/// How long an ended child may take for its last words.
+const END_WITHIN: Duration = Duration::from_secs(2);
+
 /// A child, ended when dropped.
 pub(crate) struct Process {
     child: Child,
@@ -93,6 +96,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // Asked first, so that what it counts for a profile-guided build is written.
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let asked = Instant::now();
+        while asked.elapsed() < END_WITHIN && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         // It may have ended by itself; then there is nothing left to end.
         let _ = self.child.kill();
         let _ = self.child.wait();
