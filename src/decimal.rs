@@ -14,18 +14,26 @@ const ROOM: usize = 48;
 /// Digits of the largest number.
 const LONGEST: usize = 20;
 
-/// `00` to `99`.
-const PAIRS: [[u8; 2]; 100] = {
-    let mut pairs = [[b'0'; 2]; 100];
-    let mut number = 0;
-    let mut rest: &mut [[u8; 2]] = &mut pairs;
-    while let [first, more @ ..] = rest {
-        *first = [b'0' + number / 10, b'0' + number % 10];
-        number += 1;
-        rest = more;
+/// Writes a number behind what is there.
+pub fn push(out: &mut Vec<u8>, number: u64) {
+    let mut room = [b'0'; LONGEST];
+    let from = fill(&mut room, number);
+    out.extend_from_slice(room.get(from..).unwrap_or_default());
+}
+
+/// Writes a number at the end of a room of zeros; tells where it begins.
+fn fill(room: &mut [u8; LONGEST], mut number: u64) -> usize {
+    let mut from = LONGEST;
+    for digit in room.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        number /= 10;
+        from -= 1;
+        if number == 0 {
+            break;
+        }
     }
-    pairs
-};
+    from
+}
 
 impl Default for Short {
     fn default() -> Self {
@@ -47,22 +55,10 @@ impl Short {
 
     /// This, and a number of that many digits at least behind it.
     #[must_use]
-    pub fn padded(self, mut number: u64, least: usize) -> Self {
-        let mut digits = [b'0'; LONGEST];
-        let mut from = LONGEST;
-        // Two at a time: dividing is what costs.
-        for pair in digits.as_chunks_mut::<2>().0.iter_mut().rev() {
-            *pair =
-                usize::try_from(number % 100).ok().and_then(|at| PAIRS.get(at)).copied().unwrap_or_default();
-            number /= 100;
-            from -= 2;
-            if number == 0 {
-                // Of one digit the other is a zero in front.
-                from += usize::from(pair[0] == b'0');
-                break;
-            }
-        }
-        self.bytes(digits.get(from.min(LONGEST.saturating_sub(least))..).unwrap_or_default())
+    pub fn padded(self, number: u64, least: usize) -> Self {
+        let mut room = [b'0'; LONGEST];
+        let length = LONGEST - fill(&mut room, number).min(LONGEST.saturating_sub(least));
+        self.bytes(room.get(LONGEST - length..).unwrap_or_default())
     }
 
     /// This, and a word behind it.
@@ -115,6 +111,9 @@ mod tests {
         #[test]
         fn numbers_are_what_the_library_writes(number: u64, least in 0_usize..21) {
             prop_assert_eq!(Short::of(number).as_str().to_owned(), number.to_string());
+            let mut pushed = b"x".to_vec();
+            push(&mut pushed, number);
+            prop_assert_eq!(String::from_utf8(pushed).unwrap(), format!("x{number}"));
             let padded = Short::default().word("x").padded(number, least);
             prop_assert_eq!(padded.as_str().to_owned(), format!("x{number:0least$}"));
             let trimmed = padded.without(b'0').as_str().to_owned();

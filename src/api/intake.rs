@@ -31,14 +31,17 @@ impl Default for Intake {
     }
 }
 
+/// How the media type of a form begins.
+const FORM: &[u8] = b"multipart/";
+
 /// Refuses, before any byte of the body is read, what could not be understood anyway.
 ///
 /// # Errors
 /// 415 for compressed bodies and for forms.
 pub fn check(headers: &HeaderMap) -> Result<()> {
-    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
-    let encodings = headers.get_all(CONTENT_ENCODING).iter().map(text);
-    if encodings.into_iter().any(|encoding| encoding.trim() != "identity") {
+    let plain =
+        |encoding: &http::HeaderValue| encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    if !headers.get_all(CONTENT_ENCODING).iter().all(plain) {
         return Err(Error::new(
             Kind::UnsupportedMedia,
             Origin::Client,
@@ -46,7 +49,11 @@ pub fn check(headers: &HeaderMap) -> Result<()> {
         )
         .code("unsupported_content_encoding"));
     }
-    if headers.get(CONTENT_TYPE).map(text).is_some_and(|media| media.trim_start().starts_with("multipart/")) {
+    let form = |media: &http::HeaderValue| {
+        let start = media.as_bytes().trim_ascii_start().get(..FORM.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(FORM))
+    };
+    if headers.get(CONTENT_TYPE).is_some_and(form) {
         return Err(Error::new(
             Kind::UnsupportedMedia,
             Origin::Client,

@@ -14,8 +14,9 @@ use crate::gemini::answer::UsageMetadata;
 use crate::translate::counts::Counts;
 use crate::usage::Usage;
 
-/// The longest object of counts.
+/// The longest object of counts; and how long it is at most, as a rule.
 const LONGEST: usize = 16 << 10;
+const USUAL: usize = 1 << 10;
 
 /// The largest batch that is read; Google's own bound for answers in line is below.
 const LARGEST_BATCH: usize = 64 << 20;
@@ -210,6 +211,14 @@ impl Peek {
             return None;
         }
         let value = piece.get(before(piece)..).filter(|value| value.first() == Some(&b'{'))?;
+        let start = value.get(..value.len().min(USUAL))?;
+        // What stands behind the counts may be cut within a letter.
+        let whole = std::str::from_utf8(start).map_or_else(|cut| cut.valid_up_to(), str::len);
+        let usual = start.get(..whole).and_then(|whole| std::str::from_utf8(whole).ok());
+        if let Some((said, length)) = UsageMetadata::usual(usual?) {
+            self.counts.take(&said);
+            return value.get(length..);
+        }
         let mut values = serde_json::Deserializer::from_slice(value).into_iter::<UsageMetadata<'_>>();
         let said = values.next()?.ok()?;
         let length = values.byte_offset();

@@ -81,13 +81,20 @@ type Make = fn(&mut Vec<String>) -> Endpoint;
 struct Route {
     /// Below the roof. `{}` takes one segment; a trailing `*` takes the rest of the path, slashes included.
     path: &'static str,
+    /// It is a path, and no pattern.
+    plain: bool,
     methods: &'static [Method],
     name: &'static str,
     make: Make,
 }
 
 const fn route(path: &'static str, methods: &'static [Method], name: &'static str, make: Make) -> Route {
-    Route { path, methods, name, make }
+    let (mut plain, mut rest) = (true, path.as_bytes());
+    while let [byte, more @ ..] = rest {
+        plain = plain && !matches!(byte, b'{' | b'*');
+        rest = more;
+    }
+    Route { path, plain, methods, name, make }
 }
 
 /// The last name that stood in the path.
@@ -180,7 +187,7 @@ const SERVED: &str = "/v1/chat/completions, /v1/responses, /v1/conversations, /v
 pub fn find(method: &Method, path: &str) -> Result<Found, Error> {
     let (below, deployment) = strip(path);
     for route in ROUTES {
-        let Some(named) = fits(route.path, below) else { continue };
+        let Some(named) = fits(route, below) else { continue };
         if deployment.is_some() && !DEPLOYED.contains(&route.name) {
             break;
         }
@@ -218,7 +225,7 @@ pub fn unserved(method: &Method, path: &str) -> Error {
 /// The methods that a path does have, for `Allow`; none where the path is unknown.
 pub fn allow(path: &str) -> Option<String> {
     let (below, _) = strip(path);
-    let route = ROUTES.iter().find(|route| fits(route.path, below).is_some())?;
+    let route = ROUTES.iter().find(|route| fits(route, below).is_some())?;
     Some(route.methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", "))
 }
 
@@ -266,7 +273,11 @@ pub(super) fn vertex_layer(path: &str) -> Option<&str> {
 }
 
 /// What stands in place of `{}` and `*`, if the pattern fits.
-fn fits<'p>(pattern: &str, path: &'p str) -> Option<Vec<&'p str>> {
+fn fits<'p>(route: &Route, path: &'p str) -> Option<Vec<&'p str>> {
+    if route.plain {
+        return (route.path == path).then(Vec::new);
+    }
+    let pattern = route.path;
     if let Some(stem) = pattern.strip_suffix('*') {
         return path.strip_prefix(stem).filter(|rest| !rest.is_empty()).map(|rest| vec![rest]);
     }

@@ -259,6 +259,14 @@ pub struct UsageMetadata<'a> {
     pub traffic_type: Option<Text<'a>>,
 }
 
+impl<'a> UsageMetadata<'a> {
+    /// Reads the counts that a text begins with, and tells how long they are; nothing where they are not the usual ones,
+    /// which is for `serde` to read.
+    pub fn usual(text: &'a str) -> Option<(Self, usize)> {
+        plain::metadata(text)
+    }
+}
+
 /// A count of one modality.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -24,6 +24,13 @@ pub(super) fn read(text: &str) -> Option<GenerateResponse<'_>> {
     rest.first().is_none().then_some(answer)
 }
 
+/// Reads the counts that a text begins with, if they are usual ones, and tells how long they are.
+pub(super) fn metadata(text: &str) -> Option<(UsageMetadata<'_>, usize)> {
+    let (mut rest, mut said) = (Rest(text), UsageMetadata::default());
+    counts(&mut rest, &mut said)?;
+    Some((said, text.len() - rest.0.len()))
+}
+
 fn candidate<'a>(rest: &mut Rest<'a>, candidate: &mut Candidate<'a>) -> Option<()> {
     rest.object(|rest, name| match name {
         b"content" if candidate.content.is_none() => {

@@ -217,9 +217,13 @@ pub(super) fn sign(headers: &mut HeaderMap, request_id: &str, elapsed: Duration,
 /// Says how many calls it took and which site answered, where nothing better is said already. What no site was asked
 /// for, the gateway answered itself.
 pub(super) fn tried(headers: &mut HeaderMap, attempts: u32, site: Option<&str>) {
-    let site = HeaderValue::from_str(site.unwrap_or("gateway")).unwrap_or(HeaderValue::from_static("-"));
-    headers.entry(SERVED_BY).or_insert(site);
-    headers.entry(ATTEMPTS).or_insert(attempts.into());
+    if !headers.contains_key(SERVED_BY) {
+        let site = HeaderValue::from_str(site.unwrap_or("gateway"));
+        headers.insert(SERVED_BY, site.unwrap_or(HeaderValue::from_static("-")));
+    }
+    if !headers.contains_key(ATTEMPTS) {
+        headers.insert(ATTEMPTS, attempts.into());
+    }
 }
 
 /// The caller's own id where it has a harmless form, else one of ours.

@@ -143,7 +143,10 @@ impl Upstream {
                     for (name, value) in site.headers() {
                         request.headers_mut().insert(name.clone(), value.clone());
                     }
-                    let token = timeout_at(until, site.token(&self.client)).await.map_err(late)??;
+                    let token = match site.tokens() {
+                        Some(_) => timeout_at(until, site.token(&self.client)).await.map_err(late)??,
+                        None => None,
+                    };
                     if let Some(token) = &token {
                         request.headers_mut().insert(header::AUTHORIZATION, token.header.clone());
                     }
@@ -189,7 +192,8 @@ impl Upstream {
             RawPath::Placed { place: (Some(project), _), .. } => {
                 site.location().map(|location| (project, location))
             }
-            RawPath::Placed { .. } => site.named(&self.client).await?,
+            // In a box: finding a project out is rare, and its future is large.
+            RawPath::Placed { .. } => Box::pin(site.named(&self.client)).await?,
             RawPath::Bare { .. } | RawPath::Root(_) | RawPath::Host(_) => None,
         };
         let (base, own) = site.base();
@@ -205,8 +209,8 @@ impl Upstream {
                     None => format!("{base}/{version}/{rest}"),
                 }
             }
-            RawPath::Bare { version, rest } => format!("{base}/{}/{rest}", version.unwrap_or(own)),
-            RawPath::Root(rest) => format!("{base}/{rest}"),
+            RawPath::Bare { version, rest } => [base, "/", version.unwrap_or(own), "/", rest].concat(),
+            RawPath::Root(rest) => [base, "/", rest].concat(),
             RawPath::Host(rest) => {
                 let base = Uri::try_from(base).map_err(Error::internal)?;
                 let host = base.authority().map_or("", http::uri::Authority::as_str);

@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Rope, all, is_base64};
+use super::{Rope, are_base64};
 
 /// A run shorter than this is read like any other text.
 const LONG: usize = 256 << 10;
@@ -111,14 +111,14 @@ fn runs(body: &[u8]) -> Vec<Range<usize>> {
     let mark = mark(0).len();
     let (mut found, mut from, mut at) = (Vec::new(), 0, STEP);
     while let Some(sample) = body.get(at..at + TAIL) {
-        if !all(sample, is_base64) {
+        if !are_base64(sample) {
             at += STEP;
             continue;
         }
         let before = body.get(from..at).and_then(|rest| memchr::memrchr(b'"', rest));
         // As far as it is base64, it holds no quote; nor does anybody look at it twice.
         let pieces = body.get(at..).unwrap_or_default().chunks(256);
-        let base64 = at + pieces.take_while(|piece| all(piece, is_base64)).map(<[u8]>::len).sum::<usize>();
+        let base64 = at + pieces.take_while(|piece| are_base64(piece)).map(<[u8]>::len).sum::<usize>();
         let after = body.get(base64..).and_then(|rest| memchr::memchr(b'"', rest));
         let Some(end) = after.map(|after| base64 + after) else { break };
         if let Some(start) = before.map(|before| from + before + 1)
@@ -128,7 +128,7 @@ fn runs(body: &[u8]) -> Vec<Range<usize>> {
             // What is taken is as long as its mark, but for a multiple of four: the rest is as long as base64 can be.
             let length = (end - TAIL - start - HEAD - mark) / 4 * 4 + mark;
             let run = start + HEAD..start + HEAD + length;
-            let sound = |place: Range<usize>| body.get(place).is_some_and(|bytes| all(bytes, is_base64));
+            let sound = |place: Range<usize>| body.get(place).is_some_and(are_base64);
             if sound(run.start..at.clamp(run.start, run.end))
                 && sound(base64.clamp(run.start, run.end)..run.end)
             {

@@ -15,12 +15,12 @@ const RAW: &str = "$serde_json::private::RawValue";
 type Error = serde_json::Error;
 type Result<T> = std::result::Result<T, Error>;
 
-/// Reads a text of JSON, which is nested no deeper than the stack is.
+/// Reads a text of JSON that is nested no deeper, and holds no more values, than it may: both as [`super::survey`] counts.
 ///
 /// # Errors
 /// Where there is something wrong, without saying what.
-pub fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T> {
-    let mut reader = Reader { text, at: 0 };
+pub fn read<'de, T: Deserialize<'de>>(text: &'de str, depth: usize, values: usize) -> Result<T> {
+    let mut reader = Reader { text, at: 0, depth, values };
     let value = T::deserialize(&mut reader)?;
     reader.blanks();
     if reader.at == text.len() { Ok(value) } else { Err(fault()) }
@@ -34,6 +34,10 @@ fn fault() -> Error {
 struct Reader<'de> {
     text: &'de str,
     at: usize,
+    /// How many lists and objects may be opened in one another.
+    depth: usize,
+    /// How many values may come.
+    values: usize,
 }
 
 impl<'de> Reader<'de> {
@@ -58,16 +62,29 @@ impl<'de> Reader<'de> {
         Ok(())
     }
 
+    /// Takes what a list or an object begins with.
+    fn open(&mut self) -> Result<()> {
+        self.at += 1;
+        self.depth = self.depth.checked_sub(1).ok_or_else(fault)?;
+        self.count()
+    }
+
+    fn count(&mut self) -> Result<()> {
+        self.values = self.values.checked_sub(1).ok_or_else(fault)?;
+        Ok(())
+    }
+
     /// Takes what stands between two values or ends them; whether another one comes.
     fn more(&mut self, begun: bool, end: u8) -> Result<bool> {
         match self.peek()? {
             byte if byte == end => {
                 self.at += 1;
+                self.depth += 1;
                 Ok(false)
             }
             b',' if begun => {
                 self.at += 1;
-                Ok(true)
+                self.count().map(|()| true)
             }
             _ if begun => Err(fault()),
             _ => Ok(true),
@@ -82,7 +99,7 @@ impl<'de> Reader<'de> {
             b'"' => self.string()?,
             b'{' | b'[' => {
                 let end = if first == b'{' { b'}' } else { b']' };
-                self.at += 1;
+                self.open()?;
                 let mut begun = false;
                 while self.more(begun, end)? {
                     begun = true;
@@ -126,42 +143,60 @@ impl<'de> Reader<'de> {
 /// How long a string is that begins behind its quote, with the quote that ends it; nothing where it has no end or holds
 /// what may not stand in a string.
 fn ended(text: &[u8]) -> Option<usize> {
-    let mut rest = text;
-    loop {
-        while let Some((eight, more)) = rest.split_first_chunk() {
-            match plain(u64::from_le_bytes(*eight)) {
-                8 => rest = more,
-                some => {
-                    rest = rest.get(some..)?;
-                    break;
-                }
+    let (blocks, _) = text.as_chunks();
+    // Where in the block: an escape may reach into the next one.
+    let mut at = 0;
+    for (index, block) in blocks.iter().enumerate() {
+        let marks = special(block);
+        while let Some(left) = marks.checked_shr(at).filter(|left| *left != 0) {
+            at += left.trailing_zeros();
+            let place = index * 64 + at as usize;
+            match stop(text.get(place..)?)? {
+                0 => return Some(place + 1),
+                escape => at += escape,
             }
         }
-        rest = match rest {
-            [b'"', more @ ..] => return Some(text.len() - more.len()),
-            [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', more @ ..] => more,
-            [b'\\', b'u', a, b, c, d, more @ ..]
-                if [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()) =>
-            {
-                more
-            }
-            [b'\\' | 0..0x20, ..] | [] => return None,
-            [_, more @ ..] => more,
+        at = at.saturating_sub(64);
+    }
+    let mut at = blocks.len() * 64 + at as usize;
+    while let Some(byte) = text.get(at) {
+        at += match byte {
+            b'"' | b'\\' | 0..0x20 => match stop(text.get(at..)?)? {
+                0 => return Some(at + 1),
+                escape => escape as usize,
+            },
+            _ => 1,
         };
+    }
+    None
+}
+
+/// How long the escape is that a text begins with, nought for a quote; nothing for what may not stand in a string.
+#[inline]
+fn stop(text: &[u8]) -> Option<u32> {
+    match text {
+        [b'"', ..] => Some(0),
+        [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => Some(2),
+        [b'\\', b'u', digits @ ..] => {
+            digits.first_chunk::<4>()?.iter().all(u8::is_ascii_hexdigit).then_some(6)
+        }
+        _ => None,
     }
 }
 
-/// How many of eight bytes pass before a quote, a backslash or what may not stand in a string.
+/// Which of these bytes are quotes, backslashes or may not stand in a string: one bit for each, the first the lowest.
 #[inline]
-fn plain(bytes: u64) -> usize {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    // A byte's top bit is set where it is below what is taken from it, and was below 128. By the second bit turned, the
-    // quote comes to stand right behind what is smaller than a blank. What is borrowed may set others, but only behind
-    // the first.
-    let small_or_quote = (bytes ^ (ONES * 2)).wrapping_sub(ONES * 0x21);
-    let backslash = (bytes ^ (ONES * 0x5c)).wrapping_sub(ONES);
-    let found = (small_or_quote | backslash) & !bytes & (ONES << 7);
-    found.trailing_zeros() as usize / 8
+#[expect(clippy::needless_bitwise_bool, reason = "a branch for each byte would cost more than all of them")]
+fn special(block: &[u8; 64]) -> u64 {
+    let mut flags = [0_u8; 64];
+    for (flag, byte) in flags.iter_mut().zip(block) {
+        // By its second bit turned, the quote comes to stand right behind what is smaller than a blank.
+        *flag = u8::from(((byte ^ 2) < 0x21) | (*byte == b'\\'));
+    }
+    let (eights, _) = flags.as_chunks();
+    // The product brings the lowest bits of eight bytes together in the highest byte.
+    let bits = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+    eights.iter().enumerate().fold(0, |marks, (at, eight)| marks | (bits(eight) << (8 * at)))
 }
 
 /// What `serde_json` reads from a value alone.
@@ -180,13 +215,13 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         match self.peek()? {
             b'{' => {
-                self.at += 1;
+                self.open()?;
                 let mut several = Several { reader: &mut *self, begun: false };
                 let value = visitor.visit_map(&mut several)?;
                 several.ended(b'}').map(|()| value)
             }
             b'[' => {
-                self.at += 1;
+                self.open()?;
                 let mut several = Several { reader: &mut *self, begun: false };
                 let value = visitor.visit_seq(&mut several)?;
                 several.ended(b']').map(|()| value)
@@ -253,13 +288,17 @@ impl Several<'_, '_> {
     fn another(&mut self, end: u8) -> Result<bool> {
         let more = self.reader.more(self.begun, end)?;
         // The end is for whoever began.
-        self.reader.at -= usize::from(!more);
+        if !more {
+            self.reader.at -= 1;
+            self.reader.depth -= 1;
+        }
         self.begun = true;
         Ok(more)
     }
 
     /// Takes the end, which must come now.
     fn ended(&mut self, end: u8) -> Result<()> {
+        self.reader.depth += 1;
         self.reader.take(end)
     }
 }
@@ -312,7 +351,7 @@ mod tests {
     use serde_json::Value;
     use serde_json::value::RawValue;
 
-    use super::{Deserialize, Result, plain, read};
+    use super::Deserialize;
     use crate::wire::{Open, Text, Unknown};
 
     #[derive(Debug, Deserialize, PartialEq)]
@@ -367,7 +406,11 @@ mod tests {
         unknown: Unknown,
     }
 
-    fn same<'a, T: Deserialize<'a> + std::fmt::Debug + PartialEq>(text: &'a str) -> Result<()> {
+    fn read<'de, T: Deserialize<'de>>(text: &'de str) -> super::Result<T> {
+        super::read(text, 64, 1000)
+    }
+
+    fn same<'a, T: Deserialize<'a> + std::fmt::Debug + PartialEq>(text: &'a str) -> super::Result<()> {
         let (here, there) = (read::<T>(text), serde_json::from_str::<T>(text));
         assert_eq!(here.as_ref().ok(), there.as_ref().ok(), "{text}: {here:?}, {there:?}");
         here.map(|_| ())
@@ -429,6 +472,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn depth_and_number_are_bounded_as_the_survey_bounds_them() {
+        for text in
+            [r#"{"a":[1,{"b":["x,[{",2]}],"c":{}}"#, "[[[]],[],[[]]]", "[]", "7", r#"[{"a":1},{"a":[2]}]"#]
+        {
+            for (depth, values) in (0..6).flat_map(|depth| (0..12).map(move |values| (depth, values))) {
+                let fits = crate::wire::survey(text.as_bytes(), depth, values).is_ok();
+                assert_eq!(
+                    super::read::<Value>(text, depth, values).is_ok(),
+                    fits,
+                    "{text} {depth} {values}"
+                );
+                assert_eq!(
+                    super::read::<Raw<'_>>(text, depth, values).is_ok(),
+                    fits,
+                    "{text} {depth} {values}"
+                );
+            }
+        }
+    }
+
     fn any_value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -468,13 +532,26 @@ mod tests {
         }
 
         #[test]
-        fn eight_bytes_are_looked_at_rightly(bytes: [u8; 8], odd in "[\u{0}-\u{ff}\"\\\\]{8}") {
-            let odd = *odd.as_bytes().first_chunk().unwrap();
-            for bytes in [bytes, odd] {
-                let place = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
-                let first = bytes.iter().position(place).unwrap_or(8);
-                prop_assert_eq!(plain(u64::from_le_bytes(bytes)), first);
+        fn what_is_special_is_marked(bytes: Vec<u8>, odd in "[\u{0}-\u{ff}\"\\\\]{0,64}") {
+            for mut bytes in [bytes, odd.into_bytes()] {
+                bytes.resize(64, b'x');
+                let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+                let expected = bytes.iter().rev().fold(0, |marks, byte| (marks << 1) | u64::from(special(byte)));
+                prop_assert_eq!(super::special(bytes.first_chunk().unwrap()), expected);
             }
+        }
+
+        #[test]
+        fn a_long_string_ends_where_it_ends(
+            pieces in prop::collection::vec("[a-zé ]{0,70}|\\\\[\"\\\\/bfnrt]{1}|\\\\u00[0-9a-fA-F]{2}", 0..40),
+            behind in "[ -~]{0,90}",
+        ) {
+            let inside = pieces.concat();
+            let text = format!("{inside}\"{behind}");
+            prop_assert_eq!(super::ended(text.as_bytes()), Some(inside.len() + 1));
+            prop_assert_eq!(super::ended(inside.as_bytes()), None);
+            let broken = format!("{inside}\u{1}{text}");
+            prop_assert_eq!(super::ended(broken.as_bytes()), None);
         }
     }
 }

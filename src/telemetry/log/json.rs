@@ -17,7 +17,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::clock::Clock;
-use crate::decimal::Short;
+use crate::decimal::{self, Short};
 
 /// The format.
 pub(super) struct Json;
@@ -95,7 +95,7 @@ impl Put for str {
 impl Put for u64 {
     fn put(&self, line: &mut Line, name: &'static str) {
         line.json.extend_from_slice(name.as_bytes());
-        line.json.extend_from_slice(Short::of(*self).as_bytes());
+        decimal::push(&mut line.json, *self);
     }
 }
 
@@ -192,7 +192,6 @@ impl Line {
         if text.bytes().fold(0, |found, byte| found | odd(byte)) != 0 {
             return self.json(text);
         }
-        self.json.reserve(text.len() + 2);
         self.json.push(b'"');
         self.json.extend_from_slice(text.as_bytes());
         self.json.push(b'"');

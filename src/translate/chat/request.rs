@@ -104,12 +104,12 @@ pub(in crate::translate) fn document<'a, T: Deserialize<'a>>(body: &'a [u8], mos
     let text = std::str::from_utf8(body).map_err(|error| {
         malformed(&format!("byte {} is not valid UTF-8", error.valid_up_to())).because(error)
     })?;
-    survey(body, most)?;
     if text.len() >= LONG
-        && let Ok(value) = wire::read(text)
+        && let Ok(value) = wire::read(text, DEEPEST, most)
     {
         return Ok(value);
     }
+    survey(body, most)?;
     serde_json::from_str(text).map_err(|error| explain::<T>(text, error))
 }
 
@@ -153,7 +153,8 @@ fn survey(json: &[u8], most: usize) -> Result<()> {
 /// Reads a raw value as a type; the error names the place within it.
 pub(in crate::translate) fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T> {
     let text = raw.get();
-    let value = if text.len() >= LONG { wire::read(text) } else { serde_json::from_str(text) };
+    let value =
+        if text.len() >= LONG { wire::read(text, DEEPEST, usize::MAX) } else { serde_json::from_str(text) };
     if let Ok(value) = value {
         return Ok(value);
     }

@@ -135,8 +135,10 @@ fn written(
             Some(list) => Numbers::inside(list),
             None => Numbers::new(vector.values.get())?,
         };
+        let read = shape.base64 || shape.rescale;
+        let squares = if read { numbers.read(&mut values)? } else { 1.0 };
         if let Some(wanted) = shape.dimensions {
-            let got = numbers.len();
+            let got = if read { values.len() } else { numbers.len() };
             if got != wanted {
                 return Err(broken(format!("Google gave {got} numbers where {wanted} were asked for.")));
             }
@@ -147,7 +149,6 @@ fn written(
         out.extend_from_slice(br#"{"object":"embedding","index":"#);
         wire::append(&index, &mut out).map_err(Error::internal)?;
         out.extend_from_slice(br#","embedding":"#);
-        let squares = if shape.base64 || shape.rescale { numbers.read(&mut values)? } else { 1.0 };
         let scale = if shape.rescale { numbers::scale(squares) } else { 1.0 };
         if shape.base64 {
             numbers::base64(&values, scale, &mut scratch, &mut out)?;

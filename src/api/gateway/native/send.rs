@@ -26,6 +26,9 @@ use crate::usage::Tier;
 const LARGEST_ERROR: usize = 1 << 20;
 const ERROR_WITHIN: Duration = Duration::from_secs(10);
 
+/// The media type of server-sent events.
+const EVENTS: &[u8] = b"text/event-stream";
+
 /// One native request, admitted and ready to be sent.
 pub(in crate::api::gateway) struct Sending<'s> {
     pub(in crate::api::gateway) way: Way<'s>,
@@ -184,10 +187,10 @@ fn ended(cx: &Ctx, mut said: Response<Body>, calls: u32) -> Response<Body> {
 
 fn framing(headers: &HeaderMap, otherwise: Framing) -> Framing {
     let encoded = headers.get(CONTENT_ENCODING).is_some_and(|value| value != "identity");
-    let events = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/event-stream"));
+    let events = headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let media = value.as_bytes().trim_ascii_start();
+        media.get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
+    });
     match (encoded, events) {
         (true, _) => Framing::Plain,
         (false, true) => Framing::Sse,
