@@ -26,9 +26,9 @@ pub(super) fn read(text: &str) -> Option<GenerateResponse<'_>> {
 
 /// Reads the counts that a text begins with, if they are usual ones, and tells how long they are.
 pub(super) fn metadata(text: &str) -> Option<(UsageMetadata<'_>, usize)> {
-    let (mut rest, mut said) = (Rest(text), UsageMetadata::default());
+    let (mut rest, mut said) = (Rest { text, at: 0 }, UsageMetadata::default());
     counts(&mut rest, &mut said)?;
-    Some((said, text.len() - rest.0.len()))
+    Some((said, rest.at))
 }
 
 fn candidate<'a>(rest: &mut Rest<'a>, candidate: &mut Candidate<'a>) -> Option<()> {
