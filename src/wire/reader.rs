@@ -151,7 +151,7 @@ fn ended(text: &[u8]) -> Option<usize> {
         while let Some(left) = marks.checked_shr(at).filter(|left| *left != 0) {
             at += left.trailing_zeros();
             let place = index * 64 + at as usize;
-            match stop(text.get(place..)?)? {
+            match stop(text, place)? {
                 0 => return Some(place + 1),
                 escape => at += escape,
             }
@@ -161,7 +161,7 @@ fn ended(text: &[u8]) -> Option<usize> {
     let mut at = blocks.len() * 64 + at as usize;
     while let Some(byte) = text.get(at) {
         at += match byte {
-            b'"' | b'\\' | 0..0x20 => match stop(text.get(at..)?)? {
+            b'"' | b'\\' | 0..0x20 => match stop(text, at)? {
                 0 => return Some(at + 1),
                 escape => escape as usize,
             },
@@ -171,15 +171,16 @@ fn ended(text: &[u8]) -> Option<usize> {
     None
 }
 
-/// How long the escape is that a text begins with, nought for a quote; nothing for what may not stand in a string.
+/// How long the escape is that stands here, nought for a quote; nothing for what may not stand in a string.
 #[inline]
-fn stop(text: &[u8]) -> Option<u32> {
-    match text {
-        [b'"', ..] => Some(0),
-        [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => Some(2),
-        [b'\\', b'u', digits @ ..] => {
-            digits.first_chunk::<4>()?.iter().all(u8::is_ascii_hexdigit).then_some(6)
-        }
+fn stop(text: &[u8], at: usize) -> Option<u32> {
+    let byte = *text.get(at)?;
+    if byte != b'\\' {
+        return (byte == b'"').then_some(0);
+    }
+    match text.get(at + 1)? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(2),
+        b'u' => text.get(at + 2..at + 6)?.iter().all(u8::is_ascii_hexdigit).then_some(6),
         _ => None,
     }
 }
@@ -188,11 +189,8 @@ fn stop(text: &[u8]) -> Option<u32> {
 #[inline]
 #[expect(clippy::needless_bitwise_bool, reason = "a branch for each byte would cost more than all of them")]
 fn special(block: &[u8; 64]) -> u64 {
-    let mut flags = [0_u8; 64];
-    for (flag, byte) in flags.iter_mut().zip(block) {
-        // By its second bit turned, the quote comes to stand right behind what is smaller than a blank.
-        *flag = u8::from(((byte ^ 2) < 0x21) | (*byte == b'\\'));
-    }
+    // By its second bit turned, the quote comes to stand right behind what is smaller than a blank.
+    let flags = block.map(|byte| u8::from(((byte ^ 2) < 0x21) | (byte == b'\\')));
     let (eights, _) = flags.as_chunks();
     // The product brings the lowest bits of eight bytes together in the highest byte.
     let bits = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;

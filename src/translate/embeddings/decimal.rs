@@ -12,23 +12,23 @@ const POWERS: [f64; 20] = [
 /// Those below a hundred million, as whole numbers.
 const WHOLE_POWERS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
 
-/// Eight bytes of one value.
-const fn eight(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; 8])
-}
+/// One in each of eight bytes.
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+/// The figure nought in each of eight bytes.
+const NOUGHTS: u64 = u64::from_ne_bytes([b'0'; 8]);
 
 /// How many of the bytes are digits, from the first on.
 #[inline]
 const fn digits(bytes: u64) -> u32 {
     // What is no digit reaches the top bit of its byte; what that may carry into the next does not touch the first.
-    let other = ((bytes ^ eight(b'0')).wrapping_add(eight(0x76)) | bytes) & eight(0x80);
+    let other = ((bytes ^ NOUGHTS).wrapping_add(ONES * 0x76) | bytes) & (ONES << 7);
     other.trailing_zeros() / 8
 }
 
 /// The number that eight digits write; nothing in a byte is a nought.
 #[inline]
 const fn joined(bytes: u64) -> u64 {
-    let pairs = ((bytes & eight(0x0f)).wrapping_mul((10 << 8) | 1) >> 8) & 0x00ff_00ff_00ff_00ff;
+    let pairs = ((bytes & (ONES * 0x0f)).wrapping_mul((10 << 8) | 1) >> 8) & 0x00ff_00ff_00ff_00ff;
     let fours = (pairs.wrapping_mul((100 << 16) | 1) >> 16) & 0x0000_ffff_0000_ffff;
     fours.wrapping_mul((10_000 << 32) | 1) >> 32
 }
@@ -41,7 +41,7 @@ const fn spread(number: u64) -> u64 {
     let hundreds = ((fours * 10_486) >> 20) & 0x0000_007f_0000_007f;
     let pairs = hundreds | ((fours - hundreds * 100) << 16);
     let tens = ((pairs * 103) >> 10) & 0x000f_000f_000f_000f;
-    tens | ((pairs - tens * 10) << 8) | eight(b'0')
+    tens | ((pairs - tens * 10) << 8) | NOUGHTS
 }
 
 /// The number that a text begins with and how long it is, where it is `0.` and up to fifteen digits, and more text
