@@ -189,8 +189,11 @@ fn stop(text: &[u8], at: usize) -> Option<u32> {
 #[inline]
 #[expect(clippy::needless_bitwise_bool, reason = "a branch for each byte would cost more than all of them")]
 fn special(block: &[u8; 64]) -> u64 {
-    // By its second bit turned, the quote comes to stand right behind what is smaller than a blank.
-    let flags = block.map(|byte| u8::from(((byte ^ 2) < 0x21) | (byte == b'\\')));
+    let mut flags = [0_u8; 64];
+    for (flag, byte) in flags.iter_mut().zip(block) {
+        // By its second bit turned, the quote comes to stand right behind what is smaller than a blank.
+        *flag = u8::from(((byte ^ 2) < 0x21) | (*byte == b'\\'));
+    }
     let (eights, _) = flags.as_chunks();
     // The product brings the lowest bits of eight bytes together in the highest byte.
     let bits = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
