@@ -2,8 +2,9 @@
 //!
 //! Whoever writes to a socket of the same machine wakes its reader, and the kernel bills the writer for that. With many
 //! calls under way it is much cheaper to make all that is ready, and then to write it all, than to write each as it
-//! becomes ready: the second reader is awake already. So before the first write of what is to be sent, the task steps
-//! back once behind those that wait for their turn. Where nobody waits, it goes on at once.
+//! becomes ready: the second reader is awake already. So before the first write after something was read, which is the
+//! beginning of a request or of its answer, the task steps back once behind those that wait for their turn. Where nobody
+//! waits, it goes on at once; and so do the events of a stream that has begun: each would cost another turn, and be late.
 
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -16,18 +17,18 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 #[derive(Debug)]
 pub struct Corked<S> {
     inner: S,
-    /// It has stepped back since the last flush.
-    stepped: bool,
+    /// It has not stepped back since something was read, or ever.
+    fresh: bool,
 }
 
 impl<S> Corked<S> {
     /// Around a socket.
     pub fn new(inner: S) -> Self {
-        Self { inner, stepped: false }
+        Self { inner, fresh: true }
     }
 
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if std::mem::replace(&mut self.stepped, true) {
+        if !std::mem::replace(&mut self.fresh, false) {
             return Poll::Ready(());
         }
         // Polled once, it has the task woken when all others have had their turn; that is all that is wanted of it. A
@@ -42,7 +43,9 @@ impl<S: Read + Unpin> Read for Corked<S> {
         cx: &mut Context<'_>,
         buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        self.fresh |= polled.is_ready();
+        polled
     }
 }
 
@@ -66,9 +69,7 @@ impl<S: Write + Unpin> Write for Corked<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.inner).poll_flush(cx);
-        self.stepped &= polled.is_pending();
-        polled
+        Pin::new(&mut self.inner).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -86,8 +87,9 @@ impl<S: Connection> Connection for Corked<S> {
 mod tests {
     use std::future::poll_fn;
 
+    use futures_util::FutureExt as _;
     use hyper_util::rt::TokioIo;
-    use tokio::io::AsyncReadExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -105,12 +107,17 @@ mod tests {
             assert_eq!(wrote.await.unwrap(), 5);
             assert_eq!(steps, 2, "once behind the others in round {round}");
             assert!(other.is_finished());
-            // More of the same does not wait again.
-            assert_eq!(poll_fn(|cx| Pin::new(&mut socket).poll_write(cx, b", you")).await.unwrap(), 5);
             poll_fn(|cx| Pin::new(&mut socket).poll_flush(cx)).await.unwrap();
+            // More of the same does not wait again, flushed or not, before something else was read.
+            let more = |cx: &mut Context<'_>| Pin::new(&mut socket).poll_write(cx, b", you");
+            assert!(poll_fn(more).now_or_never().is_some());
             let mut read = [0; 10];
             far.read_exact(&mut read).await.unwrap();
             assert_eq!(&read, b"hello, you");
+            far.write_all(b"and?").await.unwrap();
+            let mut room = [0; 8];
+            let mut room = hyper::rt::ReadBuf::new(&mut room);
+            poll_fn(|cx| Pin::new(&mut socket).poll_read(cx, room.unfilled())).await.unwrap();
         }
     }
 }
