@@ -95,6 +95,7 @@ impl Process {
 }
 
 impl Drop for Process {
+    #[expect(clippy::disallowed_methods, reason = "nothing else is to happen meanwhile")]
     fn drop(&mut self) {
         // Asked first, so that what it counts for a profile-guided build is written.
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
