@@ -101,9 +101,11 @@ struct Slow {
 }
 
 impl EventSource for Slow {
-    fn poll_next(&mut self, _: &mut Context<'_>, batch: &mut Vec<Bytes>) -> Poll<Result<bool>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Bytes>) -> Poll<Result<bool>> {
         if self.asked < self.turns {
             self.asked += 1;
+            // Nobody asks again who has not been told to.
+            cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         self.asked = 0;
