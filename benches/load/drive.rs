@@ -23,6 +23,10 @@ pub(crate) struct Run {
     pub(crate) latencies: Vec<Duration>,
     /// How old each event of a stream was when it came.
     pub(crate) lags: Vec<Duration>,
+    /// Of these, those of the events that opened a stream.
+    pub(crate) first_lags: Vec<Duration>,
+    /// And the others.
+    pub(crate) later_lags: Vec<Duration>,
     pub(crate) took: Duration,
     /// What the process under test spent.
     pub(crate) spent: Duration,
@@ -33,6 +37,8 @@ impl Run {
         self.requests += 1;
         self.bytes += came.bytes;
         self.latencies.push(came.took);
+        self.first_lags.extend(came.lags.first());
+        self.later_lags.extend(came.lags.iter().skip(1));
         self.lags.extend(came.lags);
     }
 
@@ -41,11 +47,14 @@ impl Run {
         self.bytes += other.bytes;
         self.latencies.extend(other.latencies);
         self.lags.extend(other.lags);
+        self.first_lags.extend(other.first_lags);
+        self.later_lags.extend(other.later_lags);
     }
 
     fn sorted(mut self) -> Self {
-        self.latencies.sort_unstable();
-        self.lags.sort_unstable();
+        for times in [&mut self.latencies, &mut self.lags, &mut self.first_lags, &mut self.later_lags] {
+            times.sort_unstable();
+        }
         self
     }
 }

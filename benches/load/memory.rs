@@ -17,6 +17,8 @@ pub(crate) struct Memory {
     /// After the start, before the first request, in KiB.
     pub(crate) idle: f64,
     pub(crate) held: Held,
+    /// Processor time for each stream opened between the first thousand and the fifth, all connections new.
+    pub(crate) opening: Duration,
     /// The highest mark while an image of 10 MiB is on its way, above what was used before, by the bytes of its body.
     pub(crate) image: f64,
     /// From start to the first accepted connection: the median of several.
@@ -47,7 +49,12 @@ pub(crate) async fn measure(name: Name, place: &Place, double: &Target, most: us
     // Each stream is a file at the client, two at the target and one at the double.
     let room = most_files().saturating_sub(200) / 2;
     for wanted in [1_000, 5_000, 10_000].into_iter().filter(|wanted| *wanted <= most) {
+        let (before, spent) = (held.len(), process.processor()?);
         hold(&target.side, &mut held, wanted.min(room)).await?;
+        if wanted == 5_000 {
+            let opened = u32::try_from(held.len() - before)?.max(1);
+            memory.opening = process.processor()?.saturating_sub(spent) / opened;
+        }
         tokio::time::sleep(REST).await;
         memory.held.push((held.len(), process.memory("VmRSS:")?));
     }

@@ -86,7 +86,16 @@ pub(crate) struct Sample {
     pub p99: f64,
     pub lag50: f64,
     pub lag99: f64,
+    /// Of the events that opened a stream.
+    pub first50: f64,
+    pub first99: f64,
+    /// Of those that came after.
+    pub later50: f64,
+    pub later99: f64,
 }
+
+/// One figure of a round.
+type Of = fn(&Sample) -> f64;
 
 #[derive(Debug, Default)]
 pub(crate) struct Results(BTreeMap<(Scenario, Name), Vec<Sample>>);
@@ -106,19 +115,23 @@ impl Results {
             p99: micros(quantile(&run.latencies, 0.99)),
             lag50: micros(quantile(&run.lags, 0.5)),
             lag99: micros(quantile(&run.lags, 0.99)),
+            first50: micros(quantile(&run.first_lags, 0.5)),
+            first99: micros(quantile(&run.first_lags, 0.99)),
+            later50: micros(quantile(&run.later_lags, 0.5)),
+            later99: micros(quantile(&run.later_lags, 0.99)),
         };
         self.0.entry((scenario, name)).or_default().push(sample);
     }
 
     /// The median of the rounds.
-    pub(crate) fn median(&self, scenario: Scenario, name: Name, of: fn(&Sample) -> f64) -> Option<f64> {
+    pub(crate) fn median(&self, scenario: Scenario, name: Name, of: Of) -> Option<f64> {
         let mut values: Vec<f64> = self.0.get(&(scenario, name))?.iter().map(of).collect();
         values.sort_unstable_by(f64::total_cmp);
         values.get(values.len() / 2).copied()
     }
 
     /// What a target adds to the double alone.
-    pub(crate) fn added(&self, scenario: Scenario, name: Name, of: fn(&Sample) -> f64) -> Option<f64> {
+    pub(crate) fn added(&self, scenario: Scenario, name: Name, of: Of) -> Option<f64> {
         Some(self.median(scenario, name, of)? - self.median(scenario, Name::Direct, of)?)
     }
 
@@ -139,11 +152,17 @@ impl Results {
             let (p50, p99) = (latency(|sample| sample.p50)?, latency(|sample| sample.p99)?);
             Some(format!("{:.2} / {:.2}", p50 / 1e3, p99 / 1e3))
         });
-        self.section("age of an event p50 / p99, ms", |scenario, name| {
-            let lag = |of| self.median(scenario, name, of).filter(|_| scenario == Scenario::Paced);
-            let (p50, p99) = (lag(|sample| sample.lag50)?, lag(|sample| sample.lag99)?);
-            Some(format!("{:.2} / {:.2}", p50 / 1e3, p99 / 1e3))
-        });
+        let ages: [(&str, Of, Of); 3] = [
+            ("age of an event p50 / p99, ms", |sample| sample.lag50, |sample| sample.lag99),
+            ("of those that open a stream", |sample| sample.first50, |sample| sample.first99),
+            ("of those that come after", |sample| sample.later50, |sample| sample.later99),
+        ];
+        for (title, p50, p99) in ages {
+            self.section(title, |scenario, name| {
+                let age = |of| self.median(scenario, name, of).filter(|_| scenario == Scenario::Paced);
+                Some(format!("{:.2} / {:.2}", age(p50)? / 1e3, age(p99)? / 1e3))
+            });
+        }
     }
 
     fn section(&self, title: &str, cell: impl Fn(Scenario, Name) -> Option<String>) {
@@ -192,6 +211,7 @@ pub(crate) fn memories(memories: &BTreeMap<Name, Memory>) {
     row("KiB an open stream, at 5 000", &|memory| {
         memory.each(5_000).map_or_else(|| "–".to_owned(), |kib| format!("{kib:.1}"))
     });
+    row("CPU to open a stream, µs", &|memory| format!("{:.0}", micros(memory.opening)));
     row("peak for a 10 MiB image, by its body", &|memory| format!("{:.2}", memory.image));
     row("start to ready, ms", &|memory| format!("{:.0}", micros(memory.start) / 1e3));
 }
