@@ -18,7 +18,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, HttpConnector, capture_connection};
-use hyper_util::client::legacy::{Client as Pool, Error};
+use hyper_util::client::legacy::{self, Client as Pool};
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::CertificateDer;
@@ -32,6 +32,7 @@ use tower::Service;
 
 use super::fail::{ConnectTimeout, setting};
 use super::gauge::Gauged;
+use super::lanes::{self, Lanes};
 use super::settings::{Names, Network};
 use crate::body::{Body, BoxError};
 use crate::cork::Corked;
@@ -58,10 +59,30 @@ const OPENING: usize = 128;
 /// the other; and all of them are given up after a while, so that names are looked up again and load moves. Calls
 /// under way on an old pool's connections go on to their end.
 ///
-/// Where HTTP/1 is spoken, a connection takes one call at a time and there is nothing to share: all calls go to the
-/// first pool, which lends what is free and makes what is missing, several at once.
+/// Where HTTP/1 is spoken, a connection takes one call at a time and there is nothing to share: what is encrypted goes
+/// to the first pool, which lends what is free and makes what is missing, several at once; what is not goes over
+/// [`Lanes`], which do the same for less.
 #[derive(Clone, Debug)]
 pub(super) struct Client(Arc<Pools>);
+
+/// A request that got no status line.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unanswered {
+    #[error(transparent)]
+    Pool(#[from] legacy::Error),
+    #[error(transparent)]
+    Lane(#[from] lanes::Failed),
+}
+
+impl Unanswered {
+    /// Whether no connection was made.
+    pub(super) fn is_connect(&self) -> bool {
+        match self {
+            Self::Pool(error) => error.is_connect(),
+            Self::Lane(error) => matches!(error, lanes::Failed::Connecting(_)),
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Pools {
@@ -75,6 +96,7 @@ struct Pools {
 
 #[derive(Debug)]
 struct Generation {
+    lanes: Lanes<Connector>,
     shares: Vec<Share>,
     /// The host chose HTTP/1 when it could have had HTTP/2.
     plain: AtomicBool,
@@ -124,11 +146,11 @@ impl Client {
 
     fn around(connector: Connector, age: Duration) -> Self {
         Self(Arc::new(Pools {
+            generation: ArcSwap::from_pointee(Generation::new(&connector)),
             connector,
             age,
             begun: Instant::now(),
             until: AtomicU64::new(millis(age)),
-            generation: ArcSwap::from_pointee(Generation::new()),
         }))
     }
 
@@ -137,13 +159,16 @@ impl Client {
         &self,
         mut request: Request<Body>,
         flying: u32,
-    ) -> Result<Response<Incoming>, Error> {
+    ) -> Result<Response<Incoming>, Unanswered> {
         let pools = &*self.0;
         let now = millis(pools.begun.elapsed());
         let generation = pools.generation(now);
         // HTTP/2 is agreed on under TLS only.
-        if request.uri().scheme() != Some(&Scheme::HTTPS) || generation.plain.load(Relaxed) {
-            return generation.pool(0, pools).request(request).await;
+        if request.uri().scheme() != Some(&Scheme::HTTPS) {
+            return Ok(generation.lanes.request(request).await?);
+        }
+        if generation.plain.load(Relaxed) {
+            return Ok(generation.pool(0, pools).request(request).await?);
         }
         let wanted = usize::try_from(flying.saturating_sub(1) / SHARING).unwrap_or(0);
         let last = wanted.min(CONNECTIONS - 1);
@@ -152,7 +177,7 @@ impl Client {
             let Some(share) = generation.shares.get(at) else { continue };
             if share.is_open(now) {
                 share.used.store(now + 1, Relaxed);
-                return generation.pool(at, pools).request(request).await;
+                return Ok(generation.pool(at, pools).request(request).await?);
             }
             if let Some(opening) = Opening::begin(&generation, at) {
                 let mut captured = capture_connection(&mut request);
@@ -161,22 +186,25 @@ impl Client {
                 let connected = pin!(async {
                     captured.wait_for_connection_metadata().await.as_ref().map(Connected::is_negotiated_h2)
                 });
-                return match select(connected, sending).await {
+                let answered = match select(connected, sending).await {
                     Either::Left((shared, sending)) => {
                         opening.done(now, shared);
                         sending.await
                     }
                     Either::Right((answered, _)) => answered,
                 };
+                return Ok(answered?);
             }
         }
-        let Some(first) = generation.shares.first() else { return pools.build().request(request).await };
+        let Some(first) = generation.shares.first() else {
+            return Ok(pools.build().request(request).await?);
+        };
         let opened = first.opened.notified();
         // It may have been opened between the look and the wait; the limit is the connector's own.
         if !first.is_open(millis(pools.begun.elapsed())) && first.opening.load(Relaxed) {
             let _ = tokio::time::timeout(pools.connector.limit, opened).await;
         }
-        generation.pool(0, pools).request(request).await
+        Ok(generation.pool(0, pools).request(request).await?)
     }
 }
 
@@ -227,7 +255,7 @@ impl Pools {
         if now >= until
             && self.until.compare_exchange(until, now + millis(self.age), Relaxed, Relaxed).is_ok()
         {
-            self.generation.store(Arc::new(Generation::new()));
+            self.generation.store(Arc::new(Generation::new(&self.connector)));
         }
         self.generation.load_full()
     }
@@ -246,8 +274,12 @@ impl Pools {
 }
 
 impl Generation {
-    fn new() -> Self {
-        Self { shares: (0..CONNECTIONS).map(|_| Share::default()).collect(), plain: AtomicBool::new(false) }
+    fn new(connector: &Connector) -> Self {
+        Self {
+            lanes: Lanes::new(connector.clone(), IDLE),
+            shares: (0..CONNECTIONS).map(|_| Share::default()).collect(),
+            plain: AtomicBool::new(false),
+        }
     }
 
     fn pool(&self, at: usize, pools: &Pools) -> Pool<Connector, Body> {

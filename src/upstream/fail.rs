@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 
+use super::connect::Unanswered;
 use crate::body::{BoxError, ReadError};
 use crate::error::{Error, Kind, Origin, Retry};
 
@@ -86,7 +87,7 @@ pub(super) fn setting(message: String) -> Error {
 }
 
 /// A request that got no status line.
-pub(super) fn unanswered(error: hyper_util::client::legacy::Error) -> Error {
+pub(super) fn unanswered(error: Unanswered) -> Error {
     let unreachable = |message| Error::new(Kind::UpstreamUnreachable, Origin::Upstream, message);
     if cause::<ConnectTimeout>(&error).is_some() {
         return timeout("upstream_connect_timeout", "Connecting to Google took too long.").because(error);

@@ -32,6 +32,7 @@ mod gauge;
 mod health;
 mod hedge;
 mod inherit;
+mod lanes;
 mod letter;
 mod look;
 mod raw;
