@@ -17,7 +17,9 @@ use http::uri::Authority;
 use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{Connection, SendRequest, handshake};
+use hyper::client::conn::http1::{self, SendRequest, handshake};
+use hyper::rt::{Read, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -84,9 +86,14 @@ struct Lane {
     since: Instant,
 }
 
-/// Where a connection's task finds its sender again.
-#[derive(Debug, Default)]
-struct Lent(Mutex<Option<SendRequest<Body>>>);
+/// What a connection's task and its lane share.
+#[derive(Debug)]
+struct Lent {
+    /// Here the task finds the sender again.
+    sender: Mutex<Option<SendRequest<Body>>>,
+    /// What the socket says of itself, with each answer.
+    connected: Connected,
+}
 
 /// A place in line, and the number of the connection that has to be made for it.
 type Place = (oneshot::Receiver<Result<Lane, Failed>>, u64);
@@ -94,7 +101,7 @@ type Place = (oneshot::Receiver<Result<Lane, Failed>>, u64);
 impl<C, I> Lanes<C>
 where
     C: Service<Uri, Response = I, Error = BoxError, Future: Send> + Clone + Send + 'static,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    I: Connection + Read + Write + Unpin + Send + 'static,
 {
     /// Connections that this makes, and that are let go when nobody has used them for so long.
     pub(super) fn new(connector: C, idle: Duration) -> Self {
@@ -125,9 +132,12 @@ where
                     place.await.unwrap_or_else(nobody)?
                 }
             };
-            let fresh = lane.fresh;
+            let (fresh, lent) = (lane.fresh, Arc::clone(&lane.lent));
             match lane.send(request).await {
-                Ok(response) => return Ok(response),
+                Ok(mut response) => {
+                    lent.connected.get_extras(response.extensions_mut());
+                    return Ok(response);
+                }
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if !fresh => request = unsent,
                     _ => return Err(Failed::Sending(error.into_error())),
@@ -171,7 +181,7 @@ impl Lane {
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> {
         let Self { mut sender, lent, .. } = self;
         // The task looks for the sender under this lock, so it cannot be done with the call before the sender is there.
-        let mut lent = lent.0.lock();
+        let mut lent = lent.sender.lock();
         let sent = sender.try_send_request(request);
         *lent = Some(sender);
         sent
@@ -239,17 +249,19 @@ impl Host {
 async fn open<C, I>(mut connector: C, uri: Uri, host: Arc<Host>, number: u64)
 where
     C: Service<Uri, Response = I, Error = BoxError>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    I: Connection + Read + Write + Unpin,
 {
     let made = async {
         poll_fn(|cx| connector.poll_ready(cx)).await?;
         let socket = connector.call(uri).await?;
-        handshake(socket).await.map_err(BoxError::from)
+        let connected = socket.connected();
+        let (sender, connection) = handshake(socket).await?;
+        Ok((sender, connection, connected))
     };
     match made.await {
         Err(error) => host.failed(number, error),
-        Ok((sender, connection)) => {
-            let lent = Arc::new(Lent::default());
+        Ok((sender, connection, connected)) => {
+            let lent = Arc::new(Lent { sender: Mutex::default(), connected });
             host.lanes.lock().opening -= 1;
             host.free(Lane { sender, lent: Arc::clone(&lent), fresh: true, since: Instant::now() });
             let home = Arc::downgrade(&host);
@@ -260,15 +272,15 @@ where
 }
 
 /// Works for a connection until it is closed by the other side, or by us: when its client is gone.
-async fn serve<I>(connection: Connection<I, Body>, lent: Arc<Lent>, home: Weak<Host>)
+async fn serve<I>(connection: http1::Connection<I, Body>, lent: Arc<Lent>, home: Weak<Host>)
 where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    I: Read + Write + Unpin,
 {
     let mut connection = pin!(connection);
     let served = poll_fn(|cx| {
         let polled = connection.as_mut().poll(cx);
         if polled.is_pending() {
-            let mut sender = lent.0.lock();
+            let mut sender = lent.sender.lock();
             // It becomes ready while the connection is polled, never at another time.
             let ready = sender.take_if(|sender| sender.is_ready());
             drop(sender);

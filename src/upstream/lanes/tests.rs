@@ -1,3 +1,4 @@
+use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::Context;
@@ -81,8 +82,41 @@ impl Far {
     }
 }
 
+/// Our side, which says a word of itself.
+struct Near(TokioIo<DuplexStream>);
+
+impl Connection for Near {
+    fn connected(&self) -> Connected {
+        Connected::new().extra("near")
+    }
+}
+
+impl Read for Near {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl Write for Near {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
 impl Service<Uri> for Far {
-    type Response = TokioIo<DuplexStream>;
+    type Response = Near;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -100,7 +134,7 @@ impl Service<Uri> for Far {
             far.0.made.fetch_add(1, SeqCst);
             let (near, other) = duplex(1 << 10);
             tokio::spawn(far.serve(other));
-            Ok(TokioIo::new(near))
+            Ok(Near(TokioIo::new(near)))
         })
     }
 }
@@ -110,6 +144,7 @@ async fn ask(lanes: &Lanes<Far>, uri: &'static str) -> Result<Bytes, Failed> {
     let mut request = Request::new(body::full(Bytes::new()));
     *request.uri_mut() = Uri::from_static(uri);
     let response = lanes.request(request).await?;
+    assert_eq!(response.extensions().get(), Some(&"near"), "the socket's own word comes with the answer");
     Ok(body::read(response.into_body().map_err(BoxError::from).boxed_unsync(), 99).await.unwrap())
 }
 
