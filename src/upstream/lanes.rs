@@ -245,11 +245,12 @@ impl Host {
     }
 }
 
-/// Makes a connection and is its task from then on.
+/// Makes a connection, which then has a task of its own: one that remembered how it was made would be larger for as long as it
+/// lives.
 async fn open<C, I>(mut connector: C, uri: Uri, host: Arc<Host>, number: u64)
 where
     C: Service<Uri, Response = I, Error = BoxError>,
-    I: Connection + Read + Write + Unpin,
+    I: Connection + Read + Write + Unpin + Send + 'static,
 {
     let made = async {
         poll_fn(|cx| connector.poll_ready(cx)).await?;
@@ -262,11 +263,9 @@ where
         Err(error) => host.failed(number, error),
         Ok((sender, connection, connected)) => {
             let lent = Arc::new(Lent { sender: Mutex::default(), connected });
+            tokio::spawn(serve(connection, Arc::clone(&lent), Arc::downgrade(&host)));
             host.lanes.lock().opening -= 1;
-            host.free(Lane { sender, lent: Arc::clone(&lent), fresh: true, since: Instant::now() });
-            let home = Arc::downgrade(&host);
-            drop(host);
-            serve(connection, lent, home).await;
+            host.free(Lane { sender, lent, fresh: true, since: Instant::now() });
         }
     }
 }
