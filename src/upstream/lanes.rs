@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -288,10 +287,7 @@ where
                 host.free(Lane { sender, lent: Arc::clone(&lent), fresh: false, since: Instant::now() });
             }
         }
-        match polled {
-            Poll::Ready(served) => Poll::Ready(served),
-            Poll::Pending => Poll::Pending,
-        }
+        polled
     });
     if let Err(error) = served.await {
         tracing::debug!(%error, "a connection broke");

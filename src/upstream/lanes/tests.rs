@@ -1,7 +1,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
