@@ -147,8 +147,10 @@ struct Inner {
     source: Option<Source>,
 }
 
+// What makes errors is cold: so the compiler puts what does it apart from what runs for each request.
 impl Error {
     /// An error of a kind, at a place, with a sentence for the client.
+    #[cold]
     pub fn new(kind: Kind, origin: Origin, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             kind,
@@ -166,16 +168,19 @@ impl Error {
     }
 
     /// A wrong or missing value; `param` is the JSON path of the field (`messages[0].role`).
+    #[cold]
     pub fn invalid(param: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Kind::Invalid, Origin::Client, message).at(param).code("invalid_value")
     }
 
     /// A legal field that this model or gateway cannot serve.
+    #[cold]
     pub fn unsupported(param: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Kind::Unsupported, Origin::Client, message).at(param).code("unsupported_parameter")
     }
 
     /// A fault of ours; the cause goes to the log, the client sees one neutral sentence.
+    #[cold]
     pub fn internal(source: impl Into<Source>) -> Self {
         Self::new(Kind::Internal, Origin::Gateway, "The gateway failed while handling this request.")
             .because(source)
@@ -183,6 +188,7 @@ impl Error {
 
     /// Names the field, as a JSON path in the client's own request.
     #[must_use]
+    #[cold]
     pub fn at(mut self, param: impl Into<Cow<'static, str>>) -> Self {
         self.0.param = Some(param.into());
         self
@@ -190,6 +196,7 @@ impl Error {
 
     /// Overrides the machine-readable `code` that the kind implies.
     #[must_use]
+    #[cold]
     pub fn code(mut self, code: impl Into<Cow<'static, str>>) -> Self {
         self.0.code = Some(code.into());
         self
@@ -197,6 +204,7 @@ impl Error {
 
     /// The limit that was reached is one of tokens, not of requests.
     #[must_use]
+    #[cold]
     pub fn of_tokens(mut self) -> Self {
         self.0.of_tokens = true;
         self
@@ -209,6 +217,7 @@ impl Error {
 
     /// Says whether trying again can help.
     #[must_use]
+    #[cold]
     pub fn retry(mut self, retry: Retry) -> Self {
         self.0.retry = retry;
         self
@@ -216,6 +225,7 @@ impl Error {
 
     /// Says how many calls to Google were made.
     #[must_use]
+    #[cold]
     pub fn attempts(mut self, calls: u32) -> Self {
         self.0.attempts = calls;
         self
@@ -223,6 +233,7 @@ impl Error {
 
     /// Says which HTTP status Google answered with.
     #[must_use]
+    #[cold]
     pub fn answered(mut self, status: u16) -> Self {
         self.0.status = Some(status);
         self
@@ -230,6 +241,7 @@ impl Error {
 
     /// Says that the gateway has tried again itself, so that the client's doing it too would only multiply.
     #[must_use]
+    #[cold]
     pub fn exhausted(mut self) -> Self {
         self.0.exhausted = true;
         self
@@ -237,6 +249,7 @@ impl Error {
 
     /// Keeps the cause, for the log only.
     #[must_use]
+    #[cold]
     pub fn because(mut self, source: impl Into<Source>) -> Self {
         self.0.source = Some(source.into());
         self
@@ -245,6 +258,7 @@ impl Error {
     /// Puts `prefix` before the field path: `content` found while reading `messages[2]` becomes
     /// `messages[2].content`.
     #[must_use]
+    #[cold]
     pub fn within(mut self, prefix: &str) -> Self {
         let inner = self.0.param.take().unwrap_or_default();
         let param = match inner.as_ref() {

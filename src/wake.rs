@@ -2,10 +2,11 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -153,6 +154,98 @@ impl Word {
     /// Whether it was given. To be asked no more once it was.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.poll(cx)
+    }
+}
+
+/// Somebody has called since the last time.
+const RUNG: u8 = 1;
+/// Somebody is there and looks again before leaving, so that nobody has to be woken.
+const THERE: u8 = 2;
+
+/// What [`Ear`]s and their wakers share.
+#[derive(Debug)]
+struct Hall {
+    state: AtomicU8,
+    task: Mutex<Waker>,
+}
+
+impl Hall {
+    fn call(&self) {
+        let task = self.task.lock().clone();
+        task.wake();
+    }
+}
+
+impl Wake for Hall {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.state.fetch_or(RUNG, Ordering::AcqRel) & THERE == 0 {
+            self.call();
+        }
+    }
+}
+
+/// The waker of a future that is worked for by one task after the other, with long pauses in between. What it says while
+/// somebody works for it wakes nobody.
+#[derive(Debug)]
+pub struct Ear {
+    hall: Arc<Hall>,
+    waker: Waker,
+    /// Whom it wakes: known here too, to be compared without a lock.
+    task: Waker,
+}
+
+impl Default for Ear {
+    /// One that has been called, and by which nobody is woken.
+    fn default() -> Self {
+        let (state, task) = (AtomicU8::new(RUNG), Mutex::new(Waker::noop().clone()));
+        let hall = Arc::new(Hall { state, task });
+        Self { waker: Waker::from(Arc::clone(&hall)), hall, task: Waker::noop().clone() }
+    }
+}
+
+impl Ear {
+    /// Wakes this task from now on.
+    pub fn lend(&mut self, task: &Waker) {
+        if !self.task.will_wake(task) {
+            self.task.clone_from(task);
+            self.hall.task.lock().clone_from(task);
+        }
+    }
+
+    /// What is to be given on.
+    pub fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// Somebody is there from now on, and will listen.
+    pub fn attend(&self) {
+        self.hall.state.fetch_or(THERE, Ordering::AcqRel);
+    }
+
+    /// Somebody is there from now on; whether there was a call since the last time.
+    pub fn listen(&self) -> bool {
+        self.hall.state.swap(THERE, Ordering::AcqRel) & RUNG != 0
+    }
+
+    /// Whether there was a call since then.
+    pub fn is_rung(&self) -> bool {
+        self.hall.state.load(Ordering::Acquire) & RUNG != 0
+    }
+
+    /// Whoever was there waits to be woken.
+    pub fn rest(&self) {
+        if self.hall.state.fetch_and(!THERE, Ordering::AcqRel) & RUNG != 0 {
+            self.hall.call();
+        }
+    }
+
+    /// Whoever was there comes back, or nobody does.
+    pub fn leave(&self) {
+        self.hall.state.fetch_and(!THERE, Ordering::AcqRel);
     }
 }
 

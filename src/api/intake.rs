@@ -67,28 +67,28 @@ pub fn check(headers: &HeaderMap) -> Result<()> {
 ///
 /// # Errors
 /// 413 over the limit, 408 when it comes too slowly, `ClientGone` when it breaks off.
-pub async fn read(headers: &HeaderMap, body: Body, intake: Intake) -> Result<Bytes> {
+pub fn read(headers: &HeaderMap, body: Body, intake: Intake) -> impl Future<Output = Result<Bytes>> + Send {
     let mut body = Timed::new(body, intake.idle, intake.total);
-    match body::read(&mut body, intake.limit).await {
-        Ok(bytes) => Ok(bytes),
-        Err(ReadError::TooLarge(limit)) => {
-            // Who was asked for a 100-continue has not begun to send; anyone else must get rid of what is on its
-            // way, or the kernel resets the connection and our answer is lost.
-            if !headers.contains_key(EXPECT) {
-                discard(body).await;
+    async move {
+        match body::read(&mut body, intake.limit).await {
+            Ok(bytes) => Ok(bytes),
+            Err(ReadError::TooLarge(limit)) => {
+                // Who was asked for a 100-continue has not begun to send; anyone else must get rid of what is on its
+                // way, or the kernel resets the connection and our answer is lost.
+                if !headers.contains_key(EXPECT) {
+                    Box::pin(discard(body)).await;
+                }
+                let words = format!("The request body is larger than the {limit} bytes that are allowed.");
+                Err(Error::new(Kind::TooLarge, Origin::Client, words))
             }
-            Err(Error::new(
-                Kind::TooLarge,
-                Origin::Client,
-                format!("The request body is larger than the {limit} bytes that are allowed."),
-            ))
-        }
-        Err(ReadError::Broken(error)) if error.is::<TooSlow>() => {
-            Err(Error::new(Kind::RequestTimeout, Origin::Client, "The request body took too long to arrive.")
-                .retry(Retry::Soon))
-        }
-        Err(ReadError::Broken(error)) => {
-            Err(Error::new(Kind::ClientGone, Origin::Client, "The request body broke off.").because(error))
+            Err(ReadError::Broken(error)) if error.is::<TooSlow>() => {
+                let words = "The request body took too long to arrive.";
+                Err(Error::new(Kind::RequestTimeout, Origin::Client, words).retry(Retry::Soon))
+            }
+            Err(ReadError::Broken(error)) => {
+                let words = "The request body broke off.";
+                Err(Error::new(Kind::ClientGone, Origin::Client, words).because(error))
+            }
         }
     }
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Either, ready, select};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, Uri};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -47,8 +49,13 @@ pub trait Engine: Send + Sync + 'static {
     fn authenticate(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<Tenant>>;
 
     /// Answers one request of a caller who is known. A stream is returned when its first upstream event is in
-    /// hand, so that early failures are real HTTP errors.
-    fn serve(&self, cx: Ctx, endpoint: Endpoint, incoming: Incoming) -> BoxFuture<'_, Result<Reply>>;
+    /// hand, so that early failures are real HTTP errors. The future keeps what answers, whatever takes its place meanwhile.
+    fn serve(
+        self: Arc<Self>,
+        cx: Ctx,
+        endpoint: Endpoint,
+        incoming: Incoming,
+    ) -> BoxFuture<'static, Result<Reply>>;
 
     /// Who began the native upload that this token continues; the token is all that its pieces bring along.
     ///
@@ -155,19 +162,23 @@ impl Incoming {
     /// # Errors
     /// 415 for what is not plain JSON, 413 over the limit, 408 when it comes too slowly, `ClientGone` when it
     /// breaks off.
-    pub async fn json(self, cx: &Ctx) -> Result<Bytes> {
-        intake::check(&cx.headers)?;
-        self.whole(cx).await
+    pub fn json(self, cx: &Ctx) -> impl Future<Output = Result<Bytes>> + Send {
+        match intake::check(&cx.headers) {
+            Ok(()) => Either::Left(self.whole(cx)),
+            Err(error) => Either::Right(ready(Err(error))),
+        }
     }
 
     /// Reads any body whole.
     ///
     /// # Errors
     /// 413 over the limit, 408 when it comes too slowly, `ClientGone` when it breaks off.
-    pub async fn whole(self, cx: &Ctx) -> Result<Bytes> {
-        let body = intake::read(&cx.headers, self.body, self.intake).await?;
-        cx.meter.note(|entry| entry.bytes_in = body.len() as u64);
-        Ok(body)
+    pub fn whole(self, cx: &Ctx) -> impl Future<Output = Result<Bytes>> + Send {
+        intake::read(&cx.headers, self.body, self.intake).map(|body| {
+            let body = body?;
+            cx.meter.note(|entry| entry.bytes_in = body.len() as u64);
+            Ok(body)
+        })
     }
 }
 
@@ -266,55 +277,48 @@ impl Front {
     }
 
     /// Handles one request; every failure comes back rendered.
-    pub async fn handle(&self, request: Request<Body>, arrival: Arrival) -> Response<Body> {
+    pub fn handle(
+        &self,
+        request: Request<Body>,
+        arrival: Arrival,
+    ) -> impl Future<Output = Response<Body>> + Send {
         let uri = request.uri().clone();
         let native = native_routes::find(request.method(), uri.path(), uri.query(), request.headers());
         let is_native = native.is_some();
-        let Arrival { request_id, meter } = arrival;
-        let answered = {
-            let walk = std::pin::pin!(self.walk(request, native, &request_id, &meter));
-            let cut = std::pin::pin!(self.cut.cancelled());
-            match futures_util::future::select(walk, cut).await {
-                futures_util::future::Either::Left((answered, _)) => answered,
-                futures_util::future::Either::Right(((), _)) => Err(pump::draining()),
-            }
-        };
-        let mut response = match answered {
-            Ok(response) => response,
-            Err(error) => {
-                meter.fail(&error, render::code(&error));
-                if is_native {
-                    let shape = native_routes::shape(uri.path());
-                    render_google::response(&error, shape, &request_id)
-                } else {
-                    let mut response = render::response(&error, &request_id);
-                    if error.kind() == Kind::MethodNotAllowed
-                        && let Some(allowed) = routes::allow(uri.path())
-                        && let Ok(allowed) = HeaderValue::from_str(&allowed)
-                    {
-                        response.headers_mut().insert(ALLOW, allowed);
-                    }
-                    response
+        async move {
+            let Arrival { request_id, meter } = &arrival;
+            let answered = {
+                let walk = std::pin::pin!(self.walk(request, native, &arrival));
+                let cut = std::pin::pin!(self.cut.cancelled());
+                match select(walk, cut).await {
+                    Either::Left((answered, _)) => answered,
+                    Either::Right(((), _)) => Err(pump::draining()),
                 }
+            };
+            let mut response = match answered {
+                Ok(response) => response,
+                Err(error) => {
+                    meter.fail(&error, render::code(&error));
+                    failed(&error, &uri, is_native, request_id)
+                }
+            };
+            let told = meter.told();
+            let headers = response.headers_mut();
+            // With what the layers around this add, once.
+            headers.reserve(told.len() + ADDED);
+            for (name, value) in told {
+                headers.insert(name, value);
             }
-        };
-        let told = meter.told();
-        let headers = response.headers_mut();
-        // With what the layers around this add, once.
-        headers.reserve(told.len() + ADDED);
-        for (name, value) in told {
-            headers.insert(name, value);
+            response
         }
-        response
     }
 
-    async fn walk(
+    fn walk(
         &self,
         request: Request<Body>,
         native: Option<Result<Native>>,
-        request_id: &Arc<str>,
-        meter: &Meter,
-    ) -> Result<Response<Body>> {
+        arrival: &Arrival,
+    ) -> impl Future<Output = Result<Response<Body>>> + Send {
         let (mut head, body) = request.into_parts();
         for (name, value) in &mut head.headers {
             if is_secret(name) {
@@ -326,76 +330,77 @@ impl Front {
             Some(native) => native.map(Into::into),
             None => routes::find(&head.method, head.uri.path()),
         };
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => {
-                intake::spare(&head.headers, body).await;
-                return Err(error);
-            }
-        };
-        meter.note(|entry| entry.route = found.name);
-        if found.endpoint == Endpoint::Root {
-            return Ok(greeting());
-        }
-        let tenant = match found.endpoint.upload() {
-            Some(token) => self.engine.uploader(token),
-            None => self.engine.authenticate(&head.headers, head.uri.query()),
-        };
-        let tenant = match tenant {
-            Ok(tenant) => tenant,
-            Err(error) => {
-                intake::spare(&head.headers, body).await;
-                return Err(error);
-            }
-        };
-        meter.note(|entry| {
-            entry.key = Some(Arc::clone(tenant.name()));
-            entry.labels = Some(Arc::clone(tenant.labels()));
-            entry.cost_asked |= head.headers.contains_key(&COST);
-        });
-        let cx = Ctx {
-            request_id: Arc::clone(request_id),
-            tenant,
-            deployment: found.deployment.map(Arc::from),
-            headers: Arc::new(head.headers),
-            meter: meter.clone(),
-            metrics: Arc::clone(&self.metrics),
-        };
-        let incoming =
-            Incoming { method: head.method, uri: head.uri, body, intake: self.intake, cut: self.cut.clone() };
-        let meter = cx.meter.clone();
-        let reply = match (self.heartbeat, &found.endpoint) {
-            (Some(every), Endpoint::Chat | Endpoint::Completions | Endpoint::Responses) => {
-                let engine = Arc::clone(&self.engine);
-                let mut serving = Box::pin(async move { engine.serve(cx, found.endpoint, incoming).await });
-                match tokio::time::timeout(every, &mut serving).await {
-                    Ok(reply) => reply?,
-                    Err(_) if meter.streams() => return Ok(self.early(serving, every, meter)),
-                    Err(_) => serving.await?,
+        let Parts { method, uri, headers, .. } = head;
+        async move {
+            let meter = &arrival.meter;
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    Box::pin(intake::spare(&headers, body)).await;
+                    return Err(error);
                 }
+            };
+            meter.note(|entry| entry.route = found.name);
+            if found.endpoint == Endpoint::Root {
+                return Ok(greeting());
             }
-            _ => self.engine.serve(cx, found.endpoint, incoming).await?,
-        };
-        match reply {
-            Reply::Whole { body: bytes, headers } => {
-                meter.complete(200).await?;
-                let mut response = Response::new(body::full(bytes));
-                *response.headers_mut() = headers;
-                let ours = response.headers_mut();
-                ours.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                ours.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-                if meter.asks_cost()
-                    && let Ok(cost) = HeaderValue::from_str(&meter.cost_text())
-                {
-                    ours.insert(COST, cost);
+            let tenant = match found.endpoint.upload() {
+                Some(token) => self.engine.uploader(token),
+                None => self.engine.authenticate(&headers, uri.query()),
+            };
+            let tenant = match tenant {
+                Ok(tenant) => tenant,
+                Err(error) => {
+                    Box::pin(intake::spare(&headers, body)).await;
+                    return Err(error);
                 }
-                Ok(response)
+            };
+            meter.note(|entry| {
+                entry.key = Some(Arc::clone(tenant.name()));
+                entry.labels = Some(Arc::clone(tenant.labels()));
+                entry.cost_asked |= headers.contains_key(&COST);
+            });
+            let cx = Ctx {
+                request_id: Arc::clone(&arrival.request_id),
+                tenant,
+                deployment: found.deployment.map(Arc::from),
+                headers: Arc::new(headers),
+                meter: meter.clone(),
+                metrics: Arc::clone(&self.metrics),
+            };
+            let incoming = Incoming { method, uri, body, intake: self.intake, cut: self.cut.clone() };
+            let reply = match (self.heartbeat, &found.endpoint) {
+                (Some(every), Endpoint::Chat | Endpoint::Completions | Endpoint::Responses) => {
+                    let mut serving = Arc::clone(&self.engine).serve(cx, found.endpoint, incoming);
+                    match tokio::time::timeout(every, &mut serving).await {
+                        Ok(reply) => reply?,
+                        Err(_) if meter.streams() => return Ok(self.early(serving, every, meter.clone())),
+                        Err(_) => serving.await?,
+                    }
+                }
+                _ => Arc::clone(&self.engine).serve(cx, found.endpoint, incoming).await?,
+            };
+            match reply {
+                Reply::Whole { body: bytes, headers } => {
+                    meter.complete(200).await?;
+                    let mut response = Response::new(body::full(bytes));
+                    *response.headers_mut() = headers;
+                    let ours = response.headers_mut();
+                    ours.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                    ours.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+                    if meter.asks_cost()
+                        && let Ok(cost) = HeaderValue::from_str(&meter.cost_text())
+                    {
+                        ours.insert(COST, cost);
+                    }
+                    Ok(response)
+                }
+                Reply::Stream(stream) => {
+                    let open = streaming(&self.metrics, meter);
+                    Ok(pump::response(stream, meter.clone(), self.cut.clone(), open, self.heartbeat))
+                }
+                Reply::Raw(response) => Ok(response),
             }
-            Reply::Stream(stream) => {
-                let open = streaming(&self.metrics, &meter);
-                Ok(pump::response(stream, meter, self.cut.clone(), open, self.heartbeat))
-            }
-            Reply::Raw(response) => Ok(response),
         }
     }
 
@@ -420,6 +425,21 @@ impl Front {
         };
         heartbeat::early(Box::pin(making), every, meter, self.cut.clone())
     }
+}
+
+/// An error in the form that this address speaks.
+fn failed(error: &Error, uri: &Uri, is_native: bool, request_id: &str) -> Response<Body> {
+    if is_native {
+        return render_google::response(error, native_routes::shape(uri.path()), request_id);
+    }
+    let mut response = render::response(error, request_id);
+    if error.kind() == Kind::MethodNotAllowed
+        && let Some(allowed) = routes::allow(uri.path())
+        && let Ok(allowed) = HeaderValue::from_str(&allowed)
+    {
+        response.headers_mut().insert(ALLOW, allowed);
+    }
+    response
 }
 
 fn greeting() -> Response<Body> {

@@ -43,7 +43,7 @@ pub enum Framing {
 #[derive(Debug)]
 pub struct Settlement {
     /// Reads the counts; nothing is read where nothing is billed.
-    pub peek: Option<Peek>,
+    pub peek: Option<Box<Peek>>,
     /// The request's meter.
     pub meter: Meter,
     /// Tokens of the prompt, if Google should not say; without it, silence costs nothing.
@@ -79,7 +79,7 @@ pub(super) struct Down {
     settlement: Option<Settlement>,
     meter: Meter,
     /// The end, or the last piece, waits for this: the ledger's word that it is written down.
-    hold: Option<Hold>,
+    hold: Option<Box<Hold>>,
     cut: Word,
     /// The first piece has passed.
     begun: bool,
@@ -135,7 +135,8 @@ impl Down {
             settlement.settle();
         }
         let meter = self.meter.clone();
-        self.hold = Some(Hold { written: Box::pin(async move { meter.complete(200).await }), last });
+        let written = Box::pin(async move { meter.complete(200).await });
+        self.hold = Some(Box::new(Hold { written, last }));
     }
 
     /// Ends a broken body: with an error that the client's parser finds, where there is a place for it.

@@ -17,7 +17,7 @@ impl Engine for Door {
     fn authenticate(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<Tenant>> {
         self.keys.authenticate(headers, query)
     }
-    fn serve(&self, _: Ctx, _: Endpoint, _: Incoming) -> BoxFuture<'_, Result<Reply>> {
+    fn serve(self: Arc<Self>, _: Ctx, _: Endpoint, _: Incoming) -> BoxFuture<'static, Result<Reply>> {
         *self.served.lock() += 1;
         Box::pin(async { Reply::json(&"served") })
     }

@@ -47,9 +47,13 @@ impl Engine for Current {
         self.0.load().authenticate(headers, query)
     }
 
-    fn serve(&self, cx: Ctx, endpoint: Endpoint, incoming: Incoming) -> BoxFuture<'_, Result<Reply>> {
-        let gateway = self.0.load_full();
-        Box::pin(async move { gateway.serve(cx, endpoint, incoming).await })
+    fn serve(
+        self: Arc<Self>,
+        cx: Ctx,
+        endpoint: Endpoint,
+        incoming: Incoming,
+    ) -> BoxFuture<'static, Result<Reply>> {
+        self.0.load_full().serve(cx, endpoint, incoming)
     }
 
     fn uploader(&self, token: &str) -> Result<Arc<Tenant>> {

@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use crate::catalog::Pattern;
@@ -659,34 +660,52 @@ const TOKENS: [HeaderName; 3] = [
 /// The six headers, each group from the limit that has the least left.
 fn headers(charges: &[Charge], states: &[State]) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::with_capacity(6);
-    for (names, of_tokens) in [(REQUESTS, false), (TOKENS, true)] {
+    // All values lie in one piece of memory.
+    let mut text = Vec::with_capacity(96);
+    let mut ends = [0; 6];
+    let groups = [(REQUESTS, false), (TOKENS, true)];
+    for ((_, of_tokens), ends) in groups.iter().zip(ends.chunks_mut(3)) {
         let mut counted = charges.iter().zip(states).filter(|(charge, _)| match charge.what {
             What::Minute | What::Day => !of_tokens,
-            What::Input | What::Output | What::Total => of_tokens,
+            What::Input | What::Output | What::Total => *of_tokens,
             What::Flights | What::Budget { .. } => false,
         });
-        let share = |charge: &Charge, state: &State| {
-            u128::from(state.remaining) * 1_000_000 / u128::from(charge.limit.max(1))
-        };
-        let Some(mut least) = counted.next() else { continue };
-        for other in counted {
-            if share(other.0, other.1) < share(least.0, least.1) {
-                least = other;
+        if let Some(mut least) = counted.next() {
+            for other in counted {
+                if share(other) < share(least) {
+                    least = other;
+                }
             }
-        }
-        let (charge, state) = least;
-        let values = [
-            Short::of(charge.limit),
-            Short::of(state.remaining),
-            go_duration(Duration::from_millis(state.millis)),
-        ];
-        for (name, value) in names.into_iter().zip(values) {
-            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-                headers.push((name, value));
+            let (charge, state) = least;
+            let values = [
+                Short::of(charge.limit),
+                Short::of(state.remaining),
+                go_duration(Duration::from_millis(state.millis)),
+            ];
+            for (value, end) in values.iter().zip(ends.iter_mut()) {
+                text.extend_from_slice(value.as_bytes());
+                *end = text.len();
             }
         }
     }
+    let text = Bytes::from(text);
+    let mut begin = 0;
+    for (name, end) in groups.into_iter().flat_map(|(names, _)| names).zip(ends) {
+        // No limit of that kind.
+        if end == 0 {
+            continue;
+        }
+        if let Ok(value) = HeaderValue::from_maybe_shared(text.slice(begin..end)) {
+            headers.push((name, value));
+        }
+        begin = end;
+    }
     headers
+}
+
+/// How much of a limit is left, in millionths.
+fn share((charge, state): (&Charge, &State)) -> u128 {
+    u128::from(state.remaining) * 1_000_000 / u128::from(charge.limit.max(1))
 }
 
 /// A duration as Go prints it (`12ms`, `1.5s`, `6m0s`, `1h2m3s`): the form that clients of `OpenAI` expect.

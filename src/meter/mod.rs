@@ -497,16 +497,22 @@ impl Meter {
     /// `Overloaded` with the code `ledger_unavailable`: then the answer must not end as if all were well.
     pub async fn complete(&self, status: u16) -> Result<()> {
         if self.commits() {
-            let mut entry = self.entry();
-            if !entry.booked {
-                entry.outcome = Some(Outcome::Complete);
-                entry.status = status;
-                entry.duration = self.elapsed();
-                self.0.sink.commit(&entry).await?;
-                self.note(|entry| entry.booked = true);
-            }
+            // In a box: most requests have no ledger to wait for.
+            Box::pin(self.commit(status)).await?;
         }
         self.end(Outcome::Complete);
+        Ok(())
+    }
+
+    async fn commit(&self, status: u16) -> Result<()> {
+        let mut entry = self.entry();
+        if !entry.booked {
+            entry.outcome = Some(Outcome::Complete);
+            entry.status = status;
+            entry.duration = self.elapsed();
+            self.0.sink.commit(&entry).await?;
+            self.note(|entry| entry.booked = true);
+        }
         Ok(())
     }
 

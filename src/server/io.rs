@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
+
+use crate::wake::Alarm;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -43,8 +44,10 @@ pub(super) struct Line {
     begun: AtomicU64,
     busy: AtomicUsize,
     conflict: AtomicBool,
-    /// The reading half, to be told when the connection falls idle: hyper may have looked before that.
-    reader: AtomicWaker,
+    /// A reply has gone, and nothing has come since.
+    quiet: AtomicBool,
+    /// That has been so for too long.
+    overdue: AtomicBool,
 }
 
 impl Line {
@@ -60,6 +63,7 @@ impl Line {
     /// A request has begun; it lasts until the guard goes.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.begun.fetch_add(1, Ordering::Relaxed);
+        self.quiet.store(false, Ordering::Relaxed);
         self.busy.fetch_add(1, Ordering::Relaxed);
         Busy(Arc::clone(self))
     }
@@ -71,8 +75,49 @@ pub(super) struct Busy(Arc<Line>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Ordering::Release);
-        self.0.reader.wake();
+        if self.0.busy.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.quiet.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The time between two requests of an HTTP/1 connection. hyper looks for the next request before it lets go of the last
+/// reply, and would have to be woken to look again; so whoever polls the connection counts the time.
+#[derive(Debug)]
+pub(super) struct Between {
+    line: Arc<Line>,
+    patience: Duration,
+    alarm: Option<Alarm>,
+    /// The request after which it was set.
+    after: Option<u64>,
+}
+
+impl Between {
+    pub(super) fn new(line: Arc<Line>, patience: Patience) -> Self {
+        Self { line, patience: patience.idle, alarm: None, after: None }
+    }
+
+    /// Whether it has just become too long: then the next read fails.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.line.quiet.load(Ordering::Relaxed) || self.line.is_h2() {
+            self.after = None;
+            return Poll::Pending;
+        }
+        let begun = self.line.begun.load(Ordering::Relaxed);
+        if self.after.replace(begun) != Some(begun) {
+            let end = Instant::now() + self.patience;
+            match &mut self.alarm {
+                Some(alarm) => alarm.set(end),
+                None => self.alarm = Some(Alarm::at(end)),
+            }
+        }
+        if self.line.overdue.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        let Some(alarm) = &mut self.alarm else { return Poll::Pending };
+        ready!(alarm.poll(cx));
+        self.line.overdue.store(true, Ordering::Relaxed);
+        Poll::Ready(())
     }
 }
 
@@ -84,7 +129,7 @@ pub(super) struct Watched<S> {
     /// Bytes of the preface seen so far, until the version is known.
     matched: usize,
     begun: u64,
-    /// When the wait that is on began, and for how long it may last.
+    /// When the wait for a head began, and for how long it may last.
     waiting: Option<(Instant, Duration)>,
     in_head: bool,
     head: Vec<u8>,
@@ -110,6 +155,8 @@ impl<S> Watched<S> {
     }
 
     fn saw(&mut self, data: &[u8]) {
+        self.line.quiet.store(false, Ordering::Relaxed);
+        self.line.overdue.store(false, Ordering::Relaxed);
         if self.line.version.load(Ordering::Relaxed) == 0 {
             let expected = PREFACE.get(self.matched..).unwrap_or_default();
             let common = data.iter().zip(expected).take_while(|(a, b)| a == b).count();
@@ -163,11 +210,13 @@ impl<S> Watched<S> {
         if self.line.is_h2() {
             return false;
         }
-        self.line.reader.register(cx.waker());
+        if self.line.overdue.load(Ordering::Relaxed) {
+            return true;
+        }
         if self.line.busy.load(Ordering::Acquire) > 0 {
             return false;
         }
-        let (since, patience) = *self.waiting.get_or_insert((Instant::now(), self.patience.idle));
+        let Some((since, patience)) = self.waiting else { return false };
         let deadline = since + patience;
         if self.read_timer.deadline() != deadline {
             self.read_timer.as_mut().reset(deadline);

@@ -40,7 +40,7 @@ pub use io::Patience;
 pub use signals::{Hangups, Shutdown, watch};
 pub use tls::{Pem, Tls};
 
-use io::{Line, Watched};
+use io::{Between, Line, Watched};
 use stack::Stack;
 
 /// After a failed accept (no file descriptors left, most likely) wait a moment, or the loop eats the processor.
@@ -370,10 +370,14 @@ where
     let Steps { draining, closing, .. } = steps;
     let mut closing = Some(closing);
     let mut step = Some(Word::of(draining));
+    let mut between = Between::new(Arc::clone(&line), patience);
     let served = poll_fn(|cx| {
         loop {
             if let Poll::Ready(served) = connection.as_mut().poll(cx) {
                 return Poll::Ready(served);
+            }
+            if between.poll(cx).is_ready() {
+                continue;
             }
             let Some(word) = &mut step else { return Poll::Pending };
             ready!(word.poll(cx));

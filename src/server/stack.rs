@@ -76,7 +76,7 @@ impl Stack {
             entry.trace = Some(Box::new(Trace::begin(traceparent, self.shared.trace_share.unwrap_or(0.0))));
         }
         let meter = Meter::start(Arc::clone(&self.shared.sink), entry);
-        let refused = framing(&request, line).err();
+        let refused = framing(&request, line).err().map(Box::new);
         let (stack, version) = (Arc::clone(self), request.version());
         Box::pin(async move {
             let response = match refused {
@@ -89,13 +89,17 @@ impl Stack {
     }
 
     /// The front's answer, or what stands for a panic.
-    async fn guarded(&self, request: Request<Body>, request_id: &Arc<str>, meter: &Meter) -> Response<Body> {
+    fn guarded(
+        &self,
+        request: Request<Body>,
+        request_id: &Arc<str>,
+        meter: &Meter,
+    ) -> impl Future<Output = Response<Body>> {
         let arrival = Arrival { request_id: Arc::clone(request_id), meter: meter.clone() };
         // What a panic leaves behind is dropped with the future.
-        match AssertUnwindSafe(self.front.handle(request, arrival)).catch_unwind().await {
-            Ok(response) => response,
-            Err(payload) => panicked(&*payload, meter),
-        }
+        AssertUnwindSafe(self.front.handle(request, arrival))
+            .catch_unwind()
+            .map(|answered| answered.unwrap_or_else(|payload| panicked(&*payload, meter)))
     }
 
     /// The reply with what every reply says of itself. Its body settles the request when it goes.

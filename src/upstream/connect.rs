@@ -10,9 +10,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
 use http::uri::Scheme;
 use http::{Request, Response, Uri};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
@@ -96,7 +98,7 @@ struct Pools {
 
 #[derive(Debug)]
 struct Generation {
-    lanes: Lanes<Connector>,
+    lanes: Arc<Lanes<Connector>>,
     shares: Vec<Share>,
     /// The host chose HTTP/1 when it could have had HTTP/2.
     plain: AtomicBool,
@@ -155,56 +157,24 @@ impl Client {
     }
 
     /// Sends a request, where `flying` calls to the same host are under way, this one among them.
-    pub(super) async fn request(
+    pub(super) fn request(
         &self,
-        mut request: Request<Body>,
+        request: Request<Body>,
         flying: u32,
-    ) -> Result<Response<Incoming>, Unanswered> {
-        let pools = &*self.0;
-        let now = millis(pools.begun.elapsed());
-        let generation = pools.generation(now);
+    ) -> impl Future<Output = Result<Response<Body>, Unanswered>> + Send + use<> {
+        let now = millis(self.0.begun.elapsed());
+        let generation = self.0.generation(now);
         // HTTP/2 is agreed on under TLS only.
         if request.uri().scheme() != Some(&Scheme::HTTPS) {
-            return Ok(generation.lanes.request(request).await?);
+            let answered = Arc::clone(&generation.lanes).request(request);
+            return Either::Left(answered.map(|answered| Ok(answered?.map(BodyExt::boxed_unsync))));
         }
-        if generation.plain.load(Relaxed) {
-            return Ok(generation.pool(0, pools).request(request).await?);
-        }
-        let wanted = usize::try_from(flying.saturating_sub(1) / SHARING).unwrap_or(0);
-        let last = wanted.min(CONNECTIONS - 1);
-        // The share that is wanted, if it has a connection or this call makes it; else the next that has one.
-        for at in (0..=last).rev() {
-            let Some(share) = generation.shares.get(at) else { continue };
-            if share.is_open(now) {
-                share.used.store(now + 1, Relaxed);
-                return Ok(generation.pool(at, pools).request(request).await?);
-            }
-            if let Some(opening) = Opening::begin(&generation, at) {
-                let mut captured = capture_connection(&mut request);
-                let pool = generation.pool(at, pools);
-                let sending = pin!(pool.request(request));
-                let connected = pin!(async {
-                    captured.wait_for_connection_metadata().await.as_ref().map(Connected::is_negotiated_h2)
-                });
-                let answered = match select(connected, sending).await {
-                    Either::Left((shared, sending)) => {
-                        opening.done(now, shared);
-                        sending.await
-                    }
-                    Either::Right((answered, _)) => answered,
-                };
-                return Ok(answered?);
-            }
-        }
-        let Some(first) = generation.shares.first() else {
-            return Ok(pools.build().request(request).await?);
-        };
-        let opened = first.opened.notified();
-        // It may have been opened between the look and the wait; the limit is the connector's own.
-        if !first.is_open(millis(pools.begun.elapsed())) && first.opening.load(Relaxed) {
-            let _ = tokio::time::timeout(pools.connector.limit, opened).await;
-        }
-        Ok(generation.pool(0, pools).request(request).await?)
+        let pools = Arc::clone(&self.0);
+        // In a box: it is large, and what goes over lanes need not carry it along.
+        Either::Right(Box::pin(async move {
+            let answered = pools.shared(&generation, now, request, flying).await?;
+            Ok(answered.map(|body| body.map_err(Into::into).boxed_unsync()))
+        }))
     }
 }
 
@@ -250,6 +220,54 @@ impl Share {
 }
 
 impl Pools {
+    /// Sends a request over a connection that it may share with others.
+    async fn shared(
+        &self,
+        generation: &Generation,
+        now: u64,
+        mut request: Request<Body>,
+        flying: u32,
+    ) -> Result<Response<Incoming>, legacy::Error> {
+        if generation.plain.load(Relaxed) {
+            return generation.pool(0, self).request(request).await;
+        }
+        let wanted = usize::try_from(flying.saturating_sub(1) / SHARING).unwrap_or(0);
+        let last = wanted.min(CONNECTIONS - 1);
+        // The share that is wanted, if it has a connection or this call makes it; else the next that has one.
+        for at in (0..=last).rev() {
+            let Some(share) = generation.shares.get(at) else { continue };
+            if share.is_open(now) {
+                share.used.store(now + 1, Relaxed);
+                return generation.pool(at, self).request(request).await;
+            }
+            if let Some(opening) = Opening::begin(generation, at) {
+                let mut captured = capture_connection(&mut request);
+                let pool = generation.pool(at, self);
+                let sending = pin!(pool.request(request));
+                let connected = pin!(async {
+                    captured.wait_for_connection_metadata().await.as_ref().map(Connected::is_negotiated_h2)
+                });
+                let answered = match select(connected, sending).await {
+                    Either::Left((shared, sending)) => {
+                        opening.done(now, shared);
+                        sending.await
+                    }
+                    Either::Right((answered, _)) => answered,
+                };
+                return answered;
+            }
+        }
+        let Some(first) = generation.shares.first() else {
+            return self.build().request(request).await;
+        };
+        let opened = first.opened.notified();
+        // It may have been opened between the look and the wait; the limit is the connector's own.
+        if !first.is_open(millis(self.begun.elapsed())) && first.opening.load(Relaxed) {
+            let _ = tokio::time::timeout(self.connector.limit, opened).await;
+        }
+        generation.pool(0, self).request(request).await
+    }
+
     fn generation(&self, now: u64) -> Arc<Generation> {
         let until = self.until.load(Relaxed);
         if now >= until
@@ -276,7 +294,7 @@ impl Pools {
 impl Generation {
     fn new(connector: &Connector) -> Self {
         Self {
-            lanes: Lanes::new(connector.clone(), IDLE),
+            lanes: Arc::new(Lanes::new(connector.clone(), IDLE)),
             shares: (0..CONNECTIONS).map(|_| Share::default()).collect(),
             plain: AtomicBool::new(false),
         }

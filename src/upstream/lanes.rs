@@ -1,30 +1,34 @@
 //! Connections to hosts that speak HTTP/1 in the clear: a sidecar, a relay, a double.
 //!
-//! A connection carries one call at a time. Its own task gets the sender back as soon as the call is on its way, and frees it
-//! when the answer has been read. Whoever finds no connection free has one made and waits in line, for it or for one that
-//! comes free before.
+//! A connection carries one call at a time, and has no task of its own: whoever waits for its answer works for it, and reads
+//! what it brings without being woken by anybody in between. When the answer has been read the connection is free for the next.
+//! Whoever finds none free has one made and waits in line, for it or for one that comes free before.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri};
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{self, SendRequest, handshake};
+use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::rt::{Read, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tower::Service;
 
 use crate::body::{Body, BoxError};
+use crate::wake::Ear;
+
+/// How often a connection and the reader of its answer may make work for each other before their task is given back.
+const TURNS: usize = 8;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +54,16 @@ pub(super) struct Lanes<C> {
 #[derive(Debug)]
 struct Host {
     authority: Authority,
+    /// Where connections go.
+    origin: Uri,
+    /// What it is called when it is spoken to.
+    name: HeaderValue,
     idle: Duration,
     lanes: Mutex<State>,
+    /// Something has happened to a connection that is free.
+    stirred: Arc<Stirred>,
+    /// Says so.
+    stir: Waker,
 }
 
 #[derive(Debug, Default)]
@@ -75,32 +87,27 @@ struct Waiter {
     number: u64,
 }
 
-/// A connection that is free.
-#[derive(Debug)]
+/// A connection.
 struct Lane {
     sender: SendRequest<Body>,
-    lent: Arc<Lent>,
+    /// None when it has ended.
+    connection: Option<Connection>,
+    ear: Ear,
     /// It has carried nothing yet.
     fresh: bool,
+    /// Since when it is free.
     since: Instant,
 }
 
-/// What a connection's task and its lane share.
-#[derive(Debug)]
-struct Lent {
-    /// Here the task finds the sender again.
-    sender: Mutex<Option<SendRequest<Body>>>,
-    /// What the socket says of itself, with each answer.
-    connected: Connected,
-}
+type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
 /// A place in line, and the number of the connection that has to be made for it.
 type Place = (oneshot::Receiver<Result<Lane, Failed>>, u64);
 
 impl<C, I> Lanes<C>
 where
-    C: Service<Uri, Response = I, Error = BoxError, Future: Send> + Clone + Send + 'static,
-    I: Connection + Read + Write + Unpin + Send + 'static,
+    C: Service<Uri, Response = I, Error = BoxError, Future: Send> + Clone + Send + Sync + 'static,
+    I: Read + Write + Unpin + Send + 'static,
 {
     /// Connections that this makes, and that are let go when nobody has used them for so long.
     pub(super) fn new(connector: C, idle: Duration) -> Self {
@@ -112,35 +119,44 @@ where
     ///
     /// # Errors
     /// [`Failed`]
-    pub(super) async fn request(&self, mut request: Request<Body>) -> Result<Response<Incoming>, Failed> {
+    pub(super) fn request(
+        self: Arc<Self>,
+        mut request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Arriving>, Failed>> + Send + use<C, I> {
         let uri = std::mem::take(request.uri_mut());
-        let (Some(authority), Some(path)) = (uri.authority(), uri.path_and_query()) else {
-            return Err(Failed::Connecting("an address without a host".into()));
-        };
+        let host = uri.authority().map(|authority| self.host(authority));
         // The host goes into a header, the rest into the first line.
-        *request.uri_mut() = Uri::from(path.clone());
-        request.headers_mut().entry(HOST).or_insert_with(|| name(authority));
-        let host = self.host(authority);
-        loop {
-            let lane = match host.take() {
-                Ok(lane) => lane,
-                Err((place, number)) => {
-                    let connector = self.connector.clone();
-                    tokio::spawn(open(connector, uri.clone(), Arc::clone(&host), number));
-                    let nobody = |_| Err(Failed::Connecting("nobody made it".into()));
-                    place.await.unwrap_or_else(nobody)?
-                }
+        if let (Some(host), Some(path)) = (&host, uri.path_and_query()) {
+            *request.uri_mut() = Uri::from(path.clone());
+            request.headers_mut().entry(HOST).or_insert_with(|| host.name.clone());
+        }
+        async move {
+            let Some(host) = host else {
+                return Err(Failed::Connecting("an address without a host".into()));
             };
-            let (fresh, lent) = (lane.fresh, Arc::clone(&lane.lent));
-            match lane.send(request).await {
-                Ok(mut response) => {
-                    lent.connected.get_extras(response.extensions_mut());
-                    return Ok(response);
+            loop {
+                let mut lane = match host.take() {
+                    Ok(lane) => lane,
+                    Err((place, number)) => {
+                        let connector = self.connector.clone();
+                        tokio::spawn(open(connector, Arc::clone(&host), number));
+                        let nobody = |_| Err(Failed::Connecting("nobody made it".into()));
+                        place.await.unwrap_or_else(nobody)?
+                    }
+                };
+                // What sending says to the connection is heard as soon as it is worked for.
+                lane.ear.attend();
+                let answered = {
+                    let mut answered = pin!(lane.sender.try_send_request(request));
+                    poll_fn(|cx| lane.work(cx, |cx| answered.as_mut().poll(cx))).await
+                };
+                match answered {
+                    Ok(response) => return Ok(response.map(|body| Arriving::new(body, lane, &host))),
+                    Err(mut error) => match error.take_message() {
+                        Some(unsent) if !lane.fresh => request = unsent,
+                        _ => return Err(Failed::Sending(error.into_error())),
+                    },
                 }
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if !fresh => request = unsent,
-                    _ => return Err(Failed::Sending(error.into_error())),
-                },
             }
         }
     }
@@ -150,11 +166,28 @@ where
         if let Some(host) = hosts.iter().find(|host| host.authority == *authority) {
             return Arc::clone(host);
         }
-        let (authority, idle) = (authority.clone(), self.idle);
-        let host = Arc::new(Host { authority, idle, lanes: Mutex::default() });
+        let stirred = Arc::<Stirred>::default();
+        let host = Arc::new(Host {
+            authority: authority.clone(),
+            origin: origin(authority),
+            name: name(authority),
+            idle: self.idle,
+            lanes: Mutex::default(),
+            stir: Waker::from(Arc::clone(&stirred)),
+            stirred,
+        });
         hosts.push(Arc::clone(&host));
         host
     }
+}
+
+fn origin(authority: &Authority) -> Uri {
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(authority.clone());
+    parts.path_and_query = Some(PathAndQuery::from_static("/"));
+    // With all its parts it is an address.
+    Uri::from_parts(parts).unwrap_or_default()
 }
 
 /// What a host is called when it is spoken to: without its port where that is the usual one.
@@ -169,21 +202,147 @@ fn name(authority: &Authority) -> HeaderValue {
 }
 
 impl Lane {
-    fn works(&self) -> bool {
-        // Before its task has run for the first time it is not known to be ready, and takes one call all the same.
-        self.sender.is_ready() || (self.fresh && !self.sender.is_closed())
+    /// Works for the connection where it has something to do, and asks its reader: one makes work for the other.
+    fn work<T>(&mut self, cx: &Context<'_>, mut reader: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        self.ear.lend(cx.waker());
+        for _ in 0..TURNS {
+            self.turn();
+            let polled = reader(&mut Context::from_waker(self.ear.waker()));
+            if polled.is_ready() {
+                // What there is to do is done when more is asked for.
+                self.ear.leave();
+                return polled;
+            }
+            if !self.ear.is_rung() {
+                break;
+            }
+        }
+        self.ear.rest();
+        Poll::Pending
     }
 
-    fn send(
-        self,
-        request: Request<Body>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> {
-        let Self { mut sender, lent, .. } = self;
-        // The task looks for the sender under this lock, so it cannot be done with the call before the sender is there.
-        let mut lent = lent.sender.lock();
-        let sent = sender.try_send_request(request);
-        *lent = Some(sender);
-        sent
+    /// Has the connection do what there is to do.
+    fn turn(&mut self) {
+        if !self.ear.listen() {
+            return;
+        }
+        let Some(connection) = &mut self.connection else { return };
+        if let Poll::Ready(ended) = connection.as_mut().poll(&mut Context::from_waker(self.ear.waker())) {
+            self.connection = None;
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection broke");
+            }
+        }
+    }
+
+    /// Whether it takes a call; looks at what has happened to it since it came free.
+    fn works(&mut self) -> bool {
+        self.turn();
+        self.ear.leave();
+        self.connection.is_some() && self.sender.is_ready()
+    }
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane").field("fresh", &self.fresh).field("since", &self.since).finish_non_exhaustive()
+    }
+}
+
+/// The body of an answer, and the connection over which it comes.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    /// Both are there until it is over.
+    parts: Option<(Incoming, Lane)>,
+    home: Weak<Host>,
+    /// Nobody has read of it.
+    fresh: bool,
+}
+
+impl Arriving {
+    fn new(body: Incoming, mut lane: Lane, host: &Arc<Host>) -> Self {
+        lane.fresh = false;
+        let mut arriving = Self { parts: Some((body, lane)), home: Arc::downgrade(host), fresh: true };
+        if arriving.is_end_stream() {
+            arriving.over();
+        }
+        arriving
+    }
+
+    /// Whoever has read the answer gives the connection back.
+    fn over(&mut self) {
+        let Some((body, mut lane)) = self.parts.take() else { return };
+        lane.ear.attend();
+        drop(body);
+        // It may not know yet that its last word was taken.
+        if !lane.sender.is_ready() {
+            lane.turn();
+        }
+        if lane.sender.is_ready()
+            && let Some(host) = self.home.upgrade()
+        {
+            host.free(lane);
+        }
+    }
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let Some((body, lane)) = &mut this.parts else { return Poll::Ready(None) };
+        let mut body = Pin::new(body);
+        // What is short has come with its head, and there is nothing left to work for.
+        if std::mem::take(&mut this.fresh) {
+            lane.ear.attend();
+            if let Poll::Ready(Some(frame)) =
+                body.as_mut().poll_frame(&mut Context::from_waker(lane.ear.waker()))
+            {
+                lane.ear.leave();
+                return Poll::Ready(Some(frame.map_err(Into::into)));
+            }
+        }
+        let polled = lane.work(cx, |cx| body.as_mut().poll_frame(cx));
+        if let Poll::Ready(None) = polled {
+            this.over();
+        }
+        polled.map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.parts.as_ref().is_none_or(|(body, _)| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.parts.as_ref().map_or_else(|| SizeHint::with_exact(0), |(body, _)| body.size_hint())
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        // Else the answer was left in the middle, and the connection ends with it.
+        if self.is_end_stream() {
+            self.over();
+        }
+    }
+}
+
+/// What connections that are free call.
+#[derive(Debug, Default)]
+struct Stirred(Notify);
+
+impl Wake for Stirred {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.notify_one();
     }
 }
 
@@ -191,7 +350,7 @@ impl Host {
     /// What is free, or else a place in line; whoever gets that has the connection made.
     fn take(&self) -> Result<Lane, Place> {
         let mut lanes = self.lanes.lock();
-        while let Some(lane) = lanes.free.pop() {
+        while let Some(mut lane) = lanes.free.pop() {
             if lane.works() {
                 return Ok(lane);
             }
@@ -204,8 +363,12 @@ impl Host {
     }
 
     /// A connection has come free: it is for whoever waits longest.
-    fn free(self: &Arc<Self>, mut lane: Lane) {
-        let mut lanes = self.lanes.lock();
+    fn free(self: &Arc<Self>, lane: Lane) {
+        self.give(&mut self.lanes.lock(), lane);
+    }
+
+    fn give(self: &Arc<Self>, lanes: &mut State, mut lane: Lane) {
+        lane.since = Instant::now();
         while let Some(waiter) = lanes.line.pop_front() {
             match waiter.lane.send(Ok(lane)) {
                 Ok(()) => return,
@@ -216,10 +379,20 @@ impl Host {
                 },
             }
         }
+        // What happens to it now is nobody's business but ours.
+        lane.ear.leave();
+        lane.ear.lend(&self.stir);
         lanes.free.push(lane);
         if !std::mem::replace(&mut lanes.swept, true) {
-            tokio::spawn(sweep(Arc::downgrade(self), self.idle));
+            tokio::spawn(sweep(Arc::downgrade(self), Arc::clone(&self.stirred), self.idle));
         }
+    }
+
+    /// A connection was made.
+    fn opened(self: &Arc<Self>, lane: Lane) {
+        let mut lanes = self.lanes.lock();
+        lanes.opening -= 1;
+        self.give(&mut lanes, lane);
     }
 
     /// A connection could not be made.
@@ -244,63 +417,36 @@ impl Host {
     }
 }
 
-/// Makes a connection, which then has a task of its own: one that remembered how it was made would be larger for as long as it
-/// lives.
-async fn open<C, I>(mut connector: C, uri: Uri, host: Arc<Host>, number: u64)
+/// Makes a connection.
+async fn open<C, I>(mut connector: C, host: Arc<Host>, number: u64)
 where
     C: Service<Uri, Response = I, Error = BoxError>,
-    I: Connection + Read + Write + Unpin + Send + 'static,
+    I: Read + Write + Unpin + Send + 'static,
 {
     let made = async {
         poll_fn(|cx| connector.poll_ready(cx)).await?;
-        let socket = connector.call(uri).await?;
-        let connected = socket.connected();
-        let (sender, connection) = handshake(socket).await?;
-        Ok((sender, connection, connected))
+        Ok(handshake(connector.call(host.origin.clone()).await?).await?)
     };
     match made.await {
         Err(error) => host.failed(number, error),
-        Ok((sender, connection, connected)) => {
-            let lent = Arc::new(Lent { sender: Mutex::default(), connected });
-            tokio::spawn(serve(connection, Arc::clone(&lent), Arc::downgrade(&host)));
-            host.lanes.lock().opening -= 1;
-            host.free(Lane { sender, lent, fresh: true, since: Instant::now() });
-        }
+        Ok((sender, connection)) => host.opened(Lane {
+            sender,
+            connection: Some(Box::pin(connection)),
+            ear: Ear::default(),
+            fresh: true,
+            since: Instant::now(),
+        }),
     }
 }
 
-/// Works for a connection until it is closed by the other side, or by us: when its client is gone.
-async fn serve<I>(connection: http1::Connection<I, Body>, lent: Arc<Lent>, home: Weak<Host>)
-where
-    I: Read + Write + Unpin,
-{
-    let mut connection = pin!(connection);
-    let served = poll_fn(|cx| {
-        let polled = connection.as_mut().poll(cx);
-        if polled.is_pending() {
-            let mut sender = lent.sender.lock();
-            // It becomes ready while the connection is polled, never at another time.
-            let ready = sender.take_if(|sender| sender.is_ready());
-            drop(sender);
-            // Without a host the sender is dropped, which ends the connection.
-            if let (Some(sender), Some(host)) = (ready, home.upgrade()) {
-                host.free(Lane { sender, lent: Arc::clone(&lent), fresh: false, since: Instant::now() });
-            }
-        }
-        polled
-    });
-    if let Err(error) = served.await {
-        tracing::debug!(%error, "a connection broke");
-    }
-}
-
-/// Lets go of what is free for too long, until nothing is free.
-async fn sweep(host: Weak<Host>, idle: Duration) {
+/// Lets go of what is free for too long or closed by the other side, until nothing is free.
+async fn sweep(host: Weak<Host>, stirred: Arc<Stirred>, idle: Duration) {
     loop {
-        tokio::time::sleep(idle / 3).await;
+        // Both are reasons to look.
+        let _ = tokio::time::timeout(idle / 3, stirred.0.notified()).await;
         let Some(host) = host.upgrade() else { return };
         let mut lanes = host.lanes.lock();
-        lanes.free.retain(|lane| lane.works() && lane.since.elapsed() < idle);
+        lanes.free.retain_mut(|lane| lane.works() && lane.since.elapsed() < idle);
         if lanes.free.is_empty() {
             lanes.swept = false;
             return;

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
-use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
 // The integrator points this at `crate::translate::fault`.
@@ -350,11 +349,7 @@ impl Upstream {
     async fn exchange(&self, site: &Site, request: Request<Rope>, flying: u32) -> Result<Response<Body>> {
         match site.local() {
             Some(local) => Ok(local.respond(request.map(Rope::join)).await),
-            // In a box: else every future around it is as large, and is copied as it is made.
-            None => match Box::pin(site.client().request(request.map(body::rope), flying)).await {
-                Ok(response) => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
-                Err(error) => Err(fail::unanswered(error)),
-            },
+            None => site.client().request(request.map(body::rope), flying).await.map_err(fail::unanswered),
         }
     }
 

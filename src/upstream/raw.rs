@@ -11,7 +11,7 @@ use tokio::time::timeout_at;
 use super::events::Watched;
 use super::site::Site;
 use super::trip::Leg;
-use super::{AGENT, IDENTITY, Patience, Upstream, fail};
+use super::{AGENT, IDENTITY, Upstream, fail};
 use crate::body::{self, Body};
 use crate::error::{Error, Result};
 
@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub struct Raw<'a> {
     /// The method.
-    pub method: Method,
+    pub method: &'a Method,
     /// Which way the address is built.
     pub path: RawPath<'a>,
     /// What follows the `?`, without any credential in it.
@@ -29,9 +29,23 @@ pub struct Raw<'a> {
     /// The body.
     pub payload: Payload,
     /// Whose credential goes along.
-    pub credential: Credential,
+    pub credential: &'a Credential,
     /// `traceparent`, where the request is traced.
     pub trace: Option<HeaderValue>,
+}
+
+impl Raw<'_> {
+    fn is_whole(&self) -> bool {
+        matches!(self.payload, Payload::Whole(_))
+    }
+
+    /// The body, in hand or still coming; that is there once.
+    fn body(&mut self) -> Body {
+        match &mut self.payload {
+            Payload::Whole(bytes) => body::full(bytes.clone()),
+            Payload::Stream(body) => std::mem::replace(body, body::empty()),
+        }
+    }
 }
 
 /// Where a request goes at a site.
@@ -89,68 +103,41 @@ impl Upstream {
         }
     }
 
-    /// Sends a request on and returns with the status line in hand. Every status is an answer.
+    /// Sends a request on, as one leg of a trip where there is one, and returns with the status line in hand. Every status
+    /// is an answer. Takes headers, and a body that is still coming, out of `raw`.
     ///
     /// # Errors
-    /// When there is no address for it, no credential, or no status line.
-    pub async fn raw(&self, site: &Site, raw: Raw<'_>) -> Result<Response<Body>> {
-        self.raw_within(site, raw, self.patience()).await
-    }
-
-    /// The same as one leg of a trip.
-    ///
-    /// # Errors
-    /// As [`Upstream::raw`]; tell [`super::Trip::failed`].
-    pub async fn raw_on(&self, leg: &Leg<'_>, raw: Raw<'_>) -> Result<Response<Body>> {
-        self.raw_within(leg.site(), raw, leg.patience()).await
-    }
-
-    async fn raw_within(&self, site: &Site, raw: Raw<'_>, patience: Patience) -> Result<Response<Body>> {
-        let Raw { method, path, query, mut headers, payload, credential, trace } = raw;
-        let times = patience.times;
-        let deadline = patience.deadline;
+    /// When there is no address for it, no credential, or no status line; tell [`super::Trip::failed`].
+    pub async fn raw(&self, site: &Site, leg: Option<&Leg<'_>>, raw: &mut Raw<'_>) -> Result<Response<Body>> {
+        let patience = leg.map_or_else(|| self.patience(), Leg::patience);
+        let (idle, deadline, flying) = (patience.times.idle, patience.deadline, patience.flying);
         // An upload's status line comes when all of it has been taken, however long that is.
-        let (until, late) = match payload {
-            Payload::Whole(_) => patience.until(times.first_event, fail::silent),
-            Payload::Stream(_) => patience.until(times.total, fail::silent),
-        };
+        let head = if raw.is_whole() { patience.times.first_event } else { patience.times.total };
+        let (until, late) = patience.until(head, fail::silent);
         let late = |_elapsed| late();
-        headers.insert(header::ACCEPT_ENCODING, IDENTITY);
-        headers.insert(header::USER_AGENT, AGENT);
-        if let Some(trace) = trace {
-            headers.insert("traceparent", trace);
+        raw.headers.insert(header::ACCEPT_ENCODING, IDENTITY);
+        raw.headers.insert(header::USER_AGENT, AGENT);
+        if let Some(trace) = raw.trace.take() {
+            raw.headers.insert("traceparent", trace);
         }
-        let uri = self.address(site, path, query).await?;
-        // Only a token can turn out to be old.
-        let kept = (site.renews() && matches!(payload, Payload::Whole(_))).then(|| headers.clone());
-        let mut headers = Some(headers);
-        let (whole, mut stream) = match payload {
-            Payload::Whole(bytes) => (Some(bytes), None),
-            Payload::Stream(body) => (None, Some(body)),
-        };
-        let mut again = true;
+        let uri = self.address(site, raw.path, raw.query).await?;
+        // Only a token can turn out to be old, and only what is in hand can be sent again.
+        let mut again = site.renews() && raw.is_whole();
         loop {
-            let mut request = Request::new(match (&whole, stream.take()) {
-                (Some(bytes), _) => body::full(bytes.clone()),
-                (None, Some(body)) => body,
-                (None, None) => body::empty(),
-            });
-            *request.method_mut() = method.clone();
-            *request.uri_mut() = uri.clone();
-            *request.headers_mut() = headers.take().or_else(|| kept.clone()).unwrap_or_default();
-            let token = match &credential {
+            let mut request = Request::new(raw.body());
+            request.method_mut().clone_from(raw.method);
+            request.uri_mut().clone_from(&uri);
+            *request.headers_mut() =
+                if again { raw.headers.clone() } else { std::mem::take(&mut raw.headers) };
+            let token = match raw.credential {
                 Credential::Site => {
                     for (name, value) in site.headers() {
                         request.headers_mut().insert(name.clone(), value.clone());
                     }
-                    let token = match site.tokens() {
+                    match site.tokens() {
                         Some(_) => timeout_at(until, site.token(&self.client)).await.map_err(late)??,
                         None => None,
-                    };
-                    if let Some(token) = &token {
-                        request.headers_mut().insert(header::AUTHORIZATION, token.header.clone());
                     }
-                    token
                 }
                 Credential::Caller(theirs) => {
                     for (name, value) in theirs {
@@ -160,30 +147,27 @@ impl Upstream {
                 }
                 Credential::None => None,
             };
-            let answered =
-                timeout_at(until, self.pass(site, request, patience.flying)).await.map_err(late)??;
+            if let Some(token) = &token {
+                request.headers_mut().insert(header::AUTHORIZATION, token.header.clone());
+            }
+            let answered = match site.local() {
+                Some(local) => timeout_at(until, local.pass(request)).await.map_err(late)?,
+                None => timeout_at(until, site.client().request(request, flying))
+                    .await
+                    .map_err(late)?
+                    .map_err(fail::unanswered)?,
+            };
             if answered.status() == StatusCode::UNAUTHORIZED
                 && let (Some(tokens), Some(token)) = (site.tokens(), &token)
             {
                 tokens.invalidate(token);
-                if std::mem::take(&mut again) && whole.is_some() {
+                if std::mem::take(&mut again) {
                     continue;
                 }
             }
-            let idle = times.idle;
             return Ok(answered.map(|body| {
                 Watched::new(body, idle, deadline).map_err(|error: Error| error.into()).boxed_unsync()
             }));
-        }
-    }
-
-    async fn pass(&self, site: &Site, request: Request<Body>, flying: u32) -> Result<Response<Body>> {
-        match site.local() {
-            Some(local) => Ok(local.pass(request).await),
-            None => match site.client().request(request, flying).await {
-                Ok(response) => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
-                Err(error) => Err(fail::unanswered(error)),
-            },
         }
     }
 

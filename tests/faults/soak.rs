@@ -65,7 +65,15 @@ async fn nothing_is_left_behind() {
     run(gateway.address, total / 4).await;
     let first = settled().await;
     run(gateway.address, total - total / 4).await;
-    let last = settled().await;
+    let mut last = settled().await;
+    // Other tests of this process have files and tasks of their own, for as long as they run; what leaks stays.
+    for _ in 0..300 {
+        if last.files <= first.files + 2 * AT_ONCE {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        last = held();
+    }
     println!("{total} requests: {first:?} and then {last:?}");
     assert_eq!(gateway.metrics.in_flight_now(), 0);
     // Both ends of every idle connection that the pool keeps; there are as many as ran at once, at most.

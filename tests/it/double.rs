@@ -86,7 +86,12 @@ impl Engine for Double {
         Keys::new(&[key]).authenticate(headers, query)
     }
 
-    fn serve(&self, cx: Ctx, endpoint: Endpoint, incoming: Incoming) -> BoxFuture<'_, Result<Reply>> {
+    fn serve(
+        self: Arc<Self>,
+        cx: Ctx,
+        endpoint: Endpoint,
+        incoming: Incoming,
+    ) -> BoxFuture<'static, Result<Reply>> {
         Box::pin(async move {
             if endpoint == Endpoint::Models {
                 return Reply::json(&ModelList::new(vec![Model::google("gemini-x")]));

@@ -125,7 +125,12 @@ impl Engine for Gateway {
         self.keys.authenticate(headers, query)
     }
 
-    fn serve(&self, cx: Ctx, endpoint: Endpoint, incoming: Incoming) -> BoxFuture<'_, Result<Reply>> {
+    fn serve(
+        self: Arc<Self>,
+        cx: Ctx,
+        endpoint: Endpoint,
+        incoming: Incoming,
+    ) -> BoxFuture<'static, Result<Reply>> {
         let native = matches!(endpoint, Endpoint::Native(_) | Endpoint::Models | Endpoint::Model(_));
         if cx.tenant.credentials() == Credentials::Caller && !native {
             // Never ours in place of theirs.
@@ -137,23 +142,27 @@ impl Engine for Gateway {
             ));
         }
         match endpoint {
-            Endpoint::Chat => Box::pin(self.chat(cx, incoming)),
-            Endpoint::Completions => Box::pin(self.completions(cx, incoming)),
-            Endpoint::Responses => Box::pin(self.responses(cx, incoming)),
-            Endpoint::InputTokens => Box::pin(self.input_tokens(cx, incoming)),
-            Endpoint::Compact => Box::pin(self.compact(cx, incoming)),
-            Endpoint::Embeddings => Box::pin(self.embeddings(cx, incoming)),
-            Endpoint::Models => Box::pin(self.models(cx)),
-            Endpoint::Model(id) => Box::pin(self.model(cx, id)),
-            Endpoint::Response(id) => Box::pin(self.stored_response(cx, id, incoming)),
-            Endpoint::CancelResponse(id) => Box::pin(self.cancel_response(cx, id)),
-            Endpoint::ResponseItems(id) => Box::pin(self.response_items(cx, id, incoming)),
+            Endpoint::Chat => Box::pin(async move { self.chat(cx, incoming).await }),
+            Endpoint::Completions => Box::pin(async move { self.completions(cx, incoming).await }),
+            Endpoint::Responses => Box::pin(async move { self.responses(cx, incoming).await }),
+            Endpoint::InputTokens => Box::pin(async move { self.input_tokens(cx, incoming).await }),
+            Endpoint::Compact => Box::pin(async move { self.compact(cx, incoming).await }),
+            Endpoint::Embeddings => Box::pin(async move { self.embeddings(cx, incoming).await }),
+            Endpoint::Models => Box::pin(async move { self.models(cx).await }),
+            Endpoint::Model(id) => Box::pin(async move { self.model(cx, id).await }),
+            Endpoint::Response(id) => Box::pin(async move { self.stored_response(cx, id, incoming).await }),
+            Endpoint::CancelResponse(id) => Box::pin(async move { self.cancel_response(cx, id).await }),
+            Endpoint::ResponseItems(id) => {
+                Box::pin(async move { self.response_items(cx, id, incoming).await })
+            }
             Endpoint::Native(native) => Box::pin(self.native(cx, native, incoming)),
-            Endpoint::Conversations => Box::pin(self.create_conversation(cx, incoming)),
-            Endpoint::Conversation(id) => Box::pin(self.conversation(cx, id, incoming)),
-            Endpoint::ConversationItems(id) => Box::pin(self.conversation_items(cx, id, incoming)),
+            Endpoint::Conversations => Box::pin(async move { self.create_conversation(cx, incoming).await }),
+            Endpoint::Conversation(id) => Box::pin(async move { self.conversation(cx, id, incoming).await }),
+            Endpoint::ConversationItems(id) => {
+                Box::pin(async move { self.conversation_items(cx, id, incoming).await })
+            }
             Endpoint::ConversationItem(id, item) => {
-                Box::pin(self.conversation_item(cx, (id, item), incoming))
+                Box::pin(async move { self.conversation_item(cx, (id, item), incoming).await })
             }
             Endpoint::StoredChat => refuse(Error::new(
                 Kind::NotFound,
@@ -203,6 +212,6 @@ impl Engine for Gateway {
     }
 }
 
-fn refuse<'f>(error: Error) -> BoxFuture<'f, Result<Reply>> {
+fn refuse(error: Error) -> BoxFuture<'static, Result<Reply>> {
     Box::pin(std::future::ready(Err(error)))
 }

@@ -2,8 +2,11 @@
 //! the client's, limits and metering by peeking.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::{Either, ready};
 use http::Method;
 
 use super::Gateway;
@@ -91,85 +94,99 @@ impl Gateway {
     ///
     /// # Errors
     /// When the caller may not, the limits say no, no site speaks this surface, or there is no answer.
-    pub(super) async fn native(&self, cx: Ctx, native: Native, incoming: Incoming) -> Result<Reply> {
-        let credential = self.credential(&cx, &native, incoming.uri.query())?;
-        let query = sift::query(incoming.uri.query());
-        let walk = Walk { cx: &cx, native: &native, incoming, credential, query };
-        let response = match &native.thing {
-            Thing::Call { family, model, method } => self.call_model(walk, (family, model, method)).await,
-            Thing::Model { family, model } => self.describe_model(walk, family, model).await,
-            Thing::Models(path) => self.list_models(walk, path).await,
-            Thing::Kept { collection: "interactions", path } => self.interactions(walk, path).await,
-            Thing::Kept { collection, path } => self.kept(walk, collection, path).await,
-            Thing::Upload(path) => self.upload(walk, path).await,
-            Thing::Session(token) => self.continue_upload(walk, token).await,
-        };
-        response.map(Reply::Raw)
+    #[expect(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
+    pub(super) fn native(
+        self: Arc<Self>,
+        cx: Ctx,
+        native: Native,
+        incoming: Incoming,
+    ) -> impl Future<Output = Result<Reply>> + Send {
+        async move {
+            let credential = self.credential(&cx, &native, incoming.uri.query())?;
+            let query = sift::query(incoming.uri.query());
+            let walk = Walk { cx: &cx, native: &native, incoming, credential, query };
+            // Most are calls of a model. The others wait in boxes, or all had to carry the largest of them.
+            let response = match &native.thing {
+                Thing::Call { family, model, method } => self.call_model(walk, (family, model, method)).await,
+                Thing::Model { family, model } => Box::pin(self.describe_model(walk, family, model)).await,
+                Thing::Models(path) => Box::pin(self.list_models(walk, path)).await,
+                Thing::Kept { collection: "interactions", path } => {
+                    Box::pin(self.interactions(walk, path)).await
+                }
+                Thing::Kept { collection, path } => Box::pin(self.kept(walk, collection, path)).await,
+                Thing::Upload(path) => Box::pin(self.upload(walk, path)).await,
+                Thing::Session(token) => Box::pin(self.continue_upload(walk, token)).await,
+            };
+            response.map(Reply::Raw)
+        }
     }
 
-    async fn call_model(
-        &self,
-        walk: Walk<'_>,
-        (family, model, method): (&str, &str, &'static str),
-    ) -> Result<http::Response<crate::body::Body>> {
+    fn call_model<'w>(
+        &'w self,
+        walk: Walk<'w>,
+        (family, model, method): (&'w str, &'w str, &'static str),
+    ) -> impl Future<Output = Result<http::Response<crate::body::Body>>> + Send {
         let Walk { cx, native, incoming, credential, query } = walk;
-        let asked = match family {
-            "tunedModels" | "endpoints" => Cow::from(format!("{family}/{model}")),
-            _ => Cow::from(model),
-        };
-        let model = self.dispatched(&asked)?;
-        cx.meter.model(&asked, self.labels.get(&model).map(String::as_str));
-        cx.meter.dispatched(&model);
-        cx.tenant.may_use(&model)?;
-        let length = sift::length(&cx.headers);
-        let told = told(method);
-        let batch = matches!(method, "batchGenerateContent" | "asyncBatchEmbedContent");
-        let estimate = if told.is_some() || batch { length.unwrap_or(0) / 4 } else { 0 };
-        let size = match told {
-            Some(_) => Size::about(estimate).unread(),
-            // It costs when it is done; whoever has nothing left is not to begin it.
-            None if batch => Size::about(estimate),
-            None => Size::FREE,
-        };
-        self.admit(cx, &model, size).await?;
-        let cut = incoming.cut.clone();
-        // An alias has to be replaced in the body too, where these methods name the model once more.
-        let named = model != asked && NAMING.contains(&method);
-        let replay = named || length.is_some_and(|length| length <= REPLAYABLE);
-        let (payload, rise) = payload(cx, incoming, replay).await?;
-        let payload = match payload {
-            Payload::Whole(body) if named => Payload::Whole(renamed(&body, &asked, &model)),
-            other @ (Payload::Whole(_) | Payload::Stream(_)) => other,
-        };
-        let near = self.speaker(native, Some(&model))?;
-        let address;
-        let way = if MAKING.contains(&method) || matches!(credential, Credential::Caller(_)) {
-            address = self.address(native, near, &credential, Goal::Call(family, &model, method))?;
-            // What the caller's own quota and credential do says nothing of ours.
-            let alike = if MAKING.contains(&method) { Method::POST } else { Method::GET };
-            let again = Again::of(cx, &alike)?;
-            Way::To(near, address.raw(), again)
-        } else {
-            self.way(cx, native, near, (family, &model, method), &payload)?
-        };
-        let sse = query.as_deref().is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"));
-        let framing = if method == "streamGenerateContent" && !sse { Framing::Array } else { Framing::Plain };
-        let sending = Sending {
-            way,
-            method: Method::POST,
-            query: query.as_deref(),
-            payload,
-            credential,
-            billing: Billing { told, estimate: Some(estimate), shape: Shape::Rpc, framing },
-            rise,
-            label: self.labels.get(&model).map_or(UNRESOLVED, String::as_str),
-            paid: None,
-        };
-        let response = self.send(cx, sending, cut).await?;
-        if batch && response.status().is_success() {
-            return self.batch_made(response, &model).await;
+        async move {
+            let asked = match family {
+                "tunedModels" | "endpoints" => Cow::from(format!("{family}/{model}")),
+                _ => Cow::from(model),
+            };
+            let model = self.dispatched(&asked)?;
+            cx.meter.model(&asked, self.labels.get(&model).map(String::as_str));
+            cx.meter.dispatched(&model);
+            cx.tenant.may_use(&model)?;
+            let length = sift::length(&cx.headers);
+            let told = told(method);
+            let batch = matches!(method, "batchGenerateContent" | "asyncBatchEmbedContent");
+            let estimate = if told.is_some() || batch { length.unwrap_or(0) / 4 } else { 0 };
+            let size = match told {
+                Some(_) => Size::about(estimate).unread(),
+                // It costs when it is done; whoever has nothing left is not to begin it.
+                None if batch => Size::about(estimate),
+                None => Size::FREE,
+            };
+            self.admit(cx, &model, size).await?;
+            let cut = incoming.cut.clone();
+            // An alias has to be replaced in the body too, where these methods name the model once more.
+            let named = model != asked && NAMING.contains(&method);
+            let replay = named || length.is_some_and(|length| length <= REPLAYABLE);
+            let (payload, rise) = payload(cx, incoming, replay).await?;
+            let payload = match payload {
+                Payload::Whole(body) if named => Payload::Whole(renamed(&body, &asked, &model)),
+                other @ (Payload::Whole(_) | Payload::Stream(_)) => other,
+            };
+            let near = self.speaker(native, Some(&model))?;
+            let address;
+            let way = if MAKING.contains(&method) || matches!(credential, Credential::Caller(_)) {
+                address = self.address(native, near, &credential, Goal::Call(family, &model, method))?;
+                // What the caller's own quota and credential do says nothing of ours.
+                let alike = if MAKING.contains(&method) { Method::POST } else { Method::GET };
+                let again = Again::of(cx, &alike)?;
+                Way::To(near, address.raw(), again)
+            } else {
+                self.way(cx, native, near, (family, &model, method), &payload)?
+            };
+            let sse = query.as_deref().is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"));
+            let framing =
+                if method == "streamGenerateContent" && !sse { Framing::Array } else { Framing::Plain };
+            let sending = Sending {
+                way,
+                method: Method::POST,
+                query: query.as_deref(),
+                payload,
+                credential,
+                billing: Billing { told, estimate: Some(estimate), shape: Shape::Rpc, framing },
+                rise,
+                label: self.labels.get(&model).map_or(UNRESOLVED, String::as_str),
+                paid: None,
+            };
+            let response = self.send(cx, sending, cut).await?;
+            if batch && response.status().is_success() {
+                return Box::pin(self.batch_made(response, &model)).await;
+            }
+            Ok(response)
         }
-        Ok(response)
     }
 
     /// Whose credential goes upstream.
@@ -291,12 +308,16 @@ fn renamed(body: &Bytes, asked: &str, model: &str) -> Bytes {
 }
 
 /// The body, in hand where it may have to be sent twice.
-async fn payload(cx: &Ctx, incoming: Incoming, replay: bool) -> Result<(Payload, Option<Rise>)> {
+fn payload(
+    cx: &Ctx,
+    incoming: Incoming,
+    replay: bool,
+) -> impl Future<Output = Result<(Payload, Option<Rise>)>> + Send {
     if replay {
-        return Ok((Payload::Whole(incoming.whole(cx).await?), None));
+        return Either::Left(incoming.whole(cx).map(|whole| Ok((Payload::Whole(whole?), None))));
     }
     let (body, rise) = Up::wrap(incoming.body, incoming.intake, cx.meter.clone());
-    Ok((Payload::Stream(body), Some(rise)))
+    Either::Right(ready(Ok((Payload::Stream(body), Some(rise)))))
 }
 
 /// Where the counts of a method's answer stand; nothing where it costs no tokens, or not yet.

@@ -17,7 +17,7 @@ use crate::api::peek::{Peek, Told};
 use crate::api::pump::UNTOUCHED;
 use crate::api::render_google::Shape;
 use crate::body::{self, Body};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::meter::Outcome;
 use crate::upstream::{Credential, Payload, Raw, Site, refusal};
 use crate::usage::Tier;
@@ -70,100 +70,120 @@ impl Gateway {
     ///
     /// # Errors
     /// When there was no answer.
-    pub(in crate::api::gateway) async fn send(
-        &self,
-        cx: &Ctx,
-        sending: Sending<'_>,
+    pub(in crate::api::gateway) fn send<'s>(
+        &'s self,
+        cx: &'s Ctx,
+        sending: Sending<'s>,
         cut: CancellationToken,
-    ) -> Result<Response<Body>> {
+    ) -> impl Future<Output = Result<Response<Body>>> + Send {
+        // Taken apart outside of the future, which would else have room for the whole and for the parts.
         let Sending { way, method, query, payload, credential, billing, rise, label, paid } = sending;
         let mut journey = Journey::new(way);
         let mut held = Held::of(payload);
-        // What Google said when it did not serve: told when nobody else serves either.
-        let mut said: Option<Response<Body>> = None;
-        let (site, response) = loop {
-            let paused = Instant::now();
-            let (site, to) = match journey.next(self, &credential).await {
-                Ok(next) => next,
-                Err(error) => return said.map_or(Err(error), |said| Ok(ended(cx, said, journey.sent()))),
-            };
-            if journey.sent() > 1 {
-                // The pause before another try is Google's doing, not ours.
-                cx.meter.waited(provider(site), paused);
-            }
-            let payload = held.next();
-            let raw = Raw {
-                method: method.clone(),
-                path: to.raw(),
-                query,
-                headers: sift::headers(&cx.headers, matches!(payload, Payload::Whole(_))),
-                payload,
-                credential: credential.clone(),
-                trace: cx.meter.traceparent(),
-            };
-            let begun = Instant::now();
-            let answered = match journey.leg() {
-                Some(leg) => self.upstream.raw_on(leg, raw).await,
-                None => self.upstream.raw(site, raw).await,
-            };
-            cx.meter.waited(provider(site), begun);
-            cx.called(site.name(), label, answered.as_ref().map(|response| response.status().as_u16()));
-            let error = match answered {
-                Ok(response) if serves(response.status()) => break (site, response),
-                Ok(response) => {
-                    let (mut head, body) = response.into_parts();
-                    let text = error_text(body).await;
-                    let error = refusal(&head, &text, site);
-                    name(&mut head.headers, site);
-                    let text = site.mask(text);
-                    head.headers.insert(CONTENT_LENGTH, text.len().into());
-                    // A quota tells more than whatever befell another site.
-                    if said.as_ref().is_none_or(|said| said.status() != StatusCode::TOO_MANY_REQUESTS) {
-                        said = Some(Response::from_parts(head, body::full(text)));
+        async move {
+            // What Google said when it did not serve: told when nobody else serves either.
+            let mut said: Option<Box<Response<Body>>> = None;
+            let (site, response) = loop {
+                let paused = Instant::now();
+                let (site, to) = match journey.next(self, &credential).await {
+                    Ok(next) => next,
+                    Err(error) => {
+                        return said.map_or(Err(error), |said| Ok(ended(cx, *said, journey.sent())));
                     }
-                    error
+                };
+                if journey.sent() > 1 {
+                    // The pause before another try is Google's doing, not ours.
+                    cx.meter.waited(provider(site), paused);
                 }
-                // A body that the client broke off ends the call to Google too: the first cause is told.
-                Err(error) => match rise.as_ref().and_then(Rise::fault) {
-                    Some(fault) => return Err(fault),
-                    None => error,
-                },
+                let payload = held.next();
+                let mut raw = Raw {
+                    method: &method,
+                    path: to.raw(),
+                    query,
+                    headers: sift::headers(&cx.headers, matches!(payload, Payload::Whole(_))),
+                    payload,
+                    credential: &credential,
+                    trace: cx.meter.traceparent(),
+                };
+                let begun = Instant::now();
+                let answered = self.upstream.raw(site, journey.leg(), &mut raw).await;
+                drop(raw);
+                cx.meter.waited(provider(site), begun);
+                cx.called(site.name(), label, answered.as_ref().map(|response| response.status().as_u16()));
+                let error = match answered {
+                    Ok(response) if serves(response.status()) => break (site, response),
+                    Ok(response) => {
+                        let (answer, error) = Box::pin(refused(response, site)).await;
+                        // A quota tells more than whatever befell another site.
+                        if said.as_ref().is_none_or(|said| said.status() != StatusCode::TOO_MANY_REQUESTS) {
+                            said = Some(Box::new(answer));
+                        }
+                        error
+                    }
+                    // A body that the client broke off ends the call to Google too: the first cause is told.
+                    Err(error) => match rise.as_ref().and_then(Rise::fault) {
+                        Some(fault) => return Err(fault),
+                        None => error,
+                    },
+                };
+                if !held.is_there(rise.as_ref(), &cx.meter) {
+                    journey.stay();
+                }
+                if let Err(error) = journey.failed(self, error) {
+                    return said.map_or(Err(error), |said| Ok(ended(cx, *said, journey.sent())));
+                }
             };
-            if !held.is_there(rise.as_ref(), &cx.meter) {
-                journey.stay();
-            }
-            if let Err(error) = journey.failed(self, error) {
-                return said.map_or(Err(error), |said| Ok(ended(cx, said, journey.sent())));
-            }
-        };
-        let under_way = journey.worked();
-        let (mut head, body) = response.into_parts();
-        let tier = head.headers.get("x-gemini-service-tier").and_then(|tier| tier.to_str().ok());
-        cx.meter.served(tier.map(Tier::from_google));
-        name(&mut head.headers, site);
-        head.headers.insert(ATTEMPTS, HeaderValue::from(journey.sent()));
-        let framing = framing(&head.headers, billing.framing);
-        if framing != Framing::Plain {
-            // An error may have to follow what was announced.
-            head.headers.remove(CONTENT_LENGTH);
-            head.headers.insert(CACHE_CONTROL, UNTOUCHED);
-            head.headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+            let course = journey.worked();
+            let settlement = Settlement {
+                peek: billing.told.map(|told| Box::new(Peek::new(told))),
+                meter: cx.meter.clone(),
+                estimate: billing.estimate,
+                told: paid,
+                course,
+            };
+            Ok(served(cx, site, response, journey.sent(), (billing, settlement, cut)))
         }
-        cx.meter.note(|entry| {
-            entry.stream = framing != Framing::Plain;
-            entry.passed = true;
-        });
-        let open = (framing != Framing::Plain).then(|| cx.stream());
-        let settlement = Settlement {
-            peek: billing.told.map(Peek::new),
-            meter: cx.meter.clone(),
-            estimate: billing.estimate,
-            told: paid,
-            course: under_way,
-        };
-        let body = Down::wrap(body, (framing, billing.shape), settlement, cut, open);
-        Ok(Response::from_parts(head, body))
     }
+}
+
+/// Google's answer as it is passed on.
+fn served(
+    cx: &Ctx,
+    site: &Site,
+    response: Response<Body>,
+    calls: u32,
+    (billing, settlement, cut): (Billing, Settlement, CancellationToken),
+) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    let tier = head.headers.get("x-gemini-service-tier").and_then(|tier| tier.to_str().ok());
+    cx.meter.served(tier.map(Tier::from_google));
+    name(&mut head.headers, site);
+    head.headers.insert(ATTEMPTS, HeaderValue::from(calls));
+    let framing = framing(&head.headers, billing.framing);
+    if framing != Framing::Plain {
+        // An error may have to follow what was announced.
+        head.headers.remove(CONTENT_LENGTH);
+        head.headers.insert(CACHE_CONTROL, UNTOUCHED);
+        head.headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    }
+    cx.meter.note(|entry| {
+        entry.stream = framing != Framing::Plain;
+        entry.passed = true;
+    });
+    let open = (framing != Framing::Plain).then(|| cx.stream());
+    let body = Down::wrap(body, (framing, billing.shape), settlement, cut, open);
+    Response::from_parts(head, body)
+}
+
+/// A refusal of Google's, to be passed on, and what it says.
+async fn refused(response: Response<Body>, site: &Site) -> (Response<Body>, Error) {
+    let (mut head, body) = response.into_parts();
+    let text = error_text(body).await;
+    let error = refusal(&head, &text, site);
+    name(&mut head.headers, site);
+    let text = site.mask(text);
+    head.headers.insert(CONTENT_LENGTH, text.len().into());
+    (Response::from_parts(head, body::full(text)), error)
 }
 
 /// Whether this is what was asked for, rather than a refusal.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::HeaderMap;
-use http::header::{CONTENT_LENGTH, HeaderName};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName};
 
 /// Whether a request header goes upstream as it is. Everything else stays here: credentials, cookies, what proxies
 /// added, and whatever could make Google read another request than the one that was checked.
@@ -70,19 +70,21 @@ pub(in crate::api::gateway) fn headers(all: &HeaderMap, in_hand: bool) -> Header
 
 /// Takes out of an answer's headers what is not the client's business.
 pub(in crate::api::gateway) fn answer(headers: &mut HeaderMap) {
-    // What `Connection` names is hop-by-hop as well.
-    let named: Vec<HeaderName> = headers
-        .get_all(http::header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
     // Most answers have none of them.
     while let Some(name) = headers.keys().find(|name| ends(name)).cloned() {
+        if name == CONNECTION {
+            // What it names is hop-by-hop as well.
+            let named: Vec<HeaderName> = headers
+                .get_all(CONNECTION)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .flat_map(|value| value.split(','))
+                .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+                .collect();
+            for name in named {
+                headers.remove(name);
+            }
+        }
         headers.remove(name);
     }
 }
