@@ -283,6 +283,45 @@ mod tests {
         waiting.await.unwrap();
     }
 
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Sleeper(std::sync::atomic::AtomicUsize);
+
+    impl Wake for Sleeper {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn an_ear_wakes_whoever_has_it_and_nobody_who_listens() {
+        let sleepers = [Arc::<Sleeper>::default(), Arc::default()];
+        let tasks = sleepers.clone().map(Waker::from);
+        let woken = || [0, 1].map(|at: usize| sleepers[at].0.load(Ordering::Relaxed));
+        let mut ear = Ear::default();
+        assert!(ear.listen(), "a new one has been called");
+        ear.lend(&tasks[0]);
+        ear.waker().wake_by_ref();
+        assert!(ear.is_rung());
+        assert_eq!(woken(), [0, 0], "somebody is there");
+        ear.rest();
+        assert_eq!(woken(), [1, 0], "and has left without having listened");
+        assert!(ear.listen() && !ear.is_rung());
+        ear.rest();
+        assert_eq!(woken(), [1, 0]);
+        // What was given away before wakes whoever has it now.
+        let given = ear.waker().clone();
+        ear.lend(&tasks[1]);
+        given.wake();
+        assert_eq!(woken(), [1, 1]);
+        // Whoever comes back hears of it then.
+        ear.attend();
+        ear.waker().wake_by_ref();
+        ear.leave();
+        assert_eq!(woken(), [1, 1]);
+        assert!(ear.listen());
+    }
+
     /// Counts how often it is asked; there is a frame whenever the flag is up.
     struct Counting<'c> {
         asked: &'c Cell<u32>,

@@ -1,10 +1,10 @@
 //! What one read of a connection brought, so that a body's reader knows whether there is more of it.
 //!
-//! Over HTTP/1 the connection is a task of its own, which reads what there is and hands it over chunk by chunk, each
-//! when the one before was taken. Whoever writes events on wants to wait for the rest of a read, which is there
-//! already, and never for the next read, which may be seconds away. Over TLS what is counted is what was encrypted;
-//! that is more than what is handed over, so the reader believes in a rest that does not come, and looks for it a few times
-//! in vain.
+//! Under TLS a connection of HTTP/1 is a task of its own (in the clear it is not: see `lanes`), which reads what there is
+//! and hands it over chunk by chunk, each when the one before was taken. Whoever writes events on wants to wait for the
+//! rest of a read, which is there already, and never for the next read, which may be seconds away. What is counted is what
+//! was encrypted; that is more than what is handed over, so the reader believes in a rest that does not come, and looks
+//! for it a few times in vain.
 
 use std::io;
 use std::pin::Pin;

@@ -12,7 +12,7 @@ use crate::body;
 
 const IDLE: Duration = Duration::from_secs(90);
 
-/// The other side. `/slow` waits for a turn before it answers, `/last` closes behind its answer, `/cut` instead of one.
+/// The other side. `/slow` waits for a turn before it answers, `/pieces` before each piece of its answer, `/last` closes behind its answer, `/cut` instead of one.
 #[derive(Clone, Debug)]
 struct Far(Arc<Seen>);
 
@@ -68,6 +68,18 @@ impl Far {
             }
             if path == "/cut" {
                 break;
+            }
+            if path == "/pieces" {
+                let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+                socket.write_all(head).await.unwrap();
+                // Two pieces at once, and each time one more that comes by itself.
+                for piece in ["2\r\nab\r\n2\r\ncd\r\n", "1\r\ne\r\n", "0\r\n\r\n"] {
+                    self.0.turns.acquire().await.unwrap().forget();
+                    if socket.write_all(piece.as_bytes()).await.is_err() {
+                        break;
+                    }
+                }
+                continue;
             }
             if socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.is_err() {
                 break;
@@ -289,4 +301,58 @@ fn no_address_is_no_connection() {
         let answered = runtime.block_on(ask(&far.lanes(), uri));
         assert!(matches!(answered, Err(Failed::Connecting(_))));
     }
+}
+
+async fn begin(lanes: &Arc<Lanes<Far>>, uri: &'static str) -> Arriving {
+    let mut request = Request::new(body::full(Bytes::new()));
+    *request.uri_mut() = Uri::from_static(uri);
+    Arc::clone(lanes).request(request).await.unwrap().into_body()
+}
+
+#[tokio::test(start_paused = true)]
+async fn pieces_come_as_they_are_made_and_the_last_frees_the_connection() {
+    let far = Far::new(9);
+    let lanes = far.lanes();
+    let mut body = begin(&lanes, "http://far/pieces").await;
+    assert!(futures_util::poll!(body.frame()).is_pending());
+    far.0.turns.add_permits(1);
+    for piece in ["ab", "cd"] {
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), piece);
+    }
+    assert!(futures_util::poll!(body.frame()).is_pending());
+    // Another task goes on with it.
+    let reading = tokio::spawn(async move { body.collect().await.unwrap().to_bytes() });
+    settle().await;
+    far.0.turns.add_permits(2);
+    assert_eq!(reading.await.unwrap(), "e");
+    assert_eq!(ask(&lanes, "http://far/").await.unwrap(), "ok");
+    assert_eq!(far.made(), 1);
+    // One that is left in the middle goes.
+    let mut body = begin(&lanes, "http://far/pieces").await;
+    far.0.turns.add_permits(1);
+    assert!(body.frame().await.unwrap().is_ok());
+    drop(body);
+    far.0.turns.add_permits(2);
+    settle().await;
+    assert_eq!(far.open(), 0);
+    // One whose length was told is over with its last byte, whether its end is asked for or not.
+    let mut body = begin(&lanes, "http://far/").await;
+    assert!(body.frame().await.unwrap().is_ok());
+    assert!(body.is_end_stream());
+    drop(body);
+    assert_eq!(ask(&lanes, "http://far/").await.unwrap(), "ok");
+    assert_eq!(far.made(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_closed_while_it_is_free_is_let_go_at_once() {
+    let far = Far::new(9);
+    let lanes = far.lanes();
+    assert_eq!(ask(&lanes, "http://far/last").await.unwrap(), "ok");
+    settle().await;
+    let free = || lanes.hosts.lock().iter().map(|host| host.lanes.lock().free.len()).sum::<usize>();
+    assert_eq!(free(), 0);
+    assert_eq!(ask(&lanes, "http://far/").await.unwrap(), "ok");
+    settle().await;
+    assert_eq!(free(), 1);
 }
