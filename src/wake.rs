@@ -101,6 +101,12 @@ impl<B: Body + Unpin> Body for Calm<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = &mut *self;
+        // What never waits needs no door.
+        if this.door.0.is_none()
+            && let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx)
+        {
+            return Poll::Ready(frame);
+        }
         let (waker, rung) = this.door.answer(cx.waker());
         if this.waiting && !rung {
             return Poll::Pending;
@@ -143,17 +149,22 @@ impl Alarm {
 
 /// A word that is given once, to all.
 #[derive(Debug)]
-pub struct Word(Seldom<WaitForCancellationFutureOwned>);
+pub struct Word {
+    token: CancellationToken,
+    /// Made when it is asked for the first time, which for what is short is never.
+    given: Option<Seldom<WaitForCancellationFutureOwned>>,
+}
 
 impl Word {
     /// Waits for this token.
     pub fn of(token: CancellationToken) -> Self {
-        Self(Seldom::new(token.cancelled_owned()))
+        Self { token, given: None }
     }
 
     /// Whether it was given. To be asked no more once it was.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll(cx)
+        let Self { token, given } = self;
+        given.get_or_insert_with(|| Seldom::new(token.clone().cancelled_owned())).poll(cx)
     }
 }
 
@@ -356,17 +367,18 @@ mod tests {
             for _ in 0..3 {
                 assert!(!ask(cx));
             }
-            assert_eq!(asked.get(), 2);
+            // Once more as it began to wait: with the waker that is heard.
+            assert_eq!(asked.get(), 3);
             ready.set(true);
             waker.take().unwrap().wake();
             assert!(ask(cx));
             assert!(!ask(cx));
-            assert_eq!(asked.get(), 4);
+            assert_eq!(asked.get(), 5);
             Poll::Ready(())
         })
         .await;
         // Another task's waker has to be made known.
         assert!(!ask(&mut Context::from_waker(Waker::noop())));
-        assert_eq!(asked.get(), 5);
+        assert_eq!(asked.get(), 6);
     }
 }

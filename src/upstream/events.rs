@@ -24,7 +24,8 @@ const LONGEST_EVENT: usize = 64 << 20;
 /// A body that fails when it stalls or when the call has taken too long.
 pub(super) struct Watched {
     body: Body,
-    alarm: Alarm,
+    /// Made when there is something to wait for: what is short has come with its head.
+    alarm: Option<Alarm>,
     /// Since when we wait; the time in which nobody asks for more is the reader's, not Google's.
     since: Instant,
     waiting: bool,
@@ -35,22 +36,30 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn new(body: Body, idle: Duration, deadline: Instant) -> Self {
-        let since = Instant::now();
-        let alarm = Alarm::at(deadline.min(since + idle));
-        Self { body, alarm, since, waiting: false, idle, deadline, stalled }
+        Self { body, alarm: None, since: Instant::now(), waiting: false, idle, deadline, stalled }
     }
 
     /// Until the next read, waits this long instead, and fails with this.
     fn expect_within(&mut self, idle: Duration, stalled: fn() -> Error) {
         (self.idle, self.stalled) = (idle, stalled);
-        self.alarm.set(self.deadline.min(self.since + idle));
+        let due = self.due();
+        if let Some(alarm) = &mut self.alarm {
+            alarm.set(due);
+        }
+    }
+
+    /// When the present wait has lasted too long.
+    fn due(&self) -> Instant {
+        self.deadline.min(self.since + self.idle)
     }
 
     /// Looks at the clock. The alarm is not moved at every read; when it rings it is checked against the
     /// start of the present wait, and set again if that was recent.
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         loop {
-            std::task::ready!(self.alarm.poll(cx));
+            let due = self.due();
+            let alarm = self.alarm.get_or_insert_with(|| Alarm::at(due));
+            std::task::ready!(alarm.poll(cx));
             let now = Instant::now();
             if now >= self.deadline {
                 return Poll::Ready(fail::out_of_time());
@@ -58,7 +67,7 @@ impl Watched {
             if now >= self.since + self.idle {
                 return Poll::Ready((self.stalled)());
             }
-            self.alarm.set(self.deadline.min(self.since + self.idle));
+            alarm.set(due);
         }
     }
 }

@@ -321,7 +321,7 @@ async fn pieces_come_as_they_are_made_and_the_last_frees_the_connection() {
     }
     assert!(futures_util::poll!(body.frame()).is_pending());
     // Another task goes on with it.
-    let reading = tokio::spawn(async move { body.collect().await.unwrap().to_bytes() });
+    let reading = tokio::spawn(async move { body::read(body, 99).await.unwrap() });
     settle().await;
     far.0.turns.add_permits(2);
     assert_eq!(reading.await.unwrap(), "e");
