@@ -659,48 +659,29 @@ const TOKENS: [HeaderName; 3] = [
 
 /// The six headers, each group from the limit that has the least left.
 fn headers(charges: &[Charge], states: &[State]) -> Vec<(HeaderName, HeaderValue)> {
-    let mut headers = Vec::with_capacity(6);
     // All values lie in one piece of memory.
-    let mut text = Vec::with_capacity(96);
-    let mut ends = [0; 6];
-    let groups = [(REQUESTS, false), (TOKENS, true)];
-    for ((_, of_tokens), ends) in groups.iter().zip(ends.chunks_mut(3)) {
-        let mut counted = charges.iter().zip(states).filter(|(charge, _)| match charge.what {
+    let (mut text, mut places) = (Vec::with_capacity(96), Vec::with_capacity(6));
+    for (names, of_tokens) in [(REQUESTS, false), (TOKENS, true)] {
+        let counted = charges.iter().zip(states).filter(|(charge, _)| match charge.what {
             What::Minute | What::Day => !of_tokens,
-            What::Input | What::Output | What::Total => *of_tokens,
+            What::Input | What::Output | What::Total => of_tokens,
             What::Flights | What::Budget { .. } => false,
         });
-        if let Some(mut least) = counted.next() {
-            for other in counted {
-                if share(other) < share(least) {
-                    least = other;
-                }
-            }
-            let (charge, state) = least;
-            let values = [
-                Short::of(charge.limit),
-                Short::of(state.remaining),
-                go_duration(Duration::from_millis(state.millis)),
-            ];
-            for (value, end) in values.iter().zip(ends.iter_mut()) {
-                text.extend_from_slice(value.as_bytes());
-                *end = text.len();
-            }
+        let Some((charge, state)) = counted.min_by_key(|counted| share(*counted)) else { continue };
+        let values = [
+            Short::of(charge.limit),
+            Short::of(state.remaining),
+            go_duration(Duration::from_millis(state.millis)),
+        ];
+        for (name, value) in names.into_iter().zip(values) {
+            let begin = text.len();
+            text.extend_from_slice(value.as_bytes());
+            places.push((name, begin..text.len()));
         }
     }
     let text = Bytes::from(text);
-    let mut begin = 0;
-    for (name, end) in groups.into_iter().flat_map(|(names, _)| names).zip(ends) {
-        // No limit of that kind.
-        if end == 0 {
-            continue;
-        }
-        if let Ok(value) = HeaderValue::from_maybe_shared(text.slice(begin..end)) {
-            headers.push((name, value));
-        }
-        begin = end;
-    }
-    headers
+    let value = |place| HeaderValue::from_maybe_shared(text.slice(place)).ok();
+    places.into_iter().filter_map(|(name, place)| Some((name, value(place)?))).collect()
 }
 
 /// How much of a limit is left, in millionths.

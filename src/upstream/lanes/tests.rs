@@ -12,7 +12,8 @@ use crate::body;
 
 const IDLE: Duration = Duration::from_secs(90);
 
-/// The other side. `/slow` waits for a turn before it answers, `/pieces` before each piece of its answer, `/last` closes behind its answer, `/cut` instead of one.
+/// The other side. `/slow` waits for a turn before it answers, `/pieces` before each piece of its answer, `/last` closes behind
+/// its answer, `/cut` instead of one.
 #[derive(Clone, Debug)]
 struct Far(Arc<Seen>);
 

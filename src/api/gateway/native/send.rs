@@ -107,6 +107,7 @@ impl Gateway {
                 };
                 let begun = Instant::now();
                 let answered = self.upstream.raw(site, journey.leg(), &mut raw).await;
+                // A body that nobody took comes back by being dropped.
                 drop(raw);
                 cx.meter.waited(provider(site), begun);
                 cx.called(site.name(), label, answered.as_ref().map(|response| response.status().as_u16()));
