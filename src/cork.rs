@@ -1,58 +1,256 @@
-//! A socket that lets others go first.
+//! A socket whose first words go out with those of others.
 //!
 //! Whoever writes to a socket of the same machine wakes its reader, and the kernel bills the writer for that. With many
 //! calls under way it is much cheaper to make all that is ready, and then to write it all, than to write each as it
-//! becomes ready: the second reader is awake already. So before the first write after something was read, which is the
-//! beginning of a request or of its answer, the task steps back once behind those that wait for their turn. Where nobody
-//! waits, it goes on at once; and so do the events of a stream that has begun: each would cost another turn, and be late.
+//! becomes ready: the second reader is awake already, and the kernel's ways are still at hand. So what is written first
+//! after something was read, which is the beginning of a request or of its answer, is laid down in a buffer, and written
+//! when all tasks that wait for their turn have had it. Where nobody waits, that is at once. The events of a stream that
+//! has begun are written directly: each would else be late.
 
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream, tcp, unix};
+
+/// What is longer is worth a system call of its own, and not worth a copy. Bytes.
+const ROOM: usize = 16 << 10;
+
+/// Buffers that a thread keeps, and how large they may be: connections that wait for something have none.
+const SPARE: usize = 64;
+const SPARE_ROOM: usize = 4 << 10;
+
+/// A socket that can be read and written by two.
+pub trait Socket {
+    /// The one who reads.
+    type Read: AsyncRead + Unpin + Send;
+    /// The one who writes.
+    type Write: AsyncWrite + Unpin + Send + 'static;
+
+    /// Both.
+    fn halves(self) -> (Self::Read, Self::Write);
+}
+
+impl Socket for TcpStream {
+    type Read = tcp::OwnedReadHalf;
+    type Write = tcp::OwnedWriteHalf;
+
+    fn halves(self) -> (Self::Read, Self::Write) {
+        self.into_split()
+    }
+}
+
+impl Socket for UnixStream {
+    type Read = unix::OwnedReadHalf;
+    type Write = unix::OwnedWriteHalf;
+
+    fn halves(self) -> (Self::Read, Self::Write) {
+        self.into_split()
+    }
+}
 
 /// The socket.
 #[derive(Debug)]
-pub struct Corked<S> {
-    inner: S,
-    /// It has not stepped back since something was read, or ever.
+pub struct Corked<S: Socket> {
+    read: S::Read,
+    desk: Arc<Desk<S::Write>>,
+    vectored: bool,
+    /// Nothing was written since something was read, or ever.
     fresh: bool,
 }
 
-impl<S> Corked<S> {
+/// What the owner of a socket shares with whoever writes for it.
+#[derive(Debug)]
+struct Desk<W> {
+    /// What was laid down could not be written at once, so that the owner has to.
+    late: AtomicBool,
+    letter: Mutex<Letter<W>>,
+}
+
+#[derive(Debug)]
+struct Letter<W> {
+    socket: W,
+    bytes: Vec<u8>,
+    /// How many of them were written.
+    sent: usize,
+    /// It lies in a tray, and whoever empties that will write it.
+    posted: bool,
+    /// Who is woken if that fails.
+    sender: Waker,
+    error: Option<io::Error>,
+}
+
+impl<S: Socket> Corked<S> {
     /// Around a socket.
-    pub fn new(inner: S) -> Self {
-        Self { inner, fresh: true }
+    pub fn new(socket: S) -> Self {
+        let (read, socket) = socket.halves();
+        let vectored = socket.is_write_vectored();
+        let (bytes, sender) = (Vec::new(), Waker::noop().clone());
+        let letter = Letter { socket, bytes, sent: 0, posted: false, sender, error: None };
+        let desk = Desk { late: AtomicBool::new(false), letter: Mutex::new(letter) };
+        Self { read, desk: Arc::new(desk), vectored, fresh: true }
     }
 
-    fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !std::mem::replace(&mut self.fresh, false) {
-            return Poll::Ready(());
+    fn lay_down(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let length = bufs.iter().map(|buf| buf.len()).sum::<usize>();
+        let mut letter = self.desk.letter.lock();
+        if letter.posted && letter.bytes.len() + length <= ROOM {
+            letter.add(bufs);
+            return Poll::Ready(Ok(length));
         }
-        // Polled once, it has the task woken when all others have had their turn; that is all that is wanted of it. A
-        // task that simply wakes itself would be work for an idle thread, which would be woken for it.
-        pin!(tokio::task::yield_now()).poll(cx)
+        ready!(letter.send(cx))?;
+        if !std::mem::take(&mut self.fresh) || length > ROOM {
+            return Pin::new(&mut letter.socket).poll_write_vectored(cx, bufs);
+        }
+        // A thread that ends has no tray any more.
+        let Ok(tray) = TRAY.try_with(|(tray, _)| Arc::clone(tray)) else {
+            return Pin::new(&mut letter.socket).poll_write_vectored(cx, bufs);
+        };
+        if letter.bytes.capacity() == 0 {
+            letter.bytes = tray.spare.lock().pop().unwrap_or_default();
+        }
+        letter.add(bufs);
+        letter.posted = true;
+        if !letter.sender.will_wake(cx.waker()) {
+            letter.sender.clone_from(cx.waker());
+        }
+        drop(letter);
+        tray.put(Arc::clone(&self.desk) as Arc<dyn Post>);
+        Poll::Ready(Ok(length))
     }
 }
 
-impl<S: Read + Unpin> Read for Corked<S> {
+impl<W: AsyncWrite + Unpin> Letter<W> {
+    fn add(&mut self, bufs: &[IoSlice<'_>]) {
+        for buf in bufs {
+            self.bytes.extend_from_slice(buf);
+        }
+    }
+
+    /// Writes what was laid down.
+    fn send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(error) = self.error.take() {
+            return Poll::Ready(Err(error));
+        }
+        while let Some(rest) = self.bytes.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            let wrote = ready!(Pin::new(&mut self.socket).poll_write(cx, rest))?;
+            if wrote == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += wrote;
+        }
+        self.bytes.clear();
+        self.sent = 0;
+        self.posted = false;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Whatever can lie in a tray.
+trait Post: Send + Sync {
+    /// Writes what was laid down, as far as it can be written now, and gives the buffer back.
+    fn post(&self) -> Option<Vec<u8>>;
+}
+
+impl<W: AsyncWrite + Unpin + Send> Post for Desk<W> {
+    fn post(&self) -> Option<Vec<u8>> {
+        let mut letter = self.letter.lock();
+        let sender = std::mem::replace(&mut letter.sender, Waker::noop().clone());
+        letter.posted = false;
+        let sent = letter.send(&mut Context::from_waker(&sender));
+        let spare = match sent {
+            Poll::Ready(Ok(())) => Some(std::mem::take(&mut letter.bytes)),
+            // The owner hears of it when it looks the next time.
+            Poll::Ready(Err(error)) => {
+                letter.error = Some(error);
+                self.late.store(true, Ordering::Release);
+                sender.wake_by_ref();
+                None
+            }
+            // The owner is woken when there is room.
+            Poll::Pending => {
+                self.late.store(true, Ordering::Release);
+                None
+            }
+        };
+        letter.sender = sender;
+        spare
+    }
+}
+
+thread_local! {
+    /// A thread's tray, and the waker that empties it.
+    static TRAY: (Arc<Tray>, Waker) = {
+        let tray = Arc::<Tray>::default();
+        (Arc::clone(&tray), Waker::from(tray))
+    };
+}
+
+/// What a thread has to write when its tasks have had their turn.
+#[derive(Default)]
+struct Tray {
+    desks: Mutex<Vec<Arc<dyn Post>>>,
+    spare: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Tray {
+    fn put(self: &Arc<Self>, desk: Arc<dyn Post>) {
+        let mut desks = self.desks.lock();
+        desks.push(desk);
+        let first = desks.len() == 1;
+        drop(desks);
+        if first {
+            // Polled once, it has the waker called when all tasks have had their turn and the thread has looked for
+            // events; that is all that is wanted of it. Outside of a runtime it is called at once.
+            TRAY.with(|(_, waker)| {
+                let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(waker));
+            });
+        }
+    }
+}
+
+impl Wake for Tray {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    /// Empties it.
+    fn wake_by_ref(self: &Arc<Self>) {
+        let mut desks = std::mem::take(&mut *self.desks.lock());
+        for desk in desks.drain(..) {
+            let bytes = desk.post().filter(|bytes| (1..=SPARE_ROOM).contains(&bytes.capacity()));
+            let mut spare = self.spare.lock();
+            if spare.len() < SPARE {
+                spare.extend(bytes);
+            }
+        }
+        // Its room is used again.
+        let mut new = self.desks.lock();
+        if new.is_empty() {
+            *new = desks;
+        }
+    }
+}
+
+impl<S: Socket + Unpin> AsyncRead for Corked<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
+        buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        let polled = Pin::new(&mut self.read).poll_read(cx, buf);
         self.fresh |= polled.is_ready();
         polled
     }
 }
 
-impl<S: Write + Unpin> Write for Corked<S> {
+impl<S: Socket + Unpin> AsyncWrite for Corked<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.step(cx));
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        self.lay_down(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -60,64 +258,159 @@ impl<S: Write + Unpin> Write for Corked<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.step(cx));
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        self.lay_down(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        self.vectored
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What lies in a tray is as good as written.
+        if !self.desk.late.load(Ordering::Acquire) {
+            return Poll::Ready(Ok(()));
+        }
+        let mut letter = self.desk.letter.lock();
+        let sent = ready!(letter.send(cx));
+        self.desk.late.store(false, Ordering::Relaxed);
+        Poll::Ready(sent)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
-
-impl<S: Connection> Connection for Corked<S> {
-    fn connected(&self) -> Connected {
-        self.inner.connected()
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut letter = self.desk.letter.lock();
+        ready!(letter.send(cx))?;
+        Pin::new(&mut letter.socket).poll_shutdown(cx)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::time::Duration;
 
     use futures_util::FutureExt as _;
-    use hyper_util::rt::TokioIo;
+    use socket2::SockRef;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
 
     use super::*;
 
+    /// A socket, and its other side.
+    async fn pair() -> (Corked<TcpStream>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        near.set_nodelay(true).unwrap();
+        (Corked::new(near), far)
+    }
+
+    fn unread(socket: &TcpStream) -> usize {
+        let mut room = [std::mem::MaybeUninit::uninit(); 64];
+        SockRef::from(socket).peek(&mut room).unwrap_or(0)
+    }
+
     #[tokio::test]
-    async fn others_go_first_and_everything_is_written() {
-        let (near, mut far) = tokio::io::duplex(64);
-        let mut socket = Corked::new(TokioIo::new(near));
-        let other = tokio::spawn(async {});
+    async fn what_is_first_is_written_when_others_have_had_their_turn() {
+        let (mut socket, mut far) = pair().await;
         for round in 0..3 {
-            let mut steps = 0;
-            let wrote = poll_fn(|cx| {
-                steps += 1;
-                Pin::new(&mut socket).poll_write(cx, b"hello")
-            });
-            assert_eq!(wrote.await.unwrap(), 5);
-            assert_eq!(steps, 2, "once behind the others in round {round}");
-            assert!(other.is_finished());
-            poll_fn(|cx| Pin::new(&mut socket).poll_flush(cx)).await.unwrap();
-            // More of the same does not wait again, flushed or not, before something else was read.
-            let more = |cx: &mut Context<'_>| Pin::new(&mut socket).poll_write(cx, b", you");
-            assert!(poll_fn(more).now_or_never().is_some());
-            let mut read = [0; 10];
+            assert!(socket.write_all(b"hello").now_or_never().is_some(), "it is laid down in round {round}");
+            assert!(socket.write_all(b", you").now_or_never().is_some());
+            assert!(socket.flush().now_or_never().is_some());
+            assert_eq!(unread(&far), 0);
+            tokio::task::yield_now().await;
+            assert_eq!(unread(&far), 10, "both at once in round {round}");
+            // More of the same goes directly, before something else was read.
+            socket.write_all(b"!").await.unwrap();
+            assert_eq!(unread(&far), 11);
+            let mut read = [0; 11];
             far.read_exact(&mut read).await.unwrap();
-            assert_eq!(&read, b"hello, you");
+            assert_eq!(&read, b"hello, you!");
             far.write_all(b"and?").await.unwrap();
-            let mut room = [0; 8];
-            let mut room = hyper::rt::ReadBuf::new(&mut room);
-            poll_fn(|cx| Pin::new(&mut socket).poll_read(cx, room.unfilled())).await.unwrap();
+            socket.read_exact(&mut read[..4]).await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_long_goes_directly_and_after_what_was_laid_down() {
+        let (mut socket, mut far) = pair().await;
+        socket.write_all(b"head").await.unwrap();
+        let long = vec![b'x'; ROOM + 1];
+        socket.write_all(&long).await.unwrap();
+        let mut read = vec![0; ROOM + 5];
+        far.read_exact(&mut read).await.unwrap();
+        assert!(read.starts_with(b"headx") && read.ends_with(b"x"));
+    }
+
+    #[tokio::test]
+    async fn what_was_laid_down_is_written_before_the_end() {
+        let (mut socket, mut far) = pair().await;
+        socket.write_all(b"last words").await.unwrap();
+        socket.shutdown().await.unwrap();
+        let mut read = Vec::new();
+        far.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"last words");
+
+        let (mut socket, mut far) = pair().await;
+        socket.write_all(b"and gone").await.unwrap();
+        drop(socket);
+        let mut read = Vec::new();
+        far.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"and gone");
+    }
+
+    #[tokio::test]
+    async fn what_finds_no_room_is_written_by_its_owner() {
+        let (mut socket, mut far) = pair().await;
+        // Until the other side's room is full.
+        let mut filled = 0;
+        socket.write_all(b"x").await.unwrap();
+        tokio::task::yield_now().await;
+        let more = [b'x'; 4096];
+        while let Ok(wrote) = tokio::time::timeout(Duration::from_millis(200), socket.write(&more)).await {
+            filled += wrote.unwrap();
+        }
+        far.write_all(b"?").await.unwrap();
+        let mut read = [0; 1];
+        socket.read_exact(&mut read).await.unwrap();
+        socket.write_all(b"the rest").await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(socket.flush().now_or_never().is_none(), "nobody reads");
+        let reading = tokio::spawn(async move {
+            let mut all = vec![0; filled + 9];
+            far.read_exact(&mut all).await.unwrap();
+            (all, far)
+        });
+        socket.flush().await.unwrap();
+        let (all, _far) = reading.await.unwrap();
+        assert!(all.ends_with(b"xthe rest"));
+    }
+
+    #[tokio::test]
+    async fn whoever_is_gone_is_noticed() {
+        let (mut socket, far) = pair().await;
+        SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(far);
+        // The reset has to arrive.
+        let reset = socket.read(&mut [0; 1]).await;
+        assert!(reset.is_err());
+        socket.write_all(b"hello").await.unwrap();
+        let failed = poll_fn(|cx| {
+            let flushed = Pin::new(&mut socket).poll_flush(cx);
+            // It looks again when it is woken.
+            if matches!(flushed, Poll::Ready(Ok(()))) { Poll::Pending } else { flushed }
+        });
+        let failed = tokio::time::timeout(Duration::from_secs(5), failed).await.unwrap();
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn outside_of_a_runtime_nothing_is_held_back() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (mut socket, far) = runtime.block_on(pair());
+        // It takes a turn of the runtime to know that the socket is ready.
+        runtime.block_on(async { socket.read.readable().now_or_never() });
+        runtime.block_on(socket.desk.letter.lock().socket.writable()).unwrap();
+        assert!(socket.write_all(b"hello").now_or_never().is_some());
+        assert_eq!(unread(&far), 5);
     }
 }

@@ -308,13 +308,13 @@ impl House {
         // Each kind is a task of its own: one for all would be as large as all of them, for as long as it lives.
         match (socket, self.config.tls.clone()) {
             (Socket::Tcp(socket), None) => {
-                self.connections.spawn(connection(socket, stack, steps, patience, held))
+                self.connections.spawn(connection(Corked::new(socket), stack, steps, patience, held))
             }
             (Socket::Unix(socket), _) => {
-                self.connections.spawn(connection(socket, stack, steps, patience, held))
+                self.connections.spawn(connection(Corked::new(socket), stack, steps, patience, held))
             }
             (Socket::Tcp(socket), Some(tls)) => self.connections.spawn(async move {
-                match Box::pin(tls.accept(socket)).await {
+                match Box::pin(tls.accept(Corked::new(socket))).await {
                     Ok(socket) => connection(socket, stack, steps, patience, held).await,
                     Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
                 }
@@ -358,7 +358,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let line = Arc::new(Line::default());
-    let io = Corked::new(TokioIo::new(Watched::new(socket, Arc::clone(&line), patience)));
+    let io = TokioIo::new(Watched::new(socket, Arc::clone(&line), patience));
     let seen = Arc::clone(&line);
     let service = service_fn(move |request: Request<Incoming>| {
         let request = request.map(|body| body.map_err(|error| -> BoxError { error.into() }).boxed_unsync());

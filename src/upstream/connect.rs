@@ -422,7 +422,7 @@ impl Service<Uri> for Dial {
 }
 
 fn gauged(socket: TokioIo<TcpStream>) -> TokioIo<Gauged> {
-    TokioIo::new(Gauged::new(socket.into_inner()))
+    TokioIo::new(Gauged::new(Corked::new(socket.into_inner())))
 }
 
 /// TCP and TLS under one deadline: hyper's own covers TCP only.
@@ -435,7 +435,7 @@ struct Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = Corked<<HttpsConnector<Dial> as Service<Uri>>::Response>;
+    type Response = <HttpsConnector<Dial> as Service<Uri>>::Response;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -451,10 +451,7 @@ impl Service<Uri> for Connector {
                 let _turn = opening.acquire().await?;
                 connecting.await
             });
-            match connected.await {
-                Ok(connected) => connected.map(Corked::new),
-                Err(_) => Err(ConnectTimeout.into()),
-            }
+            connected.await.unwrap_or_else(|_| Err(ConnectTimeout.into()))
         })
     }
 }

@@ -16,6 +16,8 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::cork::Corked;
+
 /// The last read of one connection: in the upper half its number, in the lower one its length in bytes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gauge(Arc<AtomicU64>);
@@ -65,12 +67,12 @@ impl Rest {
 
 /// A connection that keeps its gauge.
 pub(super) struct Gauged {
-    inner: TcpStream,
+    inner: Corked<TcpStream>,
     gauge: Gauge,
 }
 
 impl Gauged {
-    pub(super) fn new(inner: TcpStream) -> Self {
+    pub(super) fn new(inner: Corked<TcpStream>) -> Self {
         Self { inner, gauge: Gauge::default() }
     }
 }
