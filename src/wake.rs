@@ -1,5 +1,6 @@
 //! Waiting for what seldom comes, in tasks that wake often.
 
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -9,6 +10,63 @@ use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+thread_local! {
+    /// Whether calls of wakers from here are caught.
+    static HUSHED: Cell<bool> = const { Cell::new(false) };
+    static CAUGHT: RefCell<Option<Waker>> = const { RefCell::new(None) };
+}
+
+/// Does something, and gives back whom it would have woken on the way, of those that are [`Hushable`] or an [`Ear`]'s; the
+/// last one, if there were many. Whoever takes the last chunk of a message from hyper wakes the connection that read it,
+/// which has nothing more to do for it.
+pub fn hushed<T>(act: impl FnOnce() -> T) -> (T, Option<Waker>) {
+    HUSHED.set(true);
+    let done = act();
+    HUSHED.set(false);
+    (done, CAUGHT.take())
+}
+
+/// Whether a call was caught.
+fn caught<W: Wake + Send + Sync + 'static>(called: &Arc<W>) -> bool {
+    let caught = HUSHED.get();
+    if caught {
+        CAUGHT.set(Some(Waker::from(Arc::clone(called))));
+    }
+    caught
+}
+
+/// Wakes a task, unless it is hushed.
+#[derive(Debug)]
+struct Valet(Waker);
+
+impl Wake for Valet {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !caught(self) {
+            self.0.wake_by_ref();
+        }
+    }
+}
+
+/// The waker of a task, such that [`hushed`] has power over it.
+#[derive(Debug, Default)]
+pub struct Hushable(Option<(Waker, Waker)>);
+
+impl Hushable {
+    /// The waker, where this is the task's own.
+    pub fn waker(&mut self, task: &Waker) -> &Waker {
+        if !self.0.as_ref().is_some_and(|(known, _)| known.will_wake(task)) {
+            self.0 = None;
+        }
+        let (_, waker) =
+            self.0.get_or_insert_with(|| (task.clone(), Waker::from(Arc::new(Valet(task.clone())))));
+        waker
+    }
+}
 
 /// Wakes a task, and remembers it.
 #[derive(Debug)]
@@ -193,7 +251,7 @@ impl Wake for Hall {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.state.fetch_or(RUNG, Ordering::AcqRel) & THERE == 0 {
+        if !caught(self) && self.state.fetch_or(RUNG, Ordering::AcqRel) & THERE == 0 {
             self.call();
         }
     }
@@ -262,7 +320,6 @@ impl Ear {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::{Cell, RefCell};
     use std::convert::Infallible;
     use std::future::poll_fn;
     use std::time::Duration;
@@ -331,6 +388,35 @@ mod tests {
         ear.leave();
         assert_eq!(woken(), [1, 1]);
         assert!(ear.listen());
+    }
+
+    #[test]
+    fn what_is_hushed_wakes_nobody_and_is_given_back() {
+        let sleeper = Arc::<Sleeper>::default();
+        let woken = || sleeper.0.load(Ordering::Relaxed);
+        let task = Waker::from(Arc::clone(&sleeper));
+        let mut hushable = Hushable::default();
+        let waker = hushable.waker(&task).clone();
+        assert!(waker.will_wake(hushable.waker(&task)));
+        waker.wake_by_ref();
+        assert_eq!(woken(), 1);
+        let ((), caught) = hushed(|| waker.wake_by_ref());
+        assert_eq!(woken(), 1);
+        caught.unwrap().wake();
+        assert_eq!(woken(), 2);
+        // Others are woken all the same: from other threads, and if they are nobody's business.
+        let ((), caught) = hushed(|| {
+            std::thread::scope(|scope| scope.spawn(|| waker.wake_by_ref()).join()).unwrap();
+            task.wake_by_ref();
+        });
+        assert_eq!(woken(), 4);
+        assert!(caught.is_none());
+        let ear = Ear::default();
+        assert!(ear.listen());
+        let ((), caught) = hushed(|| ear.waker().wake_by_ref());
+        assert!(!ear.is_rung());
+        caught.unwrap().wake();
+        assert!(ear.is_rung());
     }
 
     /// Counts how often it is asked; there is a frame whenever the flag is up.

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use crate::body::{Body, BoxError};
-use crate::wake::Ear;
+use crate::wake::{Ear, hushed};
 
 /// How often a connection and the reader of its answer may make work for each other before their task is given back.
 const TURNS: usize = 8;
@@ -276,6 +276,7 @@ impl Arriving {
         drop(body);
         // It may not know yet that its last word was taken.
         if !lane.sender.is_ready() {
+            lane.ear.waker().wake_by_ref();
             lane.turn();
         }
         if lane.sender.is_ready()
@@ -300,9 +301,15 @@ impl HttpBody for Arriving {
         // What is short has come with its head, and there is nothing left to work for.
         if std::mem::take(&mut this.fresh) {
             lane.ear.attend();
-            if let Poll::Ready(Some(frame)) =
-                body.as_mut().poll_frame(&mut Context::from_waker(lane.ear.waker()))
+            let cx = &mut Context::from_waker(lane.ear.waker());
+            let (polled, caught) = hushed(|| body.as_mut().poll_frame(cx));
+            // What has come whole needs no more work.
+            if !body.is_end_stream()
+                && let Some(connection) = caught
             {
+                connection.wake();
+            }
+            if let Poll::Ready(Some(frame)) = polled {
                 lane.ear.leave();
                 return Poll::Ready(Some(frame.map_err(Into::into)));
             }
