@@ -11,28 +11,9 @@ pub struct Short {
 /// Two of the longest numbers and what stands between them.
 const ROOM: usize = 48;
 
-/// Digits of the largest number.
-const LONGEST: usize = 20;
-
 /// Writes a number behind what is there.
 pub fn push(out: &mut Vec<u8>, number: u64) {
-    let mut room = [b'0'; LONGEST];
-    let from = fill(&mut room, number);
-    out.extend_from_slice(room.get(from..).unwrap_or_default());
-}
-
-/// Writes a number at the end of a room of zeros; tells where it begins.
-fn fill(room: &mut [u8; LONGEST], mut number: u64) -> usize {
-    let mut from = LONGEST;
-    for digit in room.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
-        number /= 10;
-        from -= 1;
-        if number == 0 {
-            break;
-        }
-    }
-    from
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 impl Default for Short {
@@ -50,15 +31,16 @@ impl Short {
     /// This, and a number behind it.
     #[must_use]
     pub fn number(self, number: u64) -> Self {
-        self.padded(number, 1)
+        self.bytes(itoa::Buffer::new().format(number).as_bytes())
     }
 
     /// This, and a number of that many digits at least behind it.
     #[must_use]
     pub fn padded(self, number: u64, least: usize) -> Self {
-        let mut room = [b'0'; LONGEST];
-        let length = LONGEST - fill(&mut room, number).min(LONGEST.saturating_sub(least));
-        self.bytes(room.get(LONGEST - length..).unwrap_or_default())
+        let mut buffer = itoa::Buffer::new();
+        let digits = buffer.format(number).as_bytes();
+        let zeros = b"00000000000000000000".get(..least.saturating_sub(digits.len())).unwrap_or_default();
+        self.bytes(zeros).bytes(digits)
     }
 
     /// This, and a word behind it.
