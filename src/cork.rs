@@ -6,7 +6,11 @@
 //! after something was read, which is the beginning of a request or of its answer, is laid down in a buffer, and written
 //! when all tasks that wait for their turn have had it. Where nobody waits, that is at once. The events of a stream that
 //! has begun are written directly: each would else be late.
+//!
+//! A thread whose runtime calls [`rest`] looks for events once more before it writes, since whatever they bring may have
+//! something to write too.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -23,6 +27,11 @@ const ROOM: usize = 16 << 10;
 /// Buffers that a thread keeps, and how large they may be: connections that wait for something have none.
 const SPARE: usize = 64;
 const SPARE_ROOM: usize = 4 << 10;
+
+/// So many sockets are written at the latest, or when so much was read meanwhile: a thread that is never done does not keep
+/// anybody waiting.
+const ROW: usize = 32;
+const READS: u32 = 64;
 
 /// A socket that can be read and written by two.
 pub trait Socket {
@@ -107,11 +116,11 @@ impl<S: Socket> Corked<S> {
             return Pin::new(&mut letter.socket).poll_write_vectored(cx, bufs);
         }
         // A thread that ends has no tray any more.
-        let Ok(tray) = TRAY.try_with(|(tray, _)| Arc::clone(tray)) else {
+        let Ok(spare) = TRAY.try_with(|(tray, _)| tray.spare.lock().pop()) else {
             return Pin::new(&mut letter.socket).poll_write_vectored(cx, bufs);
         };
-        if letter.bytes.capacity() == 0 {
-            letter.bytes = tray.spare.lock().pop().unwrap_or_default();
+        if let Some(spare) = spare {
+            letter.bytes = spare;
         }
         letter.add(bufs);
         letter.posted = true;
@@ -119,7 +128,7 @@ impl<S: Socket> Corked<S> {
             letter.sender.clone_from(cx.waker());
         }
         drop(letter);
-        tray.put(Arc::clone(&self.desk) as Arc<dyn Post>);
+        TRAY.with(|(tray, waker)| tray.put(waker, Arc::clone(&self.desk) as Arc<dyn Post>));
         Poll::Ready(Ok(length))
     }
 }
@@ -188,6 +197,31 @@ thread_local! {
         let tray = Arc::<Tray>::default();
         (Arc::clone(&tray), Waker::from(tray))
     };
+    /// Whether the thread says when it has nothing left to do.
+    static RESTS: Cell<bool> = const { Cell::new(false) };
+    /// How much may still be read before what lies in the tray is written; 0 where nothing does.
+    static PATIENCE: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Writes what was laid down. To be called by a runtime's threads whenever they have nothing left to do
+/// ([`on_thread_park`](tokio::runtime::Builder::on_thread_park)).
+pub fn rest() {
+    RESTS.set(true);
+    if PATIENCE.get() > 0 {
+        // A thread that ends has no tray any more.
+        let _ = TRAY.try_with(|(tray, _)| tray.empty());
+    }
+}
+
+/// Something was read.
+fn read() {
+    match PATIENCE.get() {
+        0 => {}
+        1 => {
+            let _ = TRAY.try_with(|(tray, _)| tray.empty());
+        }
+        more => PATIENCE.set(more - 1),
+    }
 }
 
 /// What a thread has to write when its tasks have had their turn.
@@ -198,28 +232,23 @@ struct Tray {
 }
 
 impl Tray {
-    fn put(self: &Arc<Self>, desk: Arc<dyn Post>) {
+    fn put(&self, waker: &Waker, desk: Arc<dyn Post>) {
         let mut desks = self.desks.lock();
         desks.push(desk);
-        let first = desks.len() == 1;
+        let count = desks.len();
         drop(desks);
-        if first {
+        if count == 1 {
+            PATIENCE.set(READS);
             // Polled once, it has the waker called when all tasks have had their turn and the thread has looked for
             // events; that is all that is wanted of it. Outside of a runtime it is called at once.
-            TRAY.with(|(_, waker)| {
-                let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(waker));
-            });
+            let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(waker));
+        } else if count >= ROW {
+            self.empty();
         }
     }
-}
 
-impl Wake for Tray {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    /// Empties it.
-    fn wake_by_ref(self: &Arc<Self>) {
+    fn empty(&self) {
+        PATIENCE.set(0);
         let mut desks = std::mem::take(&mut *self.desks.lock());
         for desk in desks.drain(..) {
             let bytes = desk.post().filter(|bytes| (1..=SPARE_ROOM).contains(&bytes.capacity()));
@@ -236,6 +265,19 @@ impl Wake for Tray {
     }
 }
 
+impl Wake for Tray {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    /// The thread has looked for events. If it says when it rests, they have their turn first.
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !RESTS.get() {
+            self.empty();
+        }
+    }
+}
+
 impl<S: Socket + Unpin> AsyncRead for Corked<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -243,7 +285,10 @@ impl<S: Socket + Unpin> AsyncRead for Corked<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.read).poll_read(cx, buf);
-        self.fresh |= polled.is_ready();
+        if polled.is_ready() {
+            self.fresh = true;
+            read();
+        }
         polled
     }
 }
@@ -328,6 +373,54 @@ mod tests {
             far.write_all(b"and?").await.unwrap();
             socket.read_exact(&mut read[..4]).await.unwrap();
         }
+    }
+
+    #[test]
+    fn a_thread_that_rests_looks_for_events_before_it_writes() {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.enable_all().worker_threads(1).on_thread_park(rest).build().unwrap();
+        // Only a worker's thread rests.
+        let far = runtime.block_on(runtime.spawn(async {
+            let (mut socket, far) = pair().await;
+            socket.write_all(b"hello").await.unwrap();
+            tokio::task::yield_now().await;
+            assert_eq!(unread(&far), 0, "it has only looked");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(unread(&far), 5, "it has rested");
+            far
+        }));
+        drop(far);
+    }
+
+    #[test]
+    fn a_thread_that_never_rests_writes_all_the_same() {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.enable_all().worker_threads(1).on_thread_park(rest).build().unwrap();
+        let busy = runtime.spawn(async {
+            let (mut first, far) = pair().await;
+            let (mut other, mut talker) = pair().await;
+            first.write_all(b"hello").await.unwrap();
+            let mut read = [0; 1];
+            for reads in 0..READS {
+                assert_eq!(unread(&far), 0, "after {reads} reads");
+                talker.write_all(b"x").await.unwrap();
+                while other.read(&mut read).now_or_never().is_none() {
+                    tokio::task::yield_now().await;
+                }
+            }
+            assert_eq!(unread(&far), 5);
+            // Nor when there is much to be written.
+            let mut sockets = Vec::new();
+            for _ in 0..ROW {
+                sockets.push(pair().await);
+            }
+            for (socket, far) in &mut sockets {
+                assert_eq!(unread(far), 0);
+                socket.write_all(b"hello").await.unwrap();
+            }
+            assert!(sockets.iter().all(|(_, far)| unread(far) == 5));
+        });
+        runtime.block_on(busy).unwrap();
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use gemway::app;
 use gemway::cli::{self, Command};
 use gemway::config::Config;
+use gemway::cork;
 use gemway::error::Result;
 
 /// A request makes some hundred small allocations, many of which another thread frees; the C library's allocator is
@@ -56,7 +57,8 @@ const SHARED_QUEUE_EVERY: u32 = 2;
 
 fn run(work: impl Future<Output = Result<()>>) -> ExitCode {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = match builder.enable_all().global_queue_interval(SHARED_QUEUE_EVERY).build() {
+    builder.enable_all().global_queue_interval(SHARED_QUEUE_EVERY).on_thread_park(cork::rest);
+    let runtime = match builder.build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error.to_string(), 1),
     };
