@@ -10,28 +10,23 @@
 //! A thread whose runtime calls [`rest`] looks for events once more before it writes, since whatever they bring may have
 //! something to write too.
 
-use std::cell::Cell;
 use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
+mod tray;
+
+use tray::Post;
+pub use tray::rest;
+
 /// What is longer is worth a system call of its own, and not worth a copy. Bytes.
 const ROOM: usize = 16 << 10;
-
-/// Buffers that a thread keeps, and how large they may be: connections that wait for something have none.
-const SPARE: usize = 64;
-const SPARE_ROOM: usize = 4 << 10;
-
-/// So many sockets are written at the latest, or when so much was read meanwhile: a thread that is never done does not keep
-/// anybody waiting.
-const ROW: usize = 32;
-const READS: u32 = 64;
 
 /// A socket that can be read and written by two.
 pub trait Socket {
@@ -116,19 +111,17 @@ impl<S: Socket> Corked<S> {
             return Pin::new(&mut letter.socket).poll_write_vectored(cx, bufs);
         }
         // A thread that ends has no tray any more.
-        let Ok(spare) = TRAY.try_with(|(tray, _)| tray.spare.lock().pop()) else {
+        let Some(spare) = tray::room() else {
             return Pin::new(&mut letter.socket).poll_write_vectored(cx, bufs);
         };
-        if let Some(spare) = spare {
-            letter.bytes = spare;
-        }
+        letter.bytes = spare;
         letter.add(bufs);
         letter.posted = true;
         if !letter.sender.will_wake(cx.waker()) {
             letter.sender.clone_from(cx.waker());
         }
         drop(letter);
-        TRAY.with(|(tray, waker)| tray.put(waker, Arc::clone(&self.desk) as Arc<dyn Post>));
+        tray::put(Arc::clone(&self.desk) as Arc<dyn Post>);
         Poll::Ready(Ok(length))
     }
 }
@@ -159,12 +152,6 @@ impl<W: AsyncWrite + Unpin> Letter<W> {
     }
 }
 
-/// Whatever can lie in a tray.
-trait Post: Send + Sync {
-    /// Writes what was laid down, as far as it can be written now, and gives the buffer back.
-    fn post(&self) -> Option<Vec<u8>>;
-}
-
 impl<W: AsyncWrite + Unpin + Send> Post for Desk<W> {
     fn post(&self) -> Option<Vec<u8>> {
         let mut letter = self.letter.lock();
@@ -191,93 +178,6 @@ impl<W: AsyncWrite + Unpin + Send> Post for Desk<W> {
     }
 }
 
-thread_local! {
-    /// A thread's tray, and the waker that empties it.
-    static TRAY: (Arc<Tray>, Waker) = {
-        let tray = Arc::<Tray>::default();
-        (Arc::clone(&tray), Waker::from(tray))
-    };
-    /// Whether the thread says when it has nothing left to do.
-    static RESTS: Cell<bool> = const { Cell::new(false) };
-    /// How much may still be read before what lies in the tray is written; 0 where nothing does.
-    static PATIENCE: Cell<u32> = const { Cell::new(0) };
-}
-
-/// Writes what was laid down. To be called by a runtime's threads whenever they have nothing left to do
-/// ([`on_thread_park`](tokio::runtime::Builder::on_thread_park)).
-pub fn rest() {
-    RESTS.set(true);
-    if PATIENCE.get() > 0 {
-        // A thread that ends has no tray any more.
-        let _ = TRAY.try_with(|(tray, _)| tray.empty());
-    }
-}
-
-/// Something was read.
-fn read() {
-    match PATIENCE.get() {
-        0 => {}
-        1 => {
-            let _ = TRAY.try_with(|(tray, _)| tray.empty());
-        }
-        more => PATIENCE.set(more - 1),
-    }
-}
-
-/// What a thread has to write when its tasks have had their turn.
-#[derive(Default)]
-struct Tray {
-    desks: Mutex<Vec<Arc<dyn Post>>>,
-    spare: Mutex<Vec<Vec<u8>>>,
-}
-
-impl Tray {
-    fn put(&self, waker: &Waker, desk: Arc<dyn Post>) {
-        let mut desks = self.desks.lock();
-        desks.push(desk);
-        let count = desks.len();
-        drop(desks);
-        if count == 1 {
-            PATIENCE.set(READS);
-            // Polled once, it has the waker called when all tasks have had their turn and the thread has looked for
-            // events; that is all that is wanted of it. Outside of a runtime it is called at once.
-            let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(waker));
-        } else if count >= ROW {
-            self.empty();
-        }
-    }
-
-    fn empty(&self) {
-        PATIENCE.set(0);
-        let mut desks = std::mem::take(&mut *self.desks.lock());
-        for desk in desks.drain(..) {
-            let bytes = desk.post().filter(|bytes| (1..=SPARE_ROOM).contains(&bytes.capacity()));
-            let mut spare = self.spare.lock();
-            if spare.len() < SPARE {
-                spare.extend(bytes);
-            }
-        }
-        // Its room is used again.
-        let mut new = self.desks.lock();
-        if new.is_empty() {
-            *new = desks;
-        }
-    }
-}
-
-impl Wake for Tray {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    /// The thread has looked for events. If it says when it rests, they have their turn first.
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !RESTS.get() {
-            self.empty();
-        }
-    }
-}
-
 impl<S: Socket + Unpin> AsyncRead for Corked<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -287,7 +187,7 @@ impl<S: Socket + Unpin> AsyncRead for Corked<S> {
         let polled = Pin::new(&mut self.read).poll_read(cx, buf);
         if polled.is_ready() {
             self.fresh = true;
-            read();
+            tray::read();
         }
         polled
     }
@@ -338,6 +238,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
+    use super::tray::{READS, ROW};
     use super::*;
 
     /// A socket, and its other side.
