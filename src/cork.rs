@@ -62,7 +62,6 @@ impl Socket for UnixStream {
 pub struct Corked<S: Socket> {
     read: S::Read,
     desk: Arc<Desk<S::Write>>,
-    vectored: bool,
     /// Nothing was written since something was read, or ever.
     fresh: bool,
 }
@@ -92,11 +91,10 @@ impl<S: Socket> Corked<S> {
     /// Around a socket.
     pub fn new(socket: S) -> Self {
         let (read, socket) = socket.halves();
-        let vectored = socket.is_write_vectored();
         let (bytes, sender) = (Vec::new(), Waker::noop().clone());
         let letter = Letter { socket, bytes, sent: 0, posted: false, sender, error: None };
         let desk = Desk { late: AtomicBool::new(false), letter: Mutex::new(letter) };
-        Self { read, desk: Arc::new(desk), vectored, fresh: true }
+        Self { read, desk: Arc::new(desk), fresh: true }
     }
 
     fn lay_down(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -207,7 +205,7 @@ impl<S: Socket + Unpin> AsyncWrite for Corked<S> {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.vectored
+        self.desk.letter.lock().socket.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

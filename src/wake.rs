@@ -17,13 +17,20 @@ thread_local! {
     static CAUGHT: RefCell<Option<Waker>> = const { RefCell::new(None) };
 }
 
-/// Does something, and gives back whom it would have woken on the way, of those that are [`Hushable`] or an [`Ear`]'s; the
-/// last one, if there were many. Whoever takes the last chunk of a message from hyper wakes the connection that read it,
-/// which has nothing more to do for it.
-pub fn hushed<T>(act: impl FnOnce() -> T) -> (T, Option<Waker>) {
+/// Does something, and gives back whom it would have woken on the way, of those that look whether they are [`caught`]; the
+/// last one, if there were many.
+fn hushed<T>(act: impl FnOnce() -> T) -> (T, Option<Waker>) {
+    /// Also where `act` panics: else the thread would wake nobody any more.
+    struct Over;
+    impl Drop for Over {
+        fn drop(&mut self) {
+            HUSHED.set(false);
+        }
+    }
+    let over = Over;
     HUSHED.set(true);
     let done = act();
-    HUSHED.set(false);
+    drop(over);
     (done, CAUGHT.take())
 }
 
@@ -36,35 +43,50 @@ fn caught<W: Wake + Send + Sync + 'static>(called: &Arc<W>) -> bool {
     caught
 }
 
-/// Wakes a task, unless it is hushed.
+/// A message's body as hyper reads it. Whoever takes its last chunk wakes the connection that has read it, which has nothing
+/// more to do for it: here it is let alone.
 #[derive(Debug)]
-struct Valet(Waker);
+pub struct Hushed<B> {
+    body: B,
+    hush: bool,
+}
 
-impl Wake for Valet {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !caught(self) {
-            self.0.wake_by_ref();
-        }
+impl<B> Hushed<B> {
+    /// Wraps a body; `hush` where it is one of HTTP/1, whose connection has read to the end of what it has handed over.
+    pub fn new(body: B, hush: bool) -> Self {
+        Self { body, hush }
     }
 }
 
-/// The waker of a task, such that [`hushed`] has power over it.
-#[derive(Debug, Default)]
-pub struct Hushable(Option<(Waker, Waker)>);
+impl<B: Body + Unpin> Body for Hushed<B> {
+    type Data = B::Data;
+    type Error = B::Error;
 
-impl Hushable {
-    /// The waker, where this is the task's own.
-    pub fn waker(&mut self, task: &Waker) -> &Waker {
-        if !self.0.as_ref().is_some_and(|(known, _)| known.will_wake(task)) {
-            self.0 = None;
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let Self { body, hush } = &mut *self;
+        let (polled, caught) = if *hush {
+            hushed(|| Pin::new(&mut *body).poll_frame(cx))
+        } else {
+            (Pin::new(&mut *body).poll_frame(cx), None)
+        };
+        // What has come whole needs no more work.
+        if !body.is_end_stream()
+            && let Some(connection) = caught
+        {
+            connection.wake();
         }
-        let (_, waker) =
-            self.0.get_or_insert_with(|| (task.clone(), Waker::from(Arc::new(Valet(task.clone())))));
-        waker
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -81,30 +103,38 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
-        self.task.wake_by_ref();
+        if !caught(self) {
+            self.rung.store(true, Ordering::Release);
+            self.task.wake_by_ref();
+        }
     }
 }
 
 /// The bell of whatever a task waits for, if it has one yet, and the waker that rings it.
 #[derive(Debug, Default)]
-struct Door(Option<(Arc<Bell>, Waker)>);
+pub struct Door(Option<(Arc<Bell>, Waker)>);
 
 impl Door {
-    /// The waker to be given on, and whether it was used since the last time, or never given on by this task.
-    fn answer(&mut self, task: &Waker) -> (&Waker, bool) {
-        let known = |(bell, _): &(Arc<Bell>, Waker)| bell.task.will_wake(task);
-        if !self.0.as_ref().is_some_and(known) {
+    /// The bell that wakes this task.
+    fn bell(&mut self, task: &Waker) -> &(Arc<Bell>, Waker) {
+        // Another task's is of no use.
+        self.0.take_if(|(bell, _)| !bell.task.will_wake(task));
+        self.0.get_or_insert_with(|| {
             let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: task.clone() });
-            self.0 = Some((Arc::clone(&bell), Waker::from(bell)));
-        }
-        match &self.0 {
-            // The load alone is what most calls come to.
-            Some((bell, waker)) => {
-                (waker, bell.rung.load(Ordering::Relaxed) && bell.rung.swap(false, Ordering::Acquire))
-            }
-            None => (Waker::noop(), true),
-        }
+            (Arc::clone(&bell), Waker::from(bell))
+        })
+    }
+
+    /// The waker to be given on.
+    pub fn waker(&mut self, task: &Waker) -> &Waker {
+        &self.bell(task).1
+    }
+
+    /// The same, and whether it was used since the last time, or never given on by this task.
+    fn answer(&mut self, task: &Waker) -> (&Waker, bool) {
+        let (bell, waker) = self.bell(task);
+        // The load alone is what most calls come to.
+        (waker, bell.rung.load(Ordering::Relaxed) && bell.rung.swap(false, Ordering::Acquire))
     }
 
     /// As if it had been rung.
@@ -395,9 +425,9 @@ mod tests {
         let sleeper = Arc::<Sleeper>::default();
         let woken = || sleeper.0.load(Ordering::Relaxed);
         let task = Waker::from(Arc::clone(&sleeper));
-        let mut hushable = Hushable::default();
-        let waker = hushable.waker(&task).clone();
-        assert!(waker.will_wake(hushable.waker(&task)));
+        let mut door = Door::default();
+        let waker = door.waker(&task).clone();
+        assert!(waker.will_wake(door.waker(&task)));
         waker.wake_by_ref();
         assert_eq!(woken(), 1);
         let ((), caught) = hushed(|| waker.wake_by_ref());
@@ -411,6 +441,10 @@ mod tests {
         });
         assert_eq!(woken(), 4);
         assert!(caught.is_none());
+        let panicked = std::panic::catch_unwind(|| hushed(|| panic!("on purpose")));
+        assert!(panicked.is_err());
+        waker.wake_by_ref();
+        assert_eq!(woken(), 5, "it is over with a panic too");
         let ear = Ear::default();
         assert!(ear.listen());
         let ((), caught) = hushed(|| ear.waker().wake_by_ref());

@@ -667,7 +667,7 @@ fn headers(charges: &[Charge], states: &[State]) -> Vec<(HeaderName, HeaderValue
             What::Input | What::Output | What::Total => of_tokens,
             What::Flights | What::Budget { .. } => false,
         });
-        let Some((charge, state)) = counted.min_by(|one, other| share(*one, *other)) else { continue };
+        let Some((charge, state)) = counted.min_by(|one, other| by_share(*one, *other)) else { continue };
         let values = [
             Short::of(charge.limit),
             Short::of(state.remaining),
@@ -684,8 +684,8 @@ fn headers(charges: &[Charge], states: &[State]) -> Vec<(HeaderName, HeaderValue
     places.into_iter().filter_map(|(name, place)| Some((name, value(place)?))).collect()
 }
 
-/// Of which of two limits less is left, in proportion. Of one that is nothing all is left that ever was: none.
-fn share(one: (&Charge, &State), other: (&Charge, &State)) -> std::cmp::Ordering {
+/// Of which of two limits less is left, in proportion; a limit of nothing counts as one.
+fn by_share(one: (&Charge, &State), other: (&Charge, &State)) -> std::cmp::Ordering {
     // a / b < c / d where a * d < c * b, which needs no division.
     let (left, right) = (u128::from(one.1.remaining), u128::from(other.1.remaining));
     let (of_left, of_right) = (u128::from(one.0.limit.max(1)), u128::from(other.0.limit.max(1)));

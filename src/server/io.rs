@@ -297,13 +297,41 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        let polled = Pin::new(&mut self.inner).poll_shutdown(cx);
+        self.wrote(cx, polled)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Takes nothing, and does not end.
+    struct Stuck;
+
+    impl AsyncWrite for Stuck {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_takes_nothing_is_given_up_at_the_end_too() {
+        use tokio::io::AsyncWriteExt as _;
+        let patience = Patience::default();
+        let watched = || Watched::new(Stuck, Arc::default(), patience);
+        let begun = Instant::now();
+        assert_eq!(watched().write(b"x").await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(watched().flush().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(watched().shutdown().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed().as_secs(), 3 * patience.write.as_secs());
+    }
 
     #[test]
     fn two_lengths_in_one_head_are_seen() {

@@ -3,14 +3,11 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::Request;
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -31,7 +28,7 @@ use crate::ids::Ids;
 use crate::meter::{Books, Sink};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Held;
-use crate::wake::{Hushable, Word, hushed};
+use crate::wake::{Door, Hushed, Word};
 
 mod admin;
 mod io;
@@ -364,8 +361,9 @@ where
     let io = TokioIo::new(Watched::new(socket, Arc::clone(&line), patience));
     let seen = Arc::clone(&line);
     let service = service_fn(move |request: Request<Incoming>| {
-        let hush = !seen.is_h2();
-        let request = request.map(|body| Coming { body, hush }.boxed_unsync());
+        let coming = |body| Hushed::new(body, !seen.is_h2());
+        let request =
+            request.map(|body| coming(body).map_err(|error| -> BoxError { error.into() }).boxed_unsync());
         stack.call(request, &seen)
     });
     let builder = builder();
@@ -375,9 +373,9 @@ where
     let mut closing = Some(closing);
     let mut step = Some(Word::of(draining));
     let mut between = Between::new(Arc::clone(&line), patience);
-    let mut hushable = Hushable::default();
+    let mut door = Door::default();
     let served = poll_fn(|cx| {
-        let waker = hushable.waker(cx.waker());
+        let waker = door.waker(cx.waker());
         loop {
             if let Poll::Ready(served) = connection.as_mut().poll(&mut Context::from_waker(waker)) {
                 return Poll::Ready(served);
@@ -398,45 +396,6 @@ where
     });
     if let Err(error) = served.await {
         tracing::debug!(%error, "a connection broke");
-    }
-}
-
-/// The body of a request.
-#[derive(Debug)]
-struct Coming {
-    body: Incoming,
-    /// It is one of HTTP/1.
-    hush: bool,
-}
-
-impl HttpBody for Coming {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Self { body, hush } = &mut *self;
-        if !*hush {
-            return Pin::new(body).poll_frame(cx).map_err(Into::into);
-        }
-        let (polled, caught) = hushed(|| Pin::new(&mut *body).poll_frame(cx));
-        // What has come whole needs no more work.
-        if !body.is_end_stream()
-            && let Some(connection) = caught
-        {
-            connection.wake();
-        }
-        polled.map_err(Into::into)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

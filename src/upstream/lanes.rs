@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use crate::body::{Body, BoxError};
-use crate::wake::{Ear, hushed};
+use crate::wake::{Ear, Hushed};
 
 /// How often a connection and the reader of its answer may make work for each other before their task is given back.
 const TURNS: usize = 8;
@@ -253,7 +253,7 @@ impl std::fmt::Debug for Lane {
 #[derive(Debug)]
 pub(super) struct Arriving {
     /// Both are there until it is over.
-    parts: Option<(Incoming, Lane)>,
+    parts: Option<(Hushed<Incoming>, Lane)>,
     home: Weak<Host>,
     /// Nobody has read of it.
     fresh: bool,
@@ -262,6 +262,7 @@ pub(super) struct Arriving {
 impl Arriving {
     fn new(body: Incoming, mut lane: Lane, host: &Arc<Host>) -> Self {
         lane.fresh = false;
+        let body = Hushed::new(body, true);
         let mut arriving = Self { parts: Some((body, lane)), home: Arc::downgrade(host), fresh: true };
         if arriving.is_end_stream() {
             arriving.over();
@@ -301,15 +302,9 @@ impl HttpBody for Arriving {
         // What is short has come with its head, and there is nothing left to work for.
         if std::mem::take(&mut this.fresh) {
             lane.ear.attend();
-            let cx = &mut Context::from_waker(lane.ear.waker());
-            let (polled, caught) = hushed(|| body.as_mut().poll_frame(cx));
-            // What has come whole needs no more work.
-            if !body.is_end_stream()
-                && let Some(connection) = caught
+            if let Poll::Ready(Some(frame)) =
+                body.as_mut().poll_frame(&mut Context::from_waker(lane.ear.waker()))
             {
-                connection.wake();
-            }
-            if let Poll::Ready(Some(frame)) = polled {
                 lane.ear.leave();
                 return Poll::Ready(Some(frame.map_err(Into::into)));
             }
