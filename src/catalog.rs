@@ -313,6 +313,10 @@ impl Pattern {
         let Some((head, rest)) = self.text.split_at_checked(self.head) else { return false };
         let Some(mut name) = name.strip_prefix(head) else { return false };
         let Some(rest) = rest.strip_prefix('*') else { return name.is_empty() };
+        // Most have one star, at the end.
+        if rest.is_empty() {
+            return true;
+        }
         // What follows the last star must end the name; the pieces between are found greedily from the left.
         let (pieces, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
         for piece in pieces.split('*') {

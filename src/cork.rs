@@ -23,7 +23,7 @@ use tokio::net::{TcpStream, UnixStream, tcp, unix};
 mod tray;
 
 use tray::Post;
-pub use tray::rest;
+pub use tray::{Settled, rest, settle_all, settle_later};
 
 /// What is longer is worth a system call of its own, and not worth a copy. Bytes.
 const ROOM: usize = 16 << 10;
@@ -106,6 +106,7 @@ impl<S: Socket> Corked<S> {
         }
         ready!(letter.send(cx))?;
         if !std::mem::take(&mut self.fresh) || length > ROOM {
+            tray::settle();
             return Pin::new(&mut letter.socket).poll_write_vectored(cx, bufs);
         }
         // A thread that ends has no tray any more.
@@ -320,6 +321,86 @@ mod tests {
             assert!(sockets.iter().all(|(_, far)| unread(far) == 5));
         });
         runtime.block_on(busy).unwrap();
+    }
+
+    /// Says that it has gone.
+    struct Last(Arc<AtomicBool>);
+
+    impl Settled for Last {}
+
+    impl Drop for Last {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+
+    fn last() -> (impl Fn() -> bool, Arc<Last>) {
+        let gone = Arc::<AtomicBool>::default();
+        let last = Arc::new(Last(Arc::clone(&gone)));
+        (move || gone.load(Ordering::Acquire), last)
+    }
+
+    #[test]
+    fn what_is_settled_later_is_settled_before_anything_is_written() {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.enable_all().worker_threads(1).on_thread_park(rest).build().unwrap();
+        let busy = runtime.spawn(async {
+            let (mut socket, far) = pair().await;
+            socket.write_all(b"head").await.unwrap();
+            // By resting.
+            let (gone, one) = last();
+            settle_later(one);
+            tokio::task::yield_now().await;
+            assert!(!gone());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert!(gone());
+            // By what is written directly, and by more than are kept.
+            let (gone, one) = last();
+            settle_later(one);
+            socket.write_all(b"event").await.unwrap();
+            assert!(gone());
+            let all: Vec<_> =
+                (0..ROW).map(|_| last()).map(|(gone, one)| (gone, settle_later(one)).0).collect();
+            assert!(all.iter().all(|gone| gone()));
+            // By whoever wants to know.
+            let (gone, one) = last();
+            settle_later(one);
+            std::thread::spawn(settle_all).join().unwrap();
+            assert!(gone());
+            drop(far);
+        });
+        runtime.block_on(busy).unwrap();
+        // Nobody says here when it rests.
+        let (gone, one) = last();
+        settle_later(one);
+        assert!(gone());
+    }
+
+    /// Leaves what it has when its task is ended.
+    struct Leaves(Option<Arc<Last>>);
+    impl Drop for Leaves {
+        fn drop(&mut self) {
+            if let Some(last) = self.0.take() {
+                settle_later(last);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_left_when_a_thread_stops_is_settled() {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.enable_all().worker_threads(1).on_thread_park(rest).on_thread_stop(rest);
+        let runtime = builder.build().unwrap();
+        let (gone, one) = last();
+        runtime.spawn(async move {
+            let _leaves = Leaves(Some(one));
+            std::future::pending::<()>().await;
+        });
+        // The thread has rested since.
+        runtime.block_on(async { tokio::time::sleep(Duration::from_millis(10)).await });
+        assert!(!gone());
+        drop(runtime);
+        assert!(gone());
     }
 
     #[tokio::test]

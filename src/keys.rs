@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
@@ -25,9 +25,6 @@ mod base;
 pub mod stored;
 
 const GOOGLE_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
-const GEMWAY_KEY: HeaderName = HeaderName::from_static("x-gemway-key");
-const AZURE_KEY: HeaderName = HeaderName::from_static("api-key");
-const PLAIN_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Whose Google credential a tenant's requests travel with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -318,7 +315,7 @@ impl Keys {
             theirs.insert(AUTHORIZATION, token.clone());
         } else {
             let key = asked(query?)?;
-            let value = http::HeaderValue::from_bytes(&key).ok().filter(|_| !ours(&key))?;
+            let value = HeaderValue::from_bytes(&key).ok().filter(|_| !ours(&key))?;
             theirs.insert(GOOGLE_KEY, value);
         }
         for value in theirs.values_mut() {
@@ -331,8 +328,11 @@ impl Keys {
     }
 
     fn holder(&self, secret: &[u8]) -> Option<Arc<Tenant>> {
+        self.holder_in(&self.stored.0.load(), secret)
+    }
+
+    fn holder_in(&self, stored: &Kept, secret: &[u8]) -> Option<Arc<Tenant>> {
         let digest: [u8; 32] = Sha256::digest(secret).into();
-        let stored = self.stored.0.load();
         let found = self.configured.find(&digest).or_else(|| stored.table.find(&digest));
         // One that has expired is as unknown as one that never was.
         let is_there = |tenant: &&Arc<Tenant>| {
@@ -344,7 +344,8 @@ impl Keys {
     /// Recognises the caller by `x-gemway-key`, `Authorization: Bearer`, `api-key`, `x-api-key`, `x-goog-api-key` or the
     /// query's `key`; the first one present decides.
     pub fn authenticate(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<Tenant>> {
-        if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
+        let shown = Shown::by(headers);
+        if shown.twice {
             return Err(Error::new(
                 Kind::Malformed,
                 Origin::Client,
@@ -355,33 +356,69 @@ impl Keys {
         if let Some(local) = self.anonymous.as_ref().filter(|_| !stored.any) {
             return Ok(Arc::clone(local));
         }
-        let given = presented(headers, query).ok_or_else(stranger)?;
-        if let Some(found) = self.holder(&given) {
+        let given = shown.key(query).ok_or_else(stranger)?;
+        if let Some(found) = self.holder_in(&stored, &given) {
             return Ok(found);
         }
         // Beside a token for Google, our key is in the other header; only who sends both upstream may do that.
-        let beside = headers.get(GOOGLE_KEY).and_then(|key| self.holder(key.as_bytes()));
+        let beside = shown.google.and_then(|key| self.holder_in(&stored, key.as_bytes()));
         let beside = beside.filter(|tenant| tenant.credentials() == Credentials::Caller);
         beside.ok_or_else(stranger)
     }
 }
 
-/// The key a request carries, if it carries one in a form we know.
-fn presented<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Option<Cow<'a, [u8]>> {
-    if let Some(value) = headers.get(GEMWAY_KEY) {
-        return (!value.is_empty()).then(|| Cow::Borrowed(value.as_bytes()));
-    }
-    if let Some(value) = headers.get(AUTHORIZATION) {
-        let (scheme, token) = value.as_bytes().split_at_checked(7)?;
-        let good = scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty();
-        return good.then_some(Cow::Borrowed(token));
-    }
-    for name in [AZURE_KEY, PLAIN_KEY, GOOGLE_KEY] {
-        if let Some(value) = headers.get(name) {
-            return (!value.is_empty()).then(|| Cow::Borrowed(value.as_bytes()));
+/// What a request carries of credentials. One look at all headers costs less than looking each of them up.
+#[derive(Default)]
+struct Shown<'h> {
+    gemway: Option<&'h HeaderValue>,
+    authorization: Option<&'h HeaderValue>,
+    azure: Option<&'h HeaderValue>,
+    plain: Option<&'h HeaderValue>,
+    google: Option<&'h HeaderValue>,
+    /// There is more than one `Authorization`.
+    twice: bool,
+}
+
+impl<'h> Shown<'h> {
+    fn by(headers: &'h HeaderMap) -> Self {
+        let mut shown = Self::default();
+        for (name, value) in headers {
+            let place = match name.as_str() {
+                "x-gemway-key" => &mut shown.gemway,
+                "authorization" => {
+                    shown.twice = shown.authorization.is_some();
+                    &mut shown.authorization
+                }
+                "api-key" => &mut shown.azure,
+                "x-api-key" => &mut shown.plain,
+                "x-goog-api-key" => &mut shown.google,
+                _ => continue,
+            };
+            // Of several the first counts.
+            place.get_or_insert(value);
         }
+        shown
     }
-    asked(query?)
+
+    /// The key, if there is one in a form we know.
+    fn key<'k>(&self, query: Option<&'k str>) -> Option<Cow<'k, [u8]>>
+    where
+        'h: 'k,
+    {
+        let whole = |value: &'h HeaderValue| (!value.is_empty()).then_some(Cow::Borrowed(value.as_bytes()));
+        if let Some(value) = self.gemway {
+            return whole(value);
+        }
+        if let Some(value) = self.authorization {
+            let (scheme, token) = value.as_bytes().split_at_checked(7)?;
+            let good = scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty();
+            return good.then_some(Cow::Borrowed(token));
+        }
+        if let Some(value) = self.azure.or(self.plain).or(self.google) {
+            return whole(value);
+        }
+        asked(query?)
+    }
 }
 
 /// The key in a query.

@@ -57,7 +57,11 @@ const SHARED_QUEUE_EVERY: u32 = 2;
 
 fn run(work: impl Future<Output = Result<()>>) -> ExitCode {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.enable_all().global_queue_interval(SHARED_QUEUE_EVERY).on_thread_park(cork::rest);
+    builder
+        .enable_all()
+        .global_queue_interval(SHARED_QUEUE_EVERY)
+        .on_thread_park(cork::rest)
+        .on_thread_stop(cork::rest);
     let runtime = match builder.build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error.to_string(), 1),

@@ -158,7 +158,8 @@ impl HttpBody for Timed {
             Poll::Ready(frame) => {
                 this.waiting = None;
                 // Whoever always has more never gets to the branch below.
-                if matches!(frame, Some(Ok(_))) && Instant::now() >= this.deadline {
+                let more = matches!(frame, Some(Ok(_))) && !this.inner.is_end_stream();
+                if more && Instant::now() >= this.deadline {
                     return Poll::Ready(Some(Err(TooSlow.into())));
                 }
                 Poll::Ready(frame)

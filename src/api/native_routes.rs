@@ -53,7 +53,7 @@ pub enum Thing {
     /// A method of a model.
     Call {
         /// What stands before the model's name: `models`, `tunedModels`, `publishers/google/models`, `endpoints`.
-        family: String,
+        family: Cow<'static, str>,
         /// The model's name, decoded.
         model: String,
         /// `generateContent`, …
@@ -62,7 +62,7 @@ pub enum Thing {
     /// The description of a model.
     Model {
         /// As in [`Thing::Call`].
-        family: String,
+        family: Cow<'static, str>,
         /// The model's name, decoded.
         model: String,
     },
@@ -201,17 +201,40 @@ fn inside(method: &Method, version: &'static str, rest: &str) -> Option<Result<N
     } else {
         (Surface::Gemini, rest)
     };
+    let (thing, name) = match common(rest) {
+        Some((family, model)) => model_or_call(family.into(), model)?,
+        None => less_common(rest)?,
+    };
+    let fits = match &thing {
+        Thing::Call { .. } => method == Method::POST,
+        Thing::Model { .. } | Thing::Models(_) => method == Method::GET || method == Method::HEAD,
+        Thing::Kept { .. } | Thing::Upload(_) | Thing::Session(_) => {
+            [Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE].contains(method)
+        }
+    };
+    Some(if fits { Ok(Native { version, surface, thing, name }) } else { Err(wrong_method(method)) })
+}
+
+/// The family and the last segment of what nearly all requests ask for.
+fn common(rest: &str) -> Option<(&'static str, &str)> {
+    let mut families = ["models", "publishers/google/models"].into_iter();
+    let (family, model) =
+        families.find_map(|family| Some((family, rest.strip_prefix(family)?.strip_prefix('/')?)))?;
+    (!model.as_bytes().contains(&b'/')).then_some((family, model))
+}
+
+/// Everything else.
+fn less_common(rest: &str) -> Option<(Thing, &'static str)> {
     let segments: Vec<&str> = rest.split('/').collect();
-    let (thing, name) = match *segments.as_slice() {
+    Some(match *segments.as_slice() {
         ["models"] => (Thing::Models("models".to_owned()), "native_models"),
         ["publishers", publisher, "models"] => {
             (Thing::Models(format!("publishers/{}/models", clean(publisher)?)), "native_models")
         }
-        [family @ ("models" | "tunedModels" | "endpoints"), model] => {
-            model_or_call(family.to_owned(), model)?
-        }
+        ["tunedModels", model] => model_or_call("tunedModels".into(), model)?,
+        ["endpoints", model] => model_or_call("endpoints".into(), model)?,
         ["publishers", publisher, "models", model] => {
-            model_or_call(format!("publishers/{}/models", clean(publisher)?), model)?
+            model_or_call(format!("publishers/{}/models", clean(publisher)?).into(), model)?
         }
         // A long prediction is asked after below its model.
         ["models", _, "operations", _] | ["publishers", _, "models", _, "operations", _] => {
@@ -226,19 +249,14 @@ fn inside(method: &Method, version: &'static str, rest: &str) -> Option<Result<N
             (Thing::Kept { collection, path: clean(rest)? }, *name)
         }
         [] => return None,
-    };
-    let fits = match &thing {
-        Thing::Call { .. } => method == Method::POST,
-        Thing::Model { .. } | Thing::Models(_) => method == Method::GET || method == Method::HEAD,
-        Thing::Kept { .. } | Thing::Upload(_) | Thing::Session(_) => {
-            [Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE].contains(method)
-        }
-    };
-    Some(if fits { Ok(Native { version, surface, thing, name }) } else { Err(wrong_method(method)) })
+    })
 }
 
-fn model_or_call(family: String, segment: &str) -> Option<(Thing, &'static str)> {
-    let Some((model, method)) = segment.rsplit_once(':') else {
+fn model_or_call(family: Cow<'static, str>, segment: &str) -> Option<(Thing, &'static str)> {
+    // Short texts: a search that prepares itself would cost more than looking.
+    let colon = segment.bytes().rposition(|byte| byte == b':');
+    let Some((model, method)) = colon.and_then(|at| Some((segment.get(..at)?, segment.get(at + 1..)?)))
+    else {
         return Some((Thing::Model { family, model: decode(segment)? }, "native_models"));
     };
     let (method, name) = METHODS.iter().find(|(known, _)| *known == method)?;
@@ -333,7 +351,7 @@ mod tests {
         find(method, path, None, &HeaderMap::new()).unwrap().unwrap()
     }
 
-    fn call(family: &str, model: &str, method: &'static str) -> Thing {
+    fn call(family: &'static str, model: &str, method: &'static str) -> Thing {
         Thing::Call { family: family.into(), model: model.into(), method }
     }
 

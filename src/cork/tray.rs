@@ -1,8 +1,8 @@
-//! What a thread writes in one row: when it rests, or when it has looked for events.
+//! What a thread writes in one row: when it rests, or when it has looked for events. And what is settled before.
 
 use std::cell::Cell;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Wake, Waker};
 
 use parking_lot::Mutex;
@@ -22,15 +22,25 @@ pub(super) trait Post: Send + Sync {
     fn post(&self) -> Option<Vec<u8>>;
 }
 
+/// Something whose end makes work, as the last of a request that is to be booked. That work must not leave anything to be
+/// settled later itself.
+pub trait Settled: Send + Sync {}
+
+/// The trays of all threads.
+static ALL: Mutex<Vec<Weak<Tray>>> = Mutex::new(Vec::new());
+
 thread_local! {
     /// A thread's tray, and the waker that empties it.
     static TRAY: (Arc<Tray>, Waker) = {
         let tray = Arc::<Tray>::default();
+        let mut all = ALL.lock();
+        all.retain(|tray| tray.strong_count() > 0);
+        all.push(Arc::downgrade(&tray));
         (Arc::clone(&tray), Waker::from(tray))
     };
     /// Whether the thread says when it has nothing left to do.
     static RESTS: Cell<bool> = const { Cell::new(false) };
-    /// How much may still be read before what lies in the tray is written; 0 where nothing does.
+    /// How much may still be read before what lies in the tray is written and settled; 0 where nothing does.
     static PATIENCE: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -41,6 +51,31 @@ pub fn rest() {
     if PATIENCE.get() > 0 {
         // A thread that ends has no tray any more.
         let _ = TRAY.try_with(|(tray, _)| tray.empty());
+    }
+}
+
+/// Lets something go before this thread writes anything else, and at the latest when it rests: what the ends of many have to
+/// do is done in one row, which costs less. Where a thread does not say when it rests, at once.
+pub fn settle_later(last: Arc<dyn Settled>) {
+    if RESTS.get() {
+        // A thread that ends has no tray any more; there it goes at once too.
+        let _ = TRAY.try_with(|(tray, _)| tray.leave(last));
+    }
+}
+
+/// Lets go what was left for later, on whatever thread.
+pub fn settle_all() {
+    // Not under the lock: a thread that begins would wait for all that work.
+    let all: Vec<_> = ALL.lock().iter().filter_map(Weak::upgrade).collect();
+    for tray in all {
+        tray.settle();
+    }
+}
+
+/// Something is about to be written directly.
+pub(super) fn settle() {
+    if PATIENCE.get() > 0 {
+        let _ = TRAY.try_with(|(tray, _)| tray.settle());
     }
 }
 
@@ -69,6 +104,8 @@ pub(super) fn put(desk: Arc<dyn Post>) {
 #[derive(Default)]
 struct Tray {
     desks: Mutex<Vec<Arc<dyn Post>>>,
+    /// What is let go before.
+    last: Mutex<Vec<Arc<dyn Settled>>>,
     spare: Mutex<Vec<Vec<u8>>>,
 }
 
@@ -88,8 +125,27 @@ impl Tray {
         }
     }
 
+    fn leave(&self, last: Arc<dyn Settled>) {
+        let mut all = self.last.lock();
+        all.push(last);
+        let count = all.len();
+        drop(all);
+        if PATIENCE.get() == 0 {
+            PATIENCE.set(READS);
+        }
+        if count >= ROW {
+            self.settle();
+        }
+    }
+
+    /// Whoever returns from here finds all settled, whoever did it.
+    fn settle(&self) {
+        self.last.lock().clear();
+    }
+
     fn empty(&self) {
         PATIENCE.set(0);
+        self.settle();
         let mut desks = std::mem::take(&mut *self.desks.lock());
         for desk in desks.drain(..) {
             let bytes = desk.post().filter(|bytes| (1..=SPARE_ROOM).contains(&bytes.capacity()));

@@ -23,7 +23,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use crate::catalog::Pattern;
@@ -659,8 +658,7 @@ const TOKENS: [HeaderName; 3] = [
 
 /// The six headers, each group from the limit that has the least left.
 fn headers(charges: &[Charge], states: &[State]) -> Vec<(HeaderName, HeaderValue)> {
-    // All values lie in one piece of memory.
-    let (mut text, mut places) = (Vec::with_capacity(96), Vec::with_capacity(6));
+    let mut headers = Vec::with_capacity(6);
     for (names, of_tokens) in [(REQUESTS, false), (TOKENS, true)] {
         let counted = charges.iter().zip(states).filter(|(charge, _)| match charge.what {
             What::Minute | What::Day => !of_tokens,
@@ -674,14 +672,12 @@ fn headers(charges: &[Charge], states: &[State]) -> Vec<(HeaderName, HeaderValue
             go_duration(Duration::from_millis(state.millis)),
         ];
         for (name, value) in names.into_iter().zip(values) {
-            let begin = text.len();
-            text.extend_from_slice(value.as_bytes());
-            places.push((name, begin..text.len()));
+            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                headers.push((name, value));
+            }
         }
     }
-    let text = Bytes::from(text);
-    let value = |place| HeaderValue::from_maybe_shared(text.slice(place)).ok();
-    places.into_iter().filter_map(|(name, place)| Some((name, value(place)?))).collect()
+    headers
 }
 
 /// Of which of two limits less is left, in proportion; a limit of nothing counts as one.

@@ -16,6 +16,7 @@ use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
+use crate::cork::{Settled, settle_later};
 use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
 use crate::limits::{Permit, Tokens, Used};
@@ -677,11 +678,18 @@ impl Meter {
         entry.stream || entry.passed
     }
 
+    /// Lets this handle go before the thread writes the next time, which costs less than at once. See [`settle_later`].
+    pub fn leave(self) {
+        settle_later(self.0);
+    }
+
     /// The entry as it stands.
     pub fn entry(&self) -> Entry {
         self.0.entry.lock().clone()
     }
 }
+
+impl Settled for Inner {}
 
 impl Drop for Inner {
     fn drop(&mut self) {

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::stack::{request_id, sign, tried};
+use super::stack::{REQUEST_ID, request_id, sign, tried};
 use crate::api::{Engine, Operator};
 use crate::body;
 use crate::error::{Error, Result};
@@ -77,7 +77,7 @@ async fn connection(socket: tokio::net::TcpStream, admin: Admin) {
     let service = service_fn(move |request: Request<Incoming>| {
         let admin = admin.clone();
         async move {
-            let (began, id) = (Instant::now(), request_id(request.headers(), &Ids::Random));
+            let (began, id) = (Instant::now(), request_id(request.headers().get(REQUEST_ID), &Ids::Random));
             let mut response = match &admin.operator {
                 Some(operator) if request.uri().path().starts_with("/admin/") => {
                     operate(request, &**operator).await

@@ -5,11 +5,12 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use memchr::memmem::Finder;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
@@ -19,6 +20,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The longest head that is looked at; hyper refuses longer ones.
 const HEAD: usize = 32 << 10;
+
+/// The end of a head; a search that prepares itself anew for each costs more than the search.
+static END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +76,12 @@ impl Line {
 /// A request being served on a connection.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Line>);
+
+impl Busy {
+    pub(super) fn is_h2(&self) -> bool {
+        self.0.is_h2()
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
@@ -189,7 +199,7 @@ impl<S> Watched<S> {
         let scanned = self.head.len().saturating_sub(3);
         self.head.extend_from_slice(data.get(..HEAD.min(data.len())).unwrap_or(data));
         let tail = self.head.get(scanned..).unwrap_or_default();
-        if let Some(end) = memchr::memmem::find(tail, b"\r\n\r\n") {
+        if let Some(end) = END.find(tail) {
             let conflict = ambiguous(self.head.get(..scanned + end).unwrap_or_default());
             self.line.conflict.store(conflict, Ordering::Relaxed);
         }

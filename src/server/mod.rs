@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Engine, Front, Intake, Operator};
 use crate::body::BoxError;
-use crate::cork::Corked;
+use crate::cork::{self, Corked};
 use crate::error::{Error, Kind, Origin, Result};
 use crate::ids::Ids;
 use crate::meter::{Books, Sink};
@@ -238,6 +238,8 @@ impl Server {
             () = shutdown.now.cancelled() => tracing::warn!("told to end at once"),
             () = house.live(listener, &shutdown) => tracing::info!("drained"),
         }
+        // All that was answered is in the books when this returns.
+        cork::settle_all();
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::header::{ALLOW, CONNECTION, EXPECT, HOST, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{ALLOW, CONNECTION, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
@@ -40,8 +40,7 @@ pub(super) struct Shared {
     pub(super) trace_share: Option<f64>,
 }
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const DROPPED: HeaderName = HeaderName::from_static("x-gemway-dropped-params");
 const PROCESSING: HeaderName = HeaderName::from_static("openai-processing-ms");
 const SERVED_BY: HeaderName = HeaderName::from_static("x-gemway-served-by");
@@ -68,22 +67,23 @@ impl Stack {
     pub(super) fn call(self: &Arc<Self>, request: Request<Body>, line: &Arc<Line>) -> Answer {
         let busy = line.begin();
         let in_flight = self.shared.metrics.in_flight();
-        let request_id = request_id(request.headers(), &self.shared.ids);
-        let mut entry = entry(&request, &request_id);
-        let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        let said = Said::by(request.headers());
+        let request_id = request_id(said.request_id, &self.shared.ids);
+        let mut entry = entry(&request, &said, &request_id);
+        let traceparent = said.traceparent.and_then(|value| value.to_str().ok());
         // A caller's trace goes on through us even where our own spans go nowhere.
         if traceparent.is_some() || self.shared.trace_share.is_some() {
             entry.trace = Some(Box::new(Trace::begin(traceparent, self.shared.trace_share.unwrap_or(0.0))));
         }
         let meter = Meter::start(Arc::clone(&self.shared.sink), entry);
-        let refused = framing(&request, line).err().map(Box::new);
+        let refused = framing(&request, &said, line).err().map(Box::new);
         let (stack, version) = (Arc::clone(self), request.version());
         Box::pin(async move {
             let response = match refused {
                 Some(error) => refusal(&error, &request_id, &meter, version),
                 None => stack.guarded(request, &request_id, &meter).await,
             };
-            let guard = Guard { meter, sent: 0, _in_flight: in_flight, _busy: busy };
+            let guard = Guard { meter, sent: 0, _in_flight: in_flight, busy };
             Ok(stack.signed(response, &request_id, version, guard))
         })
     }
@@ -154,7 +154,41 @@ fn refusal(error: &Error, request_id: &str, meter: &Meter, version: Version) -> 
     response
 }
 
-fn framing(request: &Request<Body>, line: &Line) -> Result<(), Error> {
+/// What of a request's headers matters here. One look at all of them costs less than looking each of them up.
+#[derive(Default)]
+struct Said<'h> {
+    request_id: Option<&'h HeaderValue>,
+    traceparent: Option<&'h HeaderValue>,
+    user_agent: Option<&'h HeaderValue>,
+    expect: Option<&'h HeaderValue>,
+    host: Option<&'h HeaderValue>,
+    /// There is more than one `Host`.
+    hosts: bool,
+}
+
+impl<'h> Said<'h> {
+    fn by(headers: &'h HeaderMap) -> Self {
+        let mut said = Self::default();
+        for (name, value) in headers {
+            let place = match name.as_str() {
+                "x-request-id" => &mut said.request_id,
+                "traceparent" => &mut said.traceparent,
+                "user-agent" => &mut said.user_agent,
+                "expect" => &mut said.expect,
+                "host" => {
+                    said.hosts = said.host.is_some();
+                    &mut said.host
+                }
+                _ => continue,
+            };
+            // Of several the first counts.
+            place.get_or_insert(value);
+        }
+        said
+    }
+}
+
+fn framing(request: &Request<Body>, said: &Said<'_>, line: &Line) -> Result<(), Error> {
     let refuse = |kind, code, message| Err(Error::new(kind, Origin::Client, message).code(code));
     if request.method() == Method::CONNECT {
         return Err(Error::new(Kind::MethodNotAllowed, Origin::Client, "CONNECT is not served here."));
@@ -173,11 +207,10 @@ fn framing(request: &Request<Body>, line: &Line) -> Result<(), Error> {
             "The request's target is longer than 8192 bytes.",
         );
     }
-    if let Some(host) = wrong_host(request) {
+    if let Some(host) = wrong_host(request, said) {
         return refuse(Kind::Malformed, "invalid_host", host);
     }
-    let expectation = request.headers().get(EXPECT);
-    if expectation.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+    if said.expect.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         return Err(Error::new(
             Kind::ExpectationFailed,
             Origin::Client,
@@ -187,19 +220,18 @@ fn framing(request: &Request<Body>, line: &Line) -> Result<(), Error> {
     Ok(())
 }
 
-fn wrong_host(request: &Request<Body>) -> Option<&'static str> {
-    let mut hosts = request.headers().get_all(HOST).iter();
+fn wrong_host(request: &Request<Body>, said: &Said<'_>) -> Option<&'static str> {
     let authority = request.uri().authority().map(http::uri::Authority::as_str);
-    match (hosts.next(), hosts.next()) {
-        (Some(_), Some(_)) => Some("The request has more than one Host header."),
-        (None, _) if request.version() == Version::HTTP_11 => Some("The request has no Host header."),
-        (Some(host), None)
+    match said.host {
+        Some(_) if said.hosts => Some("The request has more than one Host header."),
+        None if request.version() == Version::HTTP_11 => Some("The request has no Host header."),
+        Some(host)
             if authority
                 .is_some_and(|authority| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) =>
         {
             Some("The Host header and the request's target differ.")
         }
-        (_, None) | (None, Some(_)) => None,
+        Some(_) | None => None,
     }
 }
 
@@ -231,8 +263,8 @@ pub(super) fn tried(headers: &mut HeaderMap, attempts: u32, site: Option<&str>) 
 }
 
 /// The caller's own id where it has a harmless form, else one of ours.
-pub(super) fn request_id(headers: &HeaderMap, ids: &Ids) -> Arc<str> {
-    let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+pub(super) fn request_id(given: Option<&HeaderValue>, ids: &Ids) -> Arc<str> {
+    let given = given.and_then(|id| id.to_str().ok());
     let harmless = |id: &&str| {
         (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     };
@@ -242,14 +274,13 @@ pub(super) fn request_id(headers: &HeaderMap, ids: &Ids) -> Arc<str> {
     }
 }
 
-fn entry(request: &Request<Body>, request_id: &Arc<str>) -> Entry {
-    let agent = request.headers().get(USER_AGENT);
+fn entry(request: &Request<Body>, said: &Said<'_>, request_id: &Arc<str>) -> Entry {
     Entry {
         request_id: Arc::clone(request_id),
         route: "none",
         method: routes::method_label(request.method()),
         version: if request.version() == Version::HTTP_2 { "2" } else { "1.1" },
-        user_agent: agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
+        user_agent: said.user_agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
         ..Entry::default()
     }
 }
@@ -260,13 +291,17 @@ struct Guard {
     meter: Meter,
     sent: u64,
     _in_flight: Held,
-    _busy: Busy,
+    busy: Busy,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         let sent = self.sent;
         self.meter.note(|entry| entry.bytes_out = sent);
+        // Over HTTP/2 the last words may be written by another thread, and all is to be settled before they are.
+        if !self.busy.is_h2() {
+            self.meter.clone().leave();
+        }
     }
 }
 

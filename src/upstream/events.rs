@@ -26,9 +26,8 @@ pub(super) struct Watched {
     body: Body,
     /// Made when there is something to wait for: what is short has come with its head.
     alarm: Option<Alarm>,
-    /// Since when we wait; the time in which nobody asks for more is the reader's, not Google's.
-    since: Instant,
-    waiting: bool,
+    /// Since when we wait, if we do; the time in which nobody asks for more is the reader's, not Google's.
+    since: Option<Instant>,
     idle: Duration,
     deadline: Instant,
     stalled: fn() -> Error,
@@ -36,35 +35,37 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn new(body: Body, idle: Duration, deadline: Instant) -> Self {
-        Self { body, alarm: None, since: Instant::now(), waiting: false, idle, deadline, stalled }
+        Self { body, alarm: None, since: None, idle, deadline, stalled }
     }
 
     /// Until the next read, waits this long instead, and fails with this.
     fn expect_within(&mut self, idle: Duration, stalled: fn() -> Error) {
         (self.idle, self.stalled) = (idle, stalled);
-        let due = self.due();
+        let since = self.since.unwrap_or_else(Instant::now);
+        let due = self.due(since);
         if let Some(alarm) = &mut self.alarm {
             alarm.set(due);
         }
     }
 
     /// When the present wait has lasted too long.
-    fn due(&self) -> Instant {
-        self.deadline.min(self.since + self.idle)
+    fn due(&self, since: Instant) -> Instant {
+        self.deadline.min(since + self.idle)
     }
 
     /// Looks at the clock. The alarm is not moved at every read; when it rings it is checked against the
     /// start of the present wait, and set again if that was recent.
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let since = *self.since.get_or_insert_with(Instant::now);
         loop {
-            let due = self.due();
+            let due = self.due(since);
             let alarm = self.alarm.get_or_insert_with(|| Alarm::at(due));
             std::task::ready!(alarm.poll(cx));
             let now = Instant::now();
             if now >= self.deadline {
                 return Poll::Ready(fail::out_of_time());
             }
-            if now >= self.since + self.idle {
+            if now >= since + self.idle {
                 return Poll::Ready((self.stalled)());
             }
             alarm.set(due);
@@ -84,9 +85,10 @@ impl HttpBody for Watched {
         let this = self.get_mut();
         match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                this.waiting = false;
+                this.since = None;
                 // A server that always has more never gets to the branch below, so the end is checked here too.
-                if Instant::now() >= this.deadline
+                if !this.body.is_end_stream()
+                    && Instant::now() >= this.deadline
                     && let Poll::Ready(error) = this.poll_alarm(cx)
                 {
                     return Poll::Ready(Some(Err(error)));
@@ -95,12 +97,7 @@ impl HttpBody for Watched {
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(fail::broken(error)))),
             Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => {
-                if !this.waiting {
-                    (this.waiting, this.since) = (true, Instant::now());
-                }
-                this.poll_alarm(cx).map(|error| Some(Err(error)))
-            }
+            Poll::Pending => this.poll_alarm(cx).map(|error| Some(Err(error))),
         }
     }
 

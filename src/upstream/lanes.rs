@@ -239,6 +239,11 @@ impl Lane {
     fn works(&mut self) -> bool {
         self.turn();
         self.ear.leave();
+        self.is_open()
+    }
+
+    /// Whether it takes a call, as far as is known.
+    fn is_open(&self) -> bool {
         self.connection.is_some() && self.sender.is_ready()
     }
 }
@@ -352,8 +357,9 @@ impl Host {
     /// What is free, or else a place in line; whoever gets that has the connection made.
     fn take(&self) -> Result<Lane, Place> {
         let mut lanes = self.lanes.lock();
-        while let Some(mut lane) = lanes.free.pop() {
-            if lane.works() {
+        // One that the other side has closed meanwhile says so when it is given a call, and gives that back.
+        while let Some(lane) = lanes.free.pop() {
+            if lane.is_open() {
                 return Ok(lane);
             }
         }

@@ -3,6 +3,8 @@
 //! Nothing is parsed here and nothing is buffered: the answer's body arrives at the reader as Google sends it,
 //! under the same deadlines as any other call. Dropping it cancels the call.
 
+use std::pin::pin;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
@@ -95,12 +97,13 @@ pub enum Credential {
 }
 
 impl Upstream {
-    /// The sites of the route that names this model, in the order written; all of them where no route does.
-    pub fn on_route(&self, model: &str) -> Vec<&Site> {
-        match self.routes.written(model) {
-            Some(route) => route.sites.iter().filter_map(|site| self.sites.get(*site)).collect(),
-            None => self.sites.iter().collect(),
-        }
+    /// The sites of the route that names this model, in the order written; all of them where no route does, and where no
+    /// model is given.
+    pub fn on_route(&self, model: Option<&str>) -> impl Iterator<Item = &Site> + Clone {
+        let route = model.and_then(|model| self.routes.written(model));
+        let count = route.map_or(self.sites.len(), |route| route.sites.len());
+        let place = move |at| route.map_or(Some(at), |route| route.sites.get(at).copied());
+        (0..count).filter_map(move |at| self.sites.get(place(at)?))
     }
 
     /// Sends a request on, as one leg of a trip where there is one, and returns with the status line in hand. Every status
@@ -150,12 +153,12 @@ impl Upstream {
             if let Some(token) = &token {
                 request.headers_mut().insert(header::AUTHORIZATION, token.header.clone());
             }
-            let answered = match site.local() {
-                Some(local) => timeout_at(until, local.pass(request)).await.map_err(late)?,
-                None => timeout_at(until, site.client().request(request, flying))
-                    .await
-                    .map_err(late)?
-                    .map_err(fail::unanswered)?,
+            let answered = if let Some(local) = site.local() {
+                timeout_at(until, local.pass(request)).await.map_err(late)?
+            } else {
+                // Pinned where it is made: it is large, and each wrapper that took it in would move it.
+                let answered = pin!(site.client().request(request, flying));
+                timeout_at(until, answered).await.map_err(late)?.map_err(fail::unanswered)?
             };
             if answered.status() == StatusCode::UNAUTHORIZED
                 && let (Some(tokens), Some(token)) = (site.tokens(), &token)

@@ -11,6 +11,7 @@ use prometheus::{
 };
 
 use super::otlp::{self, Carrier, Post, Spans};
+use crate::cork;
 use crate::usage::{ByModality, Modality, Usage};
 
 mod accounts;
@@ -370,6 +371,8 @@ impl Metrics {
 
     /// The text that Prometheus scrapes.
     pub fn render(&self) -> Vec<u8> {
+        // Whoever has an answer finds it counted.
+        cork::settle_all();
         self.accounts.refresh(crate::clock::Clock::System.unix_millis());
         if let Some(runtime) = &self.runtime {
             let seen = runtime.metrics();

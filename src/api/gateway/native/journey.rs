@@ -224,7 +224,7 @@ impl Gateway {
                     && site.is_simulator() == near.is_simulator()
                     && place.is_none_or(|place| site.serves(place))
             };
-            self.upstream.on_route(model).into_iter().filter(like).collect()
+            self.upstream.on_route(Some(model)).filter(like).collect()
         };
         if let Payload::Whole(body) = payload
             && sites.len() > 1

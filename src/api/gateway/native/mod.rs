@@ -211,19 +211,16 @@ impl Gateway {
     /// The site for a native request: of those that the model's route names, the first that speaks this surface,
     /// preferably at the location that the path names; else the first of them at all.
     pub(super) fn speaker(&self, native: &Native, model: Option<&str>) -> Result<&Site> {
-        let sites = match model {
-            Some(model) => self.upstream.on_route(model),
-            None => self.upstream.sites().collect(),
-        };
+        let mut sites = self.upstream.on_route(model);
         let wanted = if native.surface == Surface::Gemini { Backend::GeminiApi } else { Backend::Vertex };
-        let speaks = |site: &&&Site| site.is_simulator() || site.backend() == wanted;
-        let near = |site: &&&Site| match &native.surface {
+        let speaks = |site: &&Site| site.is_simulator() || site.backend() == wanted;
+        let near = |site: &&Site| match &native.surface {
             Surface::Vertex(Some(place)) => site.serves(&place.location),
             Surface::Vertex(None) | Surface::Gemini => false,
         };
-        let found = sites.iter().filter(speaks).find(near);
-        let found = found.or_else(|| sites.iter().find(speaks)).or_else(|| sites.first());
-        found.copied().ok_or_else(|| Error::internal("no site"))
+        let found = sites.clone().filter(speaks).find(near);
+        let found = found.or_else(|| sites.clone().find(speaks)).or_else(|| sites.next());
+        found.ok_or_else(|| Error::internal("no site"))
     }
 
     /// What the address of a request is at a site. A call to a model is understood on both surfaces; everything

@@ -83,16 +83,16 @@ impl Gateway {
         async move {
             // What Google said when it did not serve: told when nobody else serves either.
             let mut said: Option<Box<Response<Body>>> = None;
-            let (site, response) = loop {
-                let paused = Instant::now();
+            let response = loop {
+                // The pause before another try is Google's doing, not ours.
+                let paused = (journey.sent() > 0).then(Instant::now);
                 let (site, to) = match journey.next(self, &credential).await {
                     Ok(next) => next,
                     Err(error) => {
                         return said.map_or(Err(error), |said| Ok(ended(cx, *said, journey.sent())));
                     }
                 };
-                if journey.sent() > 1 {
-                    // The pause before another try is Google's doing, not ours.
+                if let Some(paused) = paused {
                     cx.meter.waited(provider(site), paused);
                 }
                 let payload = held.next();
@@ -112,7 +112,7 @@ impl Gateway {
                 cx.meter.waited(provider(site), begun);
                 cx.called(site.name(), label, answered.as_ref().map(|response| response.status().as_u16()));
                 let error = match answered {
-                    Ok(response) if serves(response.status()) => break (site, response),
+                    Ok(response) if serves(response.status()) => break response,
                     Ok(response) => {
                         let (answer, error) = Box::pin(refused(response, site)).await;
                         // A quota tells more than whatever befell another site.
@@ -142,24 +142,21 @@ impl Gateway {
                 told: paid,
                 course,
             };
-            Ok(served(cx, site, response, journey.sent(), (billing, settlement, cut)))
+            Ok(served(cx, response, (billing, settlement, cut)))
         }
     }
 }
 
-/// Google's answer as it is passed on.
+/// Google's answer as it is passed on. Who gave it, after how many calls, is said on its way out.
 fn served(
     cx: &Ctx,
-    site: &Site,
     response: Response<Body>,
-    calls: u32,
     (billing, settlement, cut): (Billing, Settlement, CancellationToken),
 ) -> Response<Body> {
     let (mut head, body) = response.into_parts();
     let tier = head.headers.get("x-gemini-service-tier").and_then(|tier| tier.to_str().ok());
     cx.meter.served(tier.map(Tier::from_google));
-    name(&mut head.headers, site);
-    head.headers.insert(ATTEMPTS, HeaderValue::from(calls));
+    sift::answer(&mut head.headers);
     let framing = framing(&head.headers, billing.framing);
     if framing != Framing::Plain {
         // An error may have to follow what was announced.
@@ -181,7 +178,9 @@ async fn refused(response: Response<Body>, site: &Site) -> (Response<Body>, Erro
     let (mut head, body) = response.into_parts();
     let text = error_text(body).await;
     let error = refusal(&head, &text, site);
-    name(&mut head.headers, site);
+    sift::answer(&mut head.headers);
+    let name = HeaderValue::from_str(site.name());
+    head.headers.insert(SERVED_BY, name.unwrap_or(HeaderValue::from_static("-")));
     let text = site.mask(text);
     head.headers.insert(CONTENT_LENGTH, text.len().into());
     (Response::from_parts(head, body::full(text)), error)
@@ -190,12 +189,6 @@ async fn refused(response: Response<Body>, site: &Site) -> (Response<Body>, Erro
 /// Whether this is what was asked for, rather than a refusal.
 fn serves(status: StatusCode) -> bool {
     status.is_success() || status == StatusCode::NOT_MODIFIED
-}
-
-/// Says in the headers of an answer who gave it, and nothing that is not the client's business.
-fn name(headers: &mut HeaderMap, site: &Site) {
-    sift::answer(headers);
-    headers.insert(SERVED_BY, HeaderValue::from_str(site.name()).unwrap_or(HeaderValue::from_static("-")));
 }
 
 /// A refusal of Google's as the end of the request.

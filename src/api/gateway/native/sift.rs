@@ -32,13 +32,16 @@ fn passes(name: &str) -> bool {
     ) || name.starts_with("x-goog-upload-")
 }
 
-/// Most requests carry fewer, with what is added to them on their way.
-const ROOM: usize = 12;
+/// Most requests carry fewer, with what is added to them on their way. And so do their answers with what is added to those:
+/// hyper reads their headers into the room that the request's had.
+const ROOM: usize = 24;
 
-/// Whether a response header ends here: it speaks of Google's connection, or to Google's own clients.
+/// Whether a response header ends here: it speaks of Google's connection, or to Google's own clients, or would pass for a
+/// word of ours.
 fn ends(name: &HeaderName) -> bool {
+    let name = name.as_str();
     matches!(
-        name.as_str(),
+        name,
         "connection"
             | "keep-alive"
             | "proxy-connection"
@@ -51,7 +54,7 @@ fn ends(name: &HeaderName) -> bool {
             | "alt-svc"
             | "strict-transport-security"
             | "x-request-id"
-    )
+    ) || name.starts_with("x-gemway-")
 }
 
 /// The headers of a request that Google is to see. The length of a body that is in hand is told by whoever sends it.
@@ -135,6 +138,7 @@ mod tests {
             ("x-request-id", "theirs"),
             ("connection", "close, x-hop"),
             ("x-hop", "1"),
+            ("x-gemway-served-by", "another"),
             ("server", "ESF"),
         ] {
             headers.append(HeaderName::from_static(name), http::HeaderValue::from_static(value));
