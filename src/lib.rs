@@ -21,6 +21,7 @@ pub mod limits;
 pub mod memory;
 pub mod meter;
 pub mod openai;
+pub mod placed;
 pub mod server;
 pub mod simulator;
 pub mod sse;

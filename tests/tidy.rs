@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 
 /// The ranks, lowest first. A module may name modules of a lower rank and its own folder.
 const RANKS: &[&[&str]] = &[
-    &["error", "usage", "wire", "sse", "body", "cork", "ids", "clock", "hex", "decimal", "hash", "wake"],
+    &[
+        "error", "usage", "wire", "sse", "body", "cork", "ids", "clock", "hex", "decimal", "hash", "wake",
+        "placed",
+    ],
     &["openai", "gemini", "catalog"],
     &["translate", "memory"],
     &["telemetry", "store", "simulator"],

@@ -434,7 +434,8 @@ pub struct Meter(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     started: Instant,
-    entry: Mutex<Entry>,
+    /// In a box: it is large, and would be copied into its place.
+    entry: Mutex<Box<Entry>>,
     permit: Mutex<Option<(Permit, Tokens)>>,
     told: Mutex<Vec<(HeaderName, HeaderValue)>>,
     sink: Arc<dyn Sink>,
@@ -442,7 +443,8 @@ struct Inner {
 
 impl Meter {
     /// Starts the clock.
-    pub fn start(sink: Arc<dyn Sink>, mut entry: Entry) -> Self {
+    pub fn start(sink: Arc<dyn Sink>, entry: impl Into<Box<Entry>>) -> Self {
+        let mut entry: Box<Entry> = entry.into();
         entry.cost_asked |= sink.shows_cost();
         entry.at = Clock::System.unix_millis();
         if sink.has_rows() {
@@ -685,7 +687,7 @@ impl Meter {
 
     /// The entry as it stands.
     pub fn entry(&self) -> Entry {
-        self.0.entry.lock().clone()
+        Entry::clone(&self.0.entry.lock())
     }
 }
 

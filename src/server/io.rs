@@ -97,9 +97,10 @@ impl Drop for Busy {
 pub(super) struct Between {
     line: Arc<Line>,
     patience: Duration,
+    /// It is not moved with every request: when it rings, it is set again if the time is not over.
     alarm: Option<Alarm>,
-    /// The request after which it was set.
-    after: Option<u64>,
+    /// The request after which the time began, and when it is over.
+    after: Option<(u64, Instant)>,
 }
 
 impl Between {
@@ -114,18 +115,20 @@ impl Between {
             return Poll::Pending;
         }
         let begun = self.line.begun.load(Ordering::Relaxed);
-        if self.after.replace(begun) != Some(begun) {
-            let end = Instant::now() + self.patience;
-            match &mut self.alarm {
-                Some(alarm) => alarm.set(end),
-                None => self.alarm = Some(Alarm::at(end)),
-            }
-        }
+        let end = match self.after {
+            Some((after, end)) if after == begun => end,
+            _ => Instant::now() + self.patience,
+        };
+        self.after = Some((begun, end));
         if self.line.overdue.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
-        let Some(alarm) = &mut self.alarm else { return Poll::Pending };
+        let alarm = self.alarm.get_or_insert_with(|| Alarm::at(end));
         ready!(alarm.poll(cx));
+        while Instant::now() < end {
+            alarm.set(end);
+            ready!(alarm.poll(cx));
+        }
         self.line.overdue.store(true, Ordering::Relaxed);
         Poll::Ready(())
     }
@@ -139,8 +142,9 @@ pub(super) struct Watched<S> {
     /// Bytes of the preface seen so far, until the version is known.
     matched: usize,
     begun: u64,
-    /// When the wait for a head began, and for how long it may last.
-    waiting: Option<(Instant, Duration)>,
+    /// When the wait for a head began, and for how long it may last. Most heads come whole, so the clock is looked at when
+    /// there is something to wait for.
+    waiting: Option<(Option<Instant>, Duration)>,
     in_head: bool,
     head: Vec<u8>,
     read_timer: Pin<Box<Sleep>>,
@@ -156,7 +160,7 @@ impl<S> Watched<S> {
             patience,
             matched: 0,
             begun: 0,
-            waiting: Some((now, patience.head)),
+            waiting: Some((Some(now), patience.head)),
             in_head: false,
             head: Vec::new(),
             read_timer: Box::pin(tokio::time::sleep_until(now + patience.head)),
@@ -190,7 +194,7 @@ impl<S> Watched<S> {
             self.in_head = true;
             self.head.clear();
             if self.begun > 0 {
-                self.waiting = Some((Instant::now(), self.patience.head));
+                self.waiting = Some((None, self.patience.head));
             }
         }
         if self.head.len() >= HEAD {
@@ -226,8 +230,8 @@ impl<S> Watched<S> {
         if self.line.busy.load(Ordering::Acquire) > 0 {
             return false;
         }
-        let Some((since, patience)) = self.waiting else { return false };
-        let deadline = since + patience;
+        let Some((since, patience)) = &mut self.waiting else { return false };
+        let deadline = *since.get_or_insert_with(Instant::now) + *patience;
         if self.read_timer.deadline() != deadline {
             self.read_timer.as_mut().reset(deadline);
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::header::{ALLOW, CONNECTION, HeaderName, HeaderValue};
+use http::header::{ALLOW, CONNECTION, Entry as HeaderEntry, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ use crate::decimal::Short;
 use crate::error::{Error, Kind, Origin};
 use crate::ids::Ids;
 use crate::meter::{Entry, Meter, Outcome, Sink};
+use crate::placed::{boxed, pinned};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Held;
 use crate::telemetry::trace::Trace;
@@ -78,7 +79,7 @@ impl Stack {
         let meter = Meter::start(Arc::clone(&self.shared.sink), entry);
         let refused = framing(&request, &said, line).err().map(Box::new);
         let (stack, version) = (Arc::clone(self), request.version());
-        Box::pin(async move {
+        pinned(move || async move {
             let response = match refused {
                 Some(error) => refusal(&error, &request_id, &meter, version),
                 None => stack.guarded(request, &request_id, &meter).await,
@@ -253,12 +254,13 @@ pub(super) fn sign(headers: &mut HeaderMap, request_id: &str, elapsed: Duration,
 /// Says how many calls it took and which site answered, where nothing better is said already. What no site was asked
 /// for, the gateway answered itself.
 pub(super) fn tried(headers: &mut HeaderMap, attempts: u32, site: Option<&str>) {
-    if !headers.contains_key(SERVED_BY) {
-        let site = HeaderValue::from_str(site.unwrap_or("gateway"));
-        headers.insert(SERVED_BY, site.unwrap_or(HeaderValue::from_static("-")));
+    if let HeaderEntry::Vacant(place) = headers.entry(SERVED_BY) {
+        let name = site.map_or(Ok(HeaderValue::from_static("gateway")), HeaderValue::from_str);
+        place.insert(name.unwrap_or(HeaderValue::from_static("-")));
     }
-    if !headers.contains_key(ATTEMPTS) {
-        headers.insert(ATTEMPTS, attempts.into());
+    if let HeaderEntry::Vacant(place) = headers.entry(ATTEMPTS) {
+        // Nearly always.
+        place.insert(if attempts == 1 { HeaderValue::from_static("1") } else { attempts.into() });
     }
 }
 
@@ -274,15 +276,15 @@ pub(super) fn request_id(given: Option<&HeaderValue>, ids: &Ids) -> Arc<str> {
     }
 }
 
-fn entry(request: &Request<Body>, said: &Said<'_>, request_id: &Arc<str>) -> Entry {
-    Entry {
+fn entry(request: &Request<Body>, said: &Said<'_>, request_id: &Arc<str>) -> Box<Entry> {
+    boxed(|| Entry {
         request_id: Arc::clone(request_id),
         route: "none",
         method: routes::method_label(request.method()),
         version: if request.version() == Version::HTTP_2 { "2" } else { "1.1" },
         user_agent: said.user_agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
         ..Entry::default()
-    }
+    })
 }
 
 /// Lives as long as the reply's body: only then is the request over.

@@ -39,6 +39,7 @@ use super::settings::{Names, Network};
 use crate::body::{Body, BoxError};
 use crate::cork::Corked;
 use crate::error::Result;
+use crate::placed::pinned;
 
 const IDLE: Duration = Duration::from_secs(90);
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -171,7 +172,7 @@ impl Client {
         }
         let pools = Arc::clone(&self.0);
         // In a box: it is large, and what goes over lanes need not carry it along.
-        Either::Right(Box::pin(async move {
+        Either::Right(pinned(move || async move {
             let answered = pools.shared(&generation, now, request, flying).await?;
             Ok(answered.map(|body| body.map_err(Into::into).boxed_unsync()))
         }))

@@ -141,9 +141,10 @@ impl Events {
     /// Waits until the first events are there, and keeps them for the first [`Events::next`].
     pub(super) async fn open(body: Body, rest: Option<Rest>, patience: Patience) -> Result<Self> {
         let Patience { times, deadline, .. } = patience;
-        let (first_by, late) = patience.until(times.first_event, fail::no_event);
+        let now = Instant::now();
+        let (first_by, late) = patience.until(now, times.first_event, fail::no_event);
         let mut body = Watched::new(body, times.idle, deadline);
-        body.expect_within(first_by.saturating_duration_since(Instant::now()), late);
+        body.expect_within(first_by.saturating_duration_since(now), late);
         let mut events =
             Self { body, rest, decoder: Decoder::new(LONGEST_EVENT), held: Vec::new(), end: End::Open };
         let mut held = Vec::new();

@@ -1,6 +1,5 @@
 //! What is known of sites and projects at this moment. Read by every call, written by few: no locks, only atomics.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -10,6 +9,7 @@ use super::breaker::Breaker;
 use super::hedge::{Credit, Pace};
 use super::retry::Budget;
 use super::throttle::Throttle;
+use crate::hash::ByName;
 
 /// Model names come from clients: beyond this many, the rest share one entry.
 const MODELS: usize = 512;
@@ -17,7 +17,7 @@ const MODELS: usize = 512;
 /// Something for each model.
 #[derive(Debug, Default)]
 pub(super) struct ByModel<T> {
-    known: ArcSwap<HashMap<Box<str>, Arc<T>>>,
+    known: ArcSwap<ByName<Arc<T>>>,
     rest: Arc<T>,
 }
 
@@ -32,7 +32,7 @@ impl<T: Default> ByModel<T> {
         }
         let new = Arc::new(T::default());
         self.known.rcu(|known| {
-            let mut more = HashMap::clone(known);
+            let mut more = ByName::clone(known);
             more.entry(model.into()).or_insert_with(|| Arc::clone(&new));
             more
         });

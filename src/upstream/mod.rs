@@ -19,6 +19,7 @@ use gauge::{Gauge, Rest};
 use crate::body::{self, Body, Rope};
 use crate::clock::Clock;
 use crate::error::{Error, Result, Retry};
+use crate::placed::pinned;
 
 mod breaker;
 mod connect;
@@ -34,6 +35,7 @@ mod inherit;
 mod lanes;
 mod letter;
 mod look;
+mod origin;
 mod raw;
 mod report;
 mod retry;
@@ -169,6 +171,8 @@ pub struct Patience {
     first_by: Option<Instant>,
     /// Calls under way at the site.
     flying: u32,
+    /// When the first call was about to be made.
+    begun: Instant,
 }
 
 impl Patience {
@@ -183,9 +187,9 @@ impl Patience {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// Until when to wait for something that may take `span`, and what to say when it does not come.
-    fn until(&self, span: Duration, late: fn() -> Error) -> (Instant, fn() -> Error) {
-        let own = Instant::now() + span;
+    /// Until when to wait, from `begun` on, for something that may take `span`, and what to say when it does not come.
+    fn until(&self, begun: Instant, span: Duration, late: fn() -> Error) -> (Instant, fn() -> Error) {
+        let own = begun + span;
         let hard = self.first_by.map_or(self.deadline, |by| by.min(self.deadline));
         if own < hard { (own, late) } else { (hard, fail::out_of_time) }
     }
@@ -267,7 +271,7 @@ impl Upstream {
     /// # Errors
     /// As [`Upstream::call`]; tell [`Trip::failed`].
     pub async fn call_on(&self, leg: &Leg<'_>, call: &Call) -> Result<Answer> {
-        Box::pin(self.call_within(leg.site(), call, leg.patience())).await
+        pinned(|| self.call_within(leg.site(), call, leg.patience())).await
     }
 
     /// Calls a model at one site, once, within what another call has left.
@@ -277,7 +281,8 @@ impl Upstream {
     pub async fn call_within(&self, site: &Site, call: &Call, patience: Patience) -> Result<Answer> {
         let streams = call.method == Method::Stream;
         let times = patience.times;
-        let head = patience.until(if streams { times.head } else { times.first_event }, fail::silent);
+        let head = if streams { times.head } else { times.first_event };
+        let head = patience.until(Instant::now(), head, fail::silent);
         let uri = site.uri(call, &self.client).await?;
         let ask = Ask { uri, streams, body: Some(&call.body), trace: call.trace.as_ref() };
         let (response, attempts) = self.send(site, &ask, head, patience.flying).await?;
@@ -303,15 +308,16 @@ impl Upstream {
     pub async fn get(&self, site: &Site, path: &str) -> Result<Bytes> {
         let ask = Ask { uri: site.resource(path)?, streams: false, body: None, trace: None };
         let patience = self.patience();
-        let (response, _) =
-            self.send(site, &ask, patience.until(self.timeouts.head, fail::silent), 0).await?;
+        let (response, _) = self
+            .send(site, &ask, patience.until(patience.begun, self.timeouts.head, fail::silent), 0)
+            .await?;
         let body = accepted(response, site).await?.into_body();
         self.whole(body, self.timeouts.idle, patience.deadline).await
     }
 
     fn patience(&self) -> Patience {
-        let times = self.timeouts;
-        Patience { times, deadline: Instant::now() + times.total, first_by: None, flying: 0 }
+        let (times, begun) = (self.timeouts, Instant::now());
+        Patience { times, deadline: begun + times.total, first_by: None, flying: 0, begun }
     }
 
     /// Sends a request until there is a status line; once more with a new token if Google refuses the old one.

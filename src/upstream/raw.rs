@@ -3,6 +3,7 @@
 //! Nothing is parsed here and nothing is buffered: the answer's body arrives at the reader as Google sends it,
 //! under the same deadlines as any other call. Dropping it cancels the call.
 
+use std::borrow::Cow;
 use std::pin::pin;
 
 use bytes::Bytes;
@@ -116,7 +117,8 @@ impl Upstream {
         let (idle, deadline, flying) = (patience.times.idle, patience.deadline, patience.flying);
         // An upload's status line comes when all of it has been taken, however long that is.
         let head = if raw.is_whole() { patience.times.first_event } else { patience.times.total };
-        let (until, late) = patience.until(head, fail::silent);
+        // What goes up as it came is sent when there is a leg.
+        let (until, late) = patience.until(patience.begun, head, fail::silent);
         let late = |_elapsed| late();
         raw.headers.insert(header::ACCEPT_ENCODING, IDENTITY);
         raw.headers.insert(header::USER_AGENT, AGENT);
@@ -184,31 +186,28 @@ impl Upstream {
             RawPath::Bare { .. } | RawPath::Root(_) | RawPath::Host(_) => None,
         };
         let (base, own) = site.base();
+        let mut base = Cow::Borrowed(base);
         let mut address = match path {
             RawPath::Placed { version, place: (_, theirs), rest } => {
                 let version = version.unwrap_or(own);
                 match named {
                     Some((project, location)) => {
                         let location = theirs.unwrap_or(location);
-                        let base = site.base_at(location);
-                        format!("{base}/{version}/projects/{project}/locations/{location}/{rest}")
+                        base = site.base_at(location)?;
+                        let below = base.path();
+                        format!("{below}/{version}/projects/{project}/locations/{location}/{rest}")
                     }
-                    None => format!("{base}/{version}/{rest}"),
+                    None => [base.path(), "/", version, "/", rest].concat(),
                 }
             }
-            RawPath::Bare { version, rest } => [base, "/", version.unwrap_or(own), "/", rest].concat(),
-            RawPath::Root(rest) => [base, "/", rest].concat(),
-            RawPath::Host(rest) => {
-                let base = Uri::try_from(base).map_err(Error::internal)?;
-                let host = base.authority().map_or("", http::uri::Authority::as_str);
-                format!("{}://{host}{rest}", base.scheme_str().unwrap_or("https"))
-            }
+            RawPath::Bare { version, rest } => [base.path(), "/", version.unwrap_or(own), "/", rest].concat(),
+            RawPath::Root(rest) => [base.path(), "/", rest].concat(),
+            RawPath::Host(rest) => rest.to_owned(),
         };
         if let Some(query) = query.filter(|query| !query.is_empty()) {
             address.push(if address.contains('?') { '&' } else { '?' });
             address.push_str(query);
         }
-        Uri::try_from(address)
-            .map_err(|error| Error::invalid("path", "This path cannot be asked for.").because(error))
+        base.at(address)
     }
 }

@@ -15,6 +15,7 @@ use super::connect::Client;
 use super::credential::{Projects, Source};
 use super::fail;
 use super::inherit::{self, Print};
+use super::origin::Origin;
 use super::settings::{Credentials, Local, SiteConfig, SiteKind};
 use super::token::{Token, Tokens, bearer};
 use super::{AGENT, Call, EVENT_STREAM, IDENTITY, JSON, Method};
@@ -50,9 +51,9 @@ pub struct Site {
 
 #[derive(Debug)]
 enum Place {
-    Gemini { base: String, version: String },
-    Vertex { base: String, version: String, location: String, project: Project },
-    Local(Arc<dyn Local>),
+    Gemini { base: Origin, version: String },
+    Vertex { base: Origin, version: String, location: String, project: Project },
+    Local(Origin, Arc<dyn Local>),
 }
 
 /// Which project a Vertex path names.
@@ -74,7 +75,7 @@ impl Site {
             SiteKind::GeminiApi { base_url, api_version, api_key } => {
                 let mut headers = HeaderMap::new();
                 headers.insert(KEY_HEADER, key(&api_key)?);
-                let place = Place::Gemini { base: base(&base_url)?, version: setting(api_version)? };
+                let place = Place::Gemini { base: Origin::new(&base_url)?, version: setting(api_version)? };
                 let posts = posts(&headers);
                 Ok(Self { name, group, place, headers, posts, tokens: None, client, print })
             }
@@ -89,7 +90,7 @@ impl Site {
                     named => Project::Named(OnceCell::new_with(named)),
                 };
                 let location = setting(location)?;
-                let base = base(&base_url.unwrap_or_else(|| vertex_host(&location)))?;
+                let base = Origin::new(&base_url.unwrap_or_else(|| vertex_host(&location)))?;
                 let place = Place::Vertex { base, version: setting(api_version)?, location, project };
                 Ok(Self {
                     name,
@@ -105,7 +106,7 @@ impl Site {
             SiteKind::Local(local) => Ok(Self {
                 name,
                 group,
-                place: Place::Local(local),
+                place: Place::Local(Origin::new(LOCAL)?, local),
                 headers: HeaderMap::new(),
                 posts: posts(&HeaderMap::new()),
                 tokens: None,
@@ -141,7 +142,7 @@ impl Site {
     /// The surface it speaks.
     pub fn backend(&self) -> Backend {
         match self.place {
-            Place::Gemini { .. } | Place::Local(_) => Backend::GeminiApi,
+            Place::Gemini { .. } | Place::Local(..) => Backend::GeminiApi,
             Place::Vertex { .. } => Backend::Vertex,
         }
     }
@@ -161,7 +162,7 @@ impl Site {
 
     pub(super) fn local(&self) -> Option<&Arc<dyn Local>> {
         match &self.place {
-            Place::Local(local) => Some(local),
+            Place::Local(_, local) => Some(local),
             Place::Gemini { .. } | Place::Vertex { .. } => None,
         }
     }
@@ -197,21 +198,29 @@ impl Site {
     }
 
     /// Where its addresses begin, and the version that they name.
-    pub(super) fn base(&self) -> (&str, &str) {
+    pub(super) fn base(&self) -> (&Origin, &str) {
         match &self.place {
             Place::Gemini { base, version } | Place::Vertex { base, version, .. } => (base, version),
-            Place::Local(_) => (LOCAL, "v1beta"),
+            Place::Local(base, _) => (base, "v1beta"),
         }
     }
 
     /// Where addresses of another location begin: at that location's host, unless an operator named a host.
-    pub(super) fn base_at(&self, there: &str) -> Cow<'_, str> {
+    ///
+    /// # Errors
+    /// When no host can have that location in its name.
+    pub(super) fn base_at(&self, there: &str) -> Result<Cow<'_, Origin>> {
         match &self.place {
-            Place::Vertex { base, location, .. } if location != there && *base == vertex_host(location) => {
-                vertex_host(there).into()
+            Place::Vertex { base, location, .. }
+                if location != there && base.as_str() == vertex_host(location) =>
+            {
+                let named = Origin::new(&vertex_host(there));
+                let bad = |_| Error::invalid("path", "This path cannot be asked for.");
+                named.map(Cow::Owned).map_err(bad)
             }
-            Place::Gemini { base, .. } | Place::Vertex { base, .. } => base.into(),
-            Place::Local(_) => LOCAL.into(),
+            Place::Gemini { base, .. } | Place::Vertex { base, .. } | Place::Local(base, _) => {
+                Ok(Cow::Borrowed(base))
+            }
         }
     }
 
@@ -221,7 +230,7 @@ impl Site {
             Place::Vertex { location, project: Project::Named(cell), .. } => {
                 Ok(Some((self.project(cell, client).await?, location)))
             }
-            Place::Vertex { project: Project::Express, .. } | Place::Gemini { .. } | Place::Local(_) => {
+            Place::Vertex { project: Project::Express, .. } | Place::Gemini { .. } | Place::Local(..) => {
                 Ok(None)
             }
         }
@@ -231,7 +240,7 @@ impl Site {
     pub(super) fn location(&self) -> Option<&str> {
         match &self.place {
             Place::Vertex { location, .. } => Some(location),
-            Place::Gemini { .. } | Place::Local(_) => None,
+            Place::Gemini { .. } | Place::Local(..) => None,
         }
     }
 
@@ -279,21 +288,18 @@ impl Site {
             Method::BatchEmbed => ":batchEmbedContents",
             Method::Predict => ":predict",
         };
+        let (base, version) = self.base();
         let mut address = String::with_capacity(ADDRESS);
         let add =
             |address: &mut String, pieces: &[&str]| pieces.iter().for_each(|piece| address.push_str(piece));
         match &self.place {
-            Place::Gemini { base, version } => {
-                add(&mut address, &[base, "/", version, "/"]);
+            Place::Gemini { .. } | Place::Local(..) => {
+                add(&mut address, &[base.path(), "/", version, "/"]);
                 gemini_model(&call.model, &mut address)?;
             }
-            Place::Local(_) => {
-                add(&mut address, &[LOCAL, "/v1beta/"]);
-                gemini_model(&call.model, &mut address)?;
-            }
-            Place::Vertex { base, version, location, project } => {
+            Place::Vertex { location, project, .. } => {
                 let version = if call.preview { "v1beta1" } else { version };
-                add(&mut address, &[base, "/", version, "/"]);
+                add(&mut address, &[base.path(), "/", version, "/"]);
                 if let Project::Named(cell) = project {
                     let project = match cell.get() {
                         Some(known) => known,
@@ -305,7 +311,7 @@ impl Site {
             }
         }
         address.push_str(method);
-        Uri::from_maybe_shared(Bytes::from(address)).map_err(Error::internal)
+        base.at(address)
     }
 
     /// The address of a list or a thing, given its path after the version. Vertex lists its models in v1beta1.
@@ -316,12 +322,12 @@ impl Site {
         if !safe || path.contains('#') {
             return Err(Error::invalid("path", "This path cannot be asked for."));
         }
-        let address = match &self.place {
-            Place::Gemini { base, version } => format!("{base}/{version}/{path}"),
-            Place::Local(_) => format!("{LOCAL}/v1beta/{path}"),
-            Place::Vertex { base, .. } => format!("{base}/v1beta1/{path}"),
+        let (base, own) = self.base();
+        let version = match &self.place {
+            Place::Gemini { .. } | Place::Local(..) => own,
+            Place::Vertex { .. } => "v1beta1",
         };
-        Uri::try_from(address).map_err(Error::internal)
+        base.at([base.path(), "/", version, "/", path].concat())
     }
 
     async fn project<'s>(&'s self, cell: &'s OnceCell<String>, client: &Client) -> Result<&'s str> {
@@ -457,20 +463,6 @@ fn setting(text: String) -> Result<String> {
         return Err(fail::setting(format!("{text:?} cannot stand in a path.")));
     }
     Ok(text)
-}
-
-/// A base address without its last slash.
-fn base(text: &str) -> Result<String> {
-    let text = text.trim_end_matches('/');
-    let bad = || {
-        fail::setting(
-            "A base URL must be http:// or https:// with a host, and nothing after the path.".into(),
-        )
-    };
-    let uri = Uri::try_from(text).map_err(|error| bad().because(error))?;
-    let scheme = uri.scheme_str().is_some_and(|scheme| scheme == "http" || scheme == "https");
-    let host = uri.authority().is_some_and(|host| !host.host().is_empty() && !host.as_str().contains('@'));
-    if scheme && host && uri.query().is_none() { Ok(text.to_owned()) } else { Err(bad()) }
 }
 
 fn key(secret: &SecretString) -> Result<HeaderValue> {

@@ -72,7 +72,7 @@ impl Throttle {
     }
 
     /// Hears how a call went: `true` if the site had no room for it. `now` is in milliseconds.
-    pub(super) fn hear(&self, turned_away: bool, now: u64) {
+    pub(super) fn hear(&self, turned_away: bool, now: impl FnOnce() -> u64) {
         let most = self.most.load(Relaxed);
         if turned_away {
             self.turned_away.fetch_add(1, Relaxed);
@@ -81,7 +81,7 @@ impl Throttle {
             return;
         }
         self.answered.fetch_add(1, Relaxed);
-        let begun = self.window.load(Relaxed);
+        let (begun, now) = (self.window.load(Relaxed), now());
         if now < begun + WINDOW_MS || self.window.compare_exchange(begun, now, Relaxed, Relaxed).is_err() {
             return;
         }
@@ -120,22 +120,22 @@ mod tests {
         let site = Throttle::new(1000);
         let flights: Vec<_> = (0..200).map(|_| site.depart().unwrap()).collect();
         for now in 0..30 {
-            site.hear(true, 2000 + now);
+            site.hear(true, || 2000 + now);
         }
-        site.hear(true, 3100);
+        site.hear(true, || 3100);
         assert!(site.depart().is_none());
         assert_eq!(site.limit.load(Relaxed), 140);
         // Its limit holds callers back: it grows slowly.
-        site.hear(false, 4200);
+        site.hear(false, || 4200);
         assert_eq!(site.limit.load(Relaxed), 155);
         drop(flights);
         for second in 2..=4 {
-            site.hear(false, 3200 + second * 1000);
+            site.hear(false, || 3200 + second * 1000);
         }
         assert_eq!(site.limit.load(Relaxed), 1000);
         // A few refusals in quiet times lower nothing.
         for second in 1..=9 {
-            site.hear(true, 10_000 + second * 1000);
+            site.hear(true, || 10_000 + second * 1000);
         }
         assert_eq!(site.limit.load(Relaxed), 1000);
     }

@@ -213,7 +213,11 @@ impl Upstream {
     }
 
     pub(super) fn now(&self) -> u64 {
-        millis(self.epoch.elapsed())
+        self.at(Instant::now())
+    }
+
+    fn at(&self, moment: Instant) -> u64 {
+        millis(moment.saturating_duration_since(self.epoch))
     }
 
     fn random(&self) -> u64 {
@@ -311,7 +315,7 @@ impl<'u> Trip<'u> {
                 if let Some(health) = health.filter(|_| !granted) {
                     health.denied.fetch_add(1, Relaxed);
                 }
-                if granted && let Some(leg) = self.depart(at) {
+                if granted && let Some(leg) = self.depart(at, Instant::now()) {
                     self.returns += 1;
                     return Ok(leg);
                 }
@@ -329,7 +333,8 @@ impl<'u> Trip<'u> {
         if self.repeat == Repeat::Never && self.sent > 0 {
             return Err(None);
         }
-        let now = self.upstream.now();
+        let moment = Instant::now();
+        let now = self.upstream.at(moment);
         let (mut doubtful, mut stop) = (None, None);
         for at in 0..self.places.len() {
             let Some(place) = self.places.get(at).filter(|place| place.tries == 0 && place.ready.is_some())
@@ -351,10 +356,12 @@ impl<'u> Trip<'u> {
                 continue;
             }
             match place.breaker.standing() {
-                Standing::Well if health.refused_until.load(Relaxed) <= now => match self.depart(at) {
-                    Some(leg) => return Ok(leg),
-                    None => stop = Some(Stop::Full),
-                },
+                Standing::Well if health.refused_until.load(Relaxed) <= now => {
+                    match self.depart(at, moment) {
+                        Some(leg) => return Ok(leg),
+                        None => stop = Some(Stop::Full),
+                    }
+                }
                 Standing::Well => {
                     doubtful.get_or_insert(at);
                 }
@@ -362,7 +369,7 @@ impl<'u> Trip<'u> {
                     let until = place.breaker.probe_at();
                     let breaker = Arc::clone(&place.breaker);
                     if breaker.probe(now) {
-                        if let Some(mut leg) = self.depart(at) {
+                        if let Some(mut leg) = self.depart(at, moment) {
                             leg.probe = true;
                             return Ok(leg);
                         }
@@ -377,7 +384,7 @@ impl<'u> Trip<'u> {
             }
         }
         match doubtful {
-            Some(at) => self.depart(at).ok_or(Some(Stop::Full)),
+            Some(at) => self.depart(at, moment).ok_or(Some(Stop::Full)),
             None => Err(stop),
         }
     }
@@ -407,7 +414,7 @@ impl<'u> Trip<'u> {
         }
     }
 
-    fn depart(&mut self, at: usize) -> Option<Leg<'u>> {
+    fn depart(&mut self, at: usize, begun: Instant) -> Option<Leg<'u>> {
         let upstream = self.upstream;
         let place = self.places.get_mut(at)?;
         let (site, health) = (upstream.sites.get(place.site)?, upstream.health.get(place.site)?);
@@ -427,12 +434,13 @@ impl<'u> Trip<'u> {
             quota: Arc::clone(&place.quota),
             flight: Some(flight),
             probe: false,
-            begun: Instant::now(),
+            begun,
             patience: Patience {
                 times: self.route.times,
                 deadline: self.deadline,
                 first_by: self.first_by,
                 flying: health.throttle.in_flight(),
+                begun,
             },
         })
     }
@@ -482,10 +490,9 @@ impl<'u> Trip<'u> {
     }
 
     fn served(&self, leg: &Leg<'u>) {
-        let now = self.upstream.now();
         leg.quota.worked();
         if let Some(health) = self.upstream.health.get(self.site_of(leg.index)) {
-            health.throttle.hear(false, now);
+            health.throttle.hear(false, || self.upstream.now());
             if health.refused_until.load(Relaxed) > 0 {
                 health.refused_until.store(0, Relaxed);
             }
@@ -511,7 +518,7 @@ impl<'u> Trip<'u> {
             // A quota that says when it is back is one model's; only what says no more is load.
             let turned_away = matches!(class, Class::Quota(None) | Class::Slow)
                 || matches!(error.kind(), Kind::Overloaded | Kind::Timeout);
-            health.throttle.hear(turned_away, now);
+            health.throttle.hear(turned_away, || now);
             if class == Class::Refused {
                 let until = now + millis(REFUSED_FOR);
                 health.refused_until.store(until, Relaxed);

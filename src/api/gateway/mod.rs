@@ -18,6 +18,7 @@ use crate::keys::{Credentials, Keys, Tenant};
 use crate::limits::Limiter;
 use crate::memory::Memory;
 use crate::meter::price::Prices;
+use crate::placed::pinned;
 use crate::telemetry::{self, Metrics};
 use crate::upstream::{Report, Site, Upstream};
 
@@ -142,27 +143,33 @@ impl Engine for Gateway {
             ));
         }
         match endpoint {
-            Endpoint::Chat => Box::pin(async move { self.chat(cx, incoming).await }),
-            Endpoint::Completions => Box::pin(async move { self.completions(cx, incoming).await }),
-            Endpoint::Responses => Box::pin(async move { self.responses(cx, incoming).await }),
-            Endpoint::InputTokens => Box::pin(async move { self.input_tokens(cx, incoming).await }),
-            Endpoint::Compact => Box::pin(async move { self.compact(cx, incoming).await }),
-            Endpoint::Embeddings => Box::pin(async move { self.embeddings(cx, incoming).await }),
-            Endpoint::Models => Box::pin(async move { self.models(cx).await }),
-            Endpoint::Model(id) => Box::pin(async move { self.model(cx, id).await }),
-            Endpoint::Response(id) => Box::pin(async move { self.stored_response(cx, id, incoming).await }),
-            Endpoint::CancelResponse(id) => Box::pin(async move { self.cancel_response(cx, id).await }),
-            Endpoint::ResponseItems(id) => {
-                Box::pin(async move { self.response_items(cx, id, incoming).await })
+            Endpoint::Chat => pinned(move || async move { self.chat(cx, incoming).await }),
+            Endpoint::Completions => pinned(move || async move { self.completions(cx, incoming).await }),
+            Endpoint::Responses => pinned(move || async move { self.responses(cx, incoming).await }),
+            Endpoint::InputTokens => pinned(move || async move { self.input_tokens(cx, incoming).await }),
+            Endpoint::Compact => pinned(move || async move { self.compact(cx, incoming).await }),
+            Endpoint::Embeddings => pinned(move || async move { self.embeddings(cx, incoming).await }),
+            Endpoint::Models => pinned(move || async move { self.models(cx).await }),
+            Endpoint::Model(id) => pinned(move || async move { self.model(cx, id).await }),
+            Endpoint::Response(id) => {
+                pinned(move || async move { self.stored_response(cx, id, incoming).await })
             }
-            Endpoint::Native(native) => Box::pin(self.native(cx, native, incoming)),
-            Endpoint::Conversations => Box::pin(async move { self.create_conversation(cx, incoming).await }),
-            Endpoint::Conversation(id) => Box::pin(async move { self.conversation(cx, id, incoming).await }),
+            Endpoint::CancelResponse(id) => pinned(move || async move { self.cancel_response(cx, id).await }),
+            Endpoint::ResponseItems(id) => {
+                pinned(move || async move { self.response_items(cx, id, incoming).await })
+            }
+            Endpoint::Native(native) => pinned(move || self.native(cx, native, incoming)),
+            Endpoint::Conversations => {
+                pinned(move || async move { self.create_conversation(cx, incoming).await })
+            }
+            Endpoint::Conversation(id) => {
+                pinned(move || async move { self.conversation(cx, id, incoming).await })
+            }
             Endpoint::ConversationItems(id) => {
-                Box::pin(async move { self.conversation_items(cx, id, incoming).await })
+                pinned(move || async move { self.conversation_items(cx, id, incoming).await })
             }
             Endpoint::ConversationItem(id, item) => {
-                Box::pin(async move { self.conversation_item(cx, (id, item), incoming).await })
+                pinned(move || async move { self.conversation_item(cx, (id, item), incoming).await })
             }
             Endpoint::StoredChat => refuse(Error::new(
                 Kind::NotFound,

@@ -91,6 +91,8 @@ pub trait Put {
 impl Put for str {
     #[inline(never)]
     fn put(&self, line: &mut Line, name: &'static str) {
+        // Room for all of it at once, and the parts need not look for any.
+        line.json.reserve(name.len() + self.len() + 2);
         line.json.extend_from_slice(name.as_bytes());
         line.string(self);
     }

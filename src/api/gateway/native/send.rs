@@ -19,6 +19,7 @@ use crate::api::render_google::Shape;
 use crate::body::{self, Body};
 use crate::error::{Error, Result};
 use crate::meter::Outcome;
+use crate::placed::boxed;
 use crate::upstream::{Credential, Payload, Raw, Site, refusal};
 use crate::usage::Tier;
 
@@ -136,7 +137,7 @@ impl Gateway {
             };
             let course = journey.worked();
             let settlement = Settlement {
-                peek: billing.told.map(|told| Box::new(Peek::new(told))),
+                peek: billing.told.map(|told| boxed(|| Peek::new(told))),
                 meter: cx.meter.clone(),
                 estimate: billing.estimate,
                 told: paid,
