@@ -301,7 +301,7 @@ fn books(bench: &mut Criterion) -> Result<(), Box<dyn Error>> {
             meter.attempt("default", Some(200), None);
             meter.waited("gcp.gemini", std::time::Instant::now());
             meter.usage(Usage { input: 12, output: 34, ..Usage::default() });
-            meter.headed(200, None);
+            meter.headed(http::StatusCode::OK, None, |_| ());
             meter.end(Outcome::Complete);
         });
     });

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, StatusCode};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
@@ -309,6 +309,12 @@ impl Entry {
 }
 
 impl Entry {
+    /// As [`Meter::served`].
+    pub fn served(&mut self, tier: Option<Tier>) {
+        self.tier = tier;
+        self.usage.tier = tier.unwrap_or_default();
+    }
+
     /// What the spans of the request and of its calls tell.
     fn attributes(&self) -> (Attributes, Attributes) {
         use serde_json::json;
@@ -434,6 +440,7 @@ pub struct Meter(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     started: Instant,
+    traced: bool,
     /// In a box: it is large, and would be copied into its place.
     entry: Mutex<Box<Entry>>,
     permit: Mutex<Option<(Permit, Tokens)>>,
@@ -453,6 +460,7 @@ impl Meter {
         }
         Self(Arc::new(Inner {
             started: Instant::now(),
+            traced: entry.trace.is_some(),
             entry: Mutex::new(entry),
             permit: Mutex::default(),
             told: Mutex::default(),
@@ -481,6 +489,15 @@ impl Meter {
         self.note(|entry| {
             entry.asked = Some(asked.to_owned());
             entry.model = resolved.map(str::to_owned);
+        });
+    }
+
+    /// Names the model as asked and as resolved, and the one that is dispatched.
+    pub fn resolved(&self, asked: &str, resolved: Option<&str>, dispatched: &str) {
+        self.note(|entry| {
+            entry.asked = Some(asked.to_owned());
+            entry.model = resolved.map(str::to_owned);
+            entry.dispatched = Some(dispatched.to_owned());
         });
     }
 
@@ -572,6 +589,9 @@ impl Meter {
 
     /// The `traceparent` of the call that is about to be made, where requests are traced.
     pub fn traceparent(&self) -> Option<HeaderValue> {
+        if !self.0.traced {
+            return None;
+        }
         let mut header = None;
         self.note(|entry| header = entry.trace.as_ref().map(|trace| trace.outgoing()));
         header.and_then(|header| HeaderValue::try_from(header).ok())
@@ -588,16 +608,27 @@ impl Meter {
         });
     }
 
-    /// The reply's head is ready: tells how long that took, and what of it was not spent waiting for Google.
-    pub fn headed(&self, status: u16, dropped: Option<&str>) -> (Duration, Duration) {
+    /// The reply's head is ready, but for what `tell` says of the request: tells how long that took, and what of it was not
+    /// spent waiting for Google. Unless the reply goes on after its head, and its end is told by whoever brings the rest, the
+    /// request has ended.
+    pub fn headed(
+        &self,
+        status: StatusCode,
+        dropped: Option<String>,
+        tell: impl FnOnce(&Entry),
+    ) -> (Duration, Duration) {
         let elapsed = self.elapsed();
-        let mut ours = elapsed;
-        self.note(|entry| {
-            ours = elapsed.saturating_sub(entry.upstream);
-            entry.status = status;
-            entry.overhead = Some(ours);
-            entry.dropped = dropped.map(str::to_owned);
-        });
+        let mut entry = self.0.entry.lock();
+        let ours = elapsed.saturating_sub(entry.upstream);
+        entry.status = status.as_u16();
+        entry.overhead = Some(ours);
+        entry.dropped = dropped;
+        if !entry.stream && !entry.passed {
+            // An error has said its own word already; this one counts for the rest.
+            let end = if status.is_client_error() { Outcome::Refused } else { Outcome::Complete };
+            entry.outcome.get_or_insert(end);
+        }
+        tell(&entry);
         (elapsed, ours)
     }
 
@@ -613,10 +644,7 @@ impl Meter {
 
     /// An answer has begun; its headers name the tier that serves it, or none.
     pub fn served(&self, tier: Option<Tier>) {
-        self.note(|entry| {
-            entry.tier = tier;
-            entry.usage.tier = tier.unwrap_or_default();
-        });
+        self.note(|entry| entry.served(tier));
     }
 
     /// The first event went out; later calls change nothing.
@@ -672,12 +700,6 @@ impl Meter {
     /// Those headers, once.
     pub fn told(&self) -> Vec<(HeaderName, HeaderValue)> {
         std::mem::take(&mut *self.0.told.lock())
-    }
-
-    /// Whether the reply goes on after its head, and its end is told by whoever brings the rest.
-    pub fn goes_on(&self) -> bool {
-        let entry = self.0.entry.lock();
-        entry.stream || entry.passed
     }
 
     /// Lets this handle go before the thread writes the next time, which costs less than at once. See [`settle_later`].

@@ -23,7 +23,7 @@ use crate::body::{Body, BoxError};
 use crate::decimal::Short;
 use crate::error::{Error, Kind, Origin};
 use crate::ids::Ids;
-use crate::meter::{Entry, Meter, Outcome, Sink};
+use crate::meter::{Entry, Meter, Sink};
 use crate::placed::{boxed, pinned};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Held;
@@ -111,17 +111,13 @@ impl Stack {
         version: Version,
         guard: Guard,
     ) -> Response<Counted> {
-        let (meter, status) = (&guard.meter, response.status());
-        let dropped = response.headers().get(DROPPED);
-        let (elapsed, ours) =
-            meter.headed(status.as_u16(), dropped.and_then(|dropped| dropped.to_str().ok()));
-        if !meter.goes_on() {
-            // An error has said its own word already; this one counts for the rest.
-            meter.end(if status.is_client_error() { Outcome::Refused } else { Outcome::Complete });
-        }
+        let status = response.status();
         let headers = response.headers_mut();
+        let dropped = headers.get(DROPPED).and_then(|dropped| dropped.to_str().ok()).map(str::to_owned);
+        let (elapsed, ours) = guard.meter.headed(status, dropped, |entry| {
+            tried(headers, entry.attempts, entry.site.as_deref());
+        });
         sign(headers, request_id, elapsed, ours);
-        meter.note(|entry| tried(headers, entry.attempts, entry.site.as_deref()));
         if self.shared.draining.is_cancelled() && version < Version::HTTP_2 {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }

@@ -62,8 +62,7 @@ impl Gateway {
         let request = embeddings::parse(&source)?;
         let name = named(&request, &cx)?;
         let model = self.dispatched(&name)?;
-        cx.meter.model(&name, self.labels.get(&model).map(String::as_str));
-        cx.meter.dispatched(&model);
+        cx.meter.resolved(&name, self.labels.get(&model).map(String::as_str), &model);
         cx.tenant.may_use(&model)?;
         let encoding = embeddings::encoding(&request, &name)?;
         if tokens::are_tokens(request.input) {

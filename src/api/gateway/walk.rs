@@ -128,8 +128,7 @@ impl Gateway {
     ) -> Result<Reply> {
         let name = operation.model().to_owned();
         let model = self.dispatched(&name)?;
-        cx.meter.model(&name, self.labels.get(&model).map(String::as_str));
-        cx.meter.dispatched(&model);
+        cx.meter.resolved(&name, self.labels.get(&model).map(String::as_str), &model);
         cx.tenant.may_use(&model)?;
         let streams = operation.streams();
         cx.meter.note(|entry| entry.stream = streams);

@@ -51,8 +51,7 @@ impl Gateway {
         };
         let owed = if method == Method::GET { self.batches.model(path) } else { None };
         if let Some(model) = &owed {
-            cx.meter.model(model, self.labels.get(model).map(String::as_str));
-            cx.meter.dispatched(model);
+            cx.meter.resolved(model, self.labels.get(model).map(String::as_str), model);
         }
         let (batches, name) = (self.batches.clone(), path.to_owned());
         let told = owed.is_some().then_some(Told::Batch);
@@ -157,8 +156,7 @@ impl Gateway {
             None => ("", named.as_str()),
         };
         let model = self.dispatched(name)?;
-        cx.meter.model(name, self.labels.get(&model).map(String::as_str));
-        cx.meter.dispatched(&model);
+        cx.meter.resolved(name, self.labels.get(&model).map(String::as_str), &model);
         cx.tenant.may_use(&model)?;
         if model == name {
             return Ok(body.into());

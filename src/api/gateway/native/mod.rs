@@ -133,8 +133,7 @@ impl Gateway {
                 _ => Cow::from(model),
             };
             let model = self.dispatched(&asked)?;
-            cx.meter.model(&asked, self.labels.get(&model).map(String::as_str));
-            cx.meter.dispatched(&model);
+            cx.meter.resolved(&asked, self.labels.get(&model).map(String::as_str), &model);
             cx.tenant.may_use(&model)?;
             let length = sift::length(&cx.headers);
             let told = told(method);

@@ -156,7 +156,7 @@ fn served(
 ) -> Response<Body> {
     let (mut head, body) = response.into_parts();
     let tier = head.headers.get("x-gemini-service-tier").and_then(|tier| tier.to_str().ok());
-    cx.meter.served(tier.map(Tier::from_google));
+    let tier = tier.map(Tier::from_google);
     sift::answer(&mut head.headers);
     let framing = framing(&head.headers, billing.framing);
     if framing != Framing::Plain {
@@ -166,6 +166,7 @@ fn served(
         head.headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     }
     cx.meter.note(|entry| {
+        entry.served(tier);
         entry.stream = framing != Framing::Plain;
         entry.passed = true;
     });
