@@ -376,6 +376,32 @@ mod tests {
         assert!(gone());
     }
 
+    /// Cannot be settled.
+    struct Broken;
+
+    impl Settled for Broken {}
+
+    impl Drop for Broken {
+        fn drop(&mut self) {
+            panic!("on purpose");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_settled_harms_nobody() {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.enable_all().worker_threads(1).on_thread_park(rest).build().unwrap();
+        let busy = runtime.spawn(async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let (gone, one) = last();
+            settle_later(Arc::new(Broken));
+            settle_later(one);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            gone()
+        });
+        assert!(runtime.block_on(busy).unwrap());
+    }
+
     /// Leaves what it has when its task is ended.
     struct Leaves(Option<Arc<Last>>);
     impl Drop for Leaves {

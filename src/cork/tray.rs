@@ -1,6 +1,7 @@
 //! What a thread writes in one row: when it rests, or when it has looked for events. And what is settled before.
 
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Wake, Waker};
@@ -140,7 +141,11 @@ impl Tray {
 
     /// Whoever returns from here finds all settled, whoever did it.
     fn settle(&self) {
-        self.last.lock().clear();
+        let mut last = self.last.lock();
+        // It may be a thread of the runtime, which is not to end because of what one request has left.
+        if catch_unwind(AssertUnwindSafe(|| last.clear())).is_err() {
+            tracing::error!("what a request left could not be settled");
+        }
     }
 
     fn empty(&self) {
